@@ -1,0 +1,50 @@
+"""Every error this package raises on purpose, as one tree.
+
+KontextError
+├── InputError           an image, prompt or setting out of its range (also a ValueError)
+│   └── ShapeError       a tensor of the wrong shape or dtype
+├── ModelNotFoundError   a model name or path that leads nowhere (also a FileNotFoundError)
+├── CheckpointError      a weights file that can't be used
+└── Cancelled            the caller's `should_stop` said so
+
+A message says what was wrong, the value, what was expected, and what to do next.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Cancelled",
+    "CheckpointError",
+    "InputError",
+    "KontextError",
+    "ModelNotFoundError",
+    "ShapeError",
+]
+
+
+class KontextError(Exception):
+    """Base of all errors raised on purpose by the core, the nodes and the embedded host."""
+
+
+class InputError(KontextError, ValueError):
+    """An argument (image, prompt, number, option) is outside what can be worked with."""
+
+
+class ShapeError(InputError):
+    """A tensor has the wrong rank, size or dtype."""
+
+
+class ModelNotFoundError(KontextError, FileNotFoundError):
+    """A model name or file path does not lead to a model."""
+
+    def __str__(self) -> str:
+        # FileNotFoundError would print the errno form; a plain message is wanted.
+        return str(self.args[0]) if self.args else ""
+
+
+class CheckpointError(KontextError):
+    """A weights file is damaged, incomplete, or not of the expected architecture."""
+
+
+class Cancelled(KontextError):
+    """The run was stopped on request; nothing was produced."""

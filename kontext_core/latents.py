@@ -1,0 +1,101 @@
+"""Latent conventions: raw latents outside, model space inside, 2x2 patches as tokens.
+
+Every public function takes and gives RAW latents, the autoencoder's mean, as ComfyUI's LATENT
+sockets carry them; only the transformer sees model space. Shapes: b batch, h and w latent cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from .errors import ShapeError
+
+__all__ = ["FLUX_LATENT", "LatentFormat", "pack", "pad_to_patch", "token_grid", "unpack"]
+
+
+@dataclass(frozen=True)
+class LatentFormat:
+    """How an autoencoder's latents relate to the model's space, and to a rough colour picture.
+
+    `rgb_factors` (channels x 3) and `rgb_bias` (3) give a linear preview in 0..1 from a
+    model-space latent; None where no preview was fitted.
+    """
+
+    scale_factor: float = 0.3611
+    shift_factor: float = 0.1159
+    channels: int = 16
+    downscale: int = 8
+    rgb_factors: tuple[tuple[float, float, float], ...] | None = None
+    rgb_bias: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if self.rgb_factors is not None:
+            object.__setattr__(self, "rgb_factors", tuple(tuple(row) for row in self.rgb_factors))
+        object.__setattr__(self, "rgb_bias", tuple(self.rgb_bias))
+
+    def process_in(self, raw: Tensor) -> Tensor:
+        """Raw latent to model space."""
+        return (raw - self.shift_factor) * self.scale_factor
+
+    def process_out(self, latent: Tensor) -> Tensor:
+        """Model space to raw latent."""
+        return latent / self.scale_factor + self.shift_factor
+
+    def preview(self, latent: Tensor) -> Tensor | None:
+        """Rough picture of a model-space latent [b, c, h, w]: [b, h, w, 3] in 0..1, or None."""
+        if self.rgb_factors is None:
+            return None
+        factors = torch.tensor(self.rgb_factors, dtype=torch.float32, device=latent.device)
+        bias = torch.tensor(self.rgb_bias, dtype=torch.float32, device=latent.device)
+        rgb = torch.einsum("bchw,cr->bhwr", latent.float(), factors) + bias
+        return rgb.clamp(0, 1)
+
+    def check(self, latent: Tensor, name: str = "latent") -> None:
+        """Refuse anything but a [b, channels, h, w] float tensor.
+
+        Raises:
+            ShapeError: with the shape found and what to do.
+        """
+        if latent.ndim != 4 or latent.shape[1] != self.channels or 0 in latent.shape:
+            raise ShapeError(
+                f"{name} has shape {tuple(latent.shape)}; expected [batch, {self.channels}, "
+                "height, width]. Make it with a Flux autoencoder or an empty 16-channel latent"
+            )
+        if not latent.is_floating_point():
+            raise ShapeError(f"{name} has dtype {latent.dtype}; expected a floating-point tensor")
+
+
+# Published latent-to-RGB factors depend on trained weights, so a model's config brings its own.
+FLUX_LATENT = LatentFormat()
+
+
+def token_grid(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of 2x2 patches that cover a latent of this size, odd sizes rounded up."""
+    return (height + 1) // 2, (width + 1) // 2
+
+
+def pad_to_patch(latent: Tensor) -> Tensor:
+    """Extend odd sides by one cell, wrapping around as ComfyUI does (comfy/ldm/common_dit.py)."""
+    pad_h, pad_w = latent.shape[-2] % 2, latent.shape[-1] % 2
+    if not (pad_h or pad_w):
+        return latent
+    return F.pad(latent, (0, pad_w, 0, pad_h), mode="circular")
+
+
+def pack(latent: Tensor) -> Tensor:
+    """[b, c, h, w] to tokens [b, ceil(h/2) * ceil(w/2), 4c] (BFL sampling.py)."""
+    return rearrange(pad_to_patch(latent), "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
+
+
+def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Tokens back to a latent [b, c, height, width]; what padding added is cut off."""
+    rows, columns = token_grid(height, width)
+    latent = rearrange(
+        tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, w=columns, p=2, q=2
+    )
+    return latent[..., :height, :width]

@@ -1,0 +1,178 @@
+"""The FLUX.1 Kontext transformer: a rectified-flow velocity for target tokens beside references.
+
+Architecture and state-dict names are the published ones (black-forest-labs/flux, src/flux/model.py;
+arXiv 2506.15742, section 3). Shapes: b batch, n tokens, c channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import FluxParams
+from ..errors import InputError, ShapeError
+from ..latents import FLUX_LATENT, LatentFormat
+from .layers import DoubleStreamBlock, LastLayer, MLPEmbedder, SingleStreamBlock, timestep_embedding
+from .rope import rope_table
+
+__all__ = ["Flux"]
+
+
+class Flux(nn.Module):
+    """Double-stream blocks, then single-stream blocks, over [text, target, references].
+
+    Args:
+        params: sizes; the default is FLUX.1 Kontext [dev].
+        ops: where Linear layers come from (`torch.nn` by default).
+        latent_format: how raw latents map to the model's space; travels with the model.
+        device, dtype: for the parameters.
+    """
+
+    def __init__(
+        self,
+        params: FluxParams | None = None,
+        ops: Any = nn,
+        *,
+        latent_format: LatentFormat = FLUX_LATENT,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        p = self.params = params or FluxParams()
+        self.latent_format = latent_format
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.img_in = ops.Linear(p.in_channels, p.hidden_size, bias=True, **factory)
+        self.time_in = MLPEmbedder(256, p.hidden_size, ops, **factory)
+        self.vector_in = MLPEmbedder(p.vec_in_dim, p.hidden_size, ops, **factory)
+        if p.guidance_embed:
+            self.guidance_in = MLPEmbedder(256, p.hidden_size, ops, **factory)
+        self.txt_in = ops.Linear(p.context_in_dim, p.hidden_size, bias=True, **factory)
+        self.double_blocks = nn.ModuleList(
+            DoubleStreamBlock(
+                p.hidden_size, p.num_heads, p.mlp_ratio, p.qkv_bias, ops, **factory
+            )
+            for _ in range(p.depth)
+        )
+        self.single_blocks = nn.ModuleList(
+            SingleStreamBlock(p.hidden_size, p.num_heads, p.mlp_ratio, ops, **factory)
+            for _ in range(p.depth_single_blocks)
+        )
+        self.final_layer = LastLayer(p.hidden_size, p.out_channels, ops, **factory)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the input projection, which the tokens have to have."""
+        return self.img_in.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the input projection."""
+        return self.img_in.weight.device
+
+    def forward(
+        self,
+        img: Tensor,
+        img_ids: Tensor,
+        txt: Tensor,
+        txt_ids: Tensor,
+        timesteps: Tensor,
+        y: Tensor,
+        guidance: Tensor | None = None,
+        *,
+        attn_bias: Tensor | None = None,
+        target_tokens: int | None = None,
+    ) -> Tensor:
+        """Velocity d x / d t of the image tokens.
+
+        Args:
+            img: [b, n_img, in_channels], target tokens first, then references (model space).
+            img_ids: [b or 1, n_img, 3] float32 positions (t, h, w).
+            txt: [b, n_txt, context_in_dim].
+            txt_ids: [b or 1, n_txt, 3], zeros for Flux.
+            timesteps: [b] in 0..1, 1 is pure noise.
+            y: [b, vec_in_dim] pooled text.
+            guidance: [b]; needed by guidance-distilled models, ignored by others. None leaves
+                the guidance embedding out.
+            attn_bias: None, or [b or 1, n_img] added to the attention logits of image keys.
+            target_tokens: give only the first so many tokens' velocity (the same numbers, less
+                work); None gives all.
+
+        Returns:
+            [b, n_img or target_tokens, out_channels].
+
+        Raises:
+            ShapeError: tokens and ids don't fit each other or the model.
+        """
+        self._check(img, img_ids, txt, txt_ids, timesteps, y, attn_bias)
+        keep = img.shape[1] if target_tokens is None else target_tokens
+        img = self.img_in(img)
+        vec = self.embed(timesteps, y, guidance, img.dtype)
+        txt = self.txt_in(txt)
+        ids = torch.cat([txt_ids.float().expand(img_ids.shape[0], -1, -1), img_ids.float()], dim=1)
+        pe = rope_table(ids, self.params.axes_dim, self.params.theta)
+        bias = None
+        if attn_bias is not None:
+            bias = torch.cat([attn_bias.new_zeros(len(attn_bias), txt.shape[1]), attn_bias], dim=1)
+
+        for block in self.double_blocks:
+            img, txt = block(img, txt, vec, pe, bias)
+        x = torch.cat([txt, img], dim=1)
+        if x.dtype == torch.float16:
+            # Deep double blocks can overflow half precision; ComfyUI clears it at this point too.
+            x = torch.nan_to_num(x, nan=0.0, posinf=65504, neginf=-65504)
+        for block in self.single_blocks:
+            x = block(x, vec, pe, bias)
+        return self.final_layer(x[:, txt.shape[1] : txt.shape[1] + keep], vec)
+
+    def embed(
+        self, timesteps: Tensor, y: Tensor, guidance: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        """Conditioning vector [b, hidden_size] that drives every modulation."""
+        vec = self.time_in(timestep_embedding(timesteps).to(dtype))
+        if self.params.guidance_embed and guidance is not None:
+            vec = vec + self.guidance_in(timestep_embedding(guidance).to(dtype))
+        return vec + self.vector_in(y.to(dtype))
+
+    def _check(
+        self,
+        img: Tensor,
+        img_ids: Tensor,
+        txt: Tensor,
+        txt_ids: Tensor,
+        timesteps: Tensor,
+        y: Tensor,
+        attn_bias: Tensor | None,
+    ) -> None:
+        p = self.params
+        for name, tensor, width in (
+            ("img", img, p.in_channels),
+            ("txt", txt, p.context_in_dim),
+            ("img_ids", img_ids, 3),
+            ("txt_ids", txt_ids, 3),
+        ):
+            if tensor.ndim != 3 or tensor.shape[-1] != width:
+                raise ShapeError(
+                    f"{name} has shape {tuple(tensor.shape)}; expected [batch, tokens, {width}] "
+                    "for this model. Check that text encoder, autoencoder and model belong together"
+                )
+        if img_ids.shape[1] != img.shape[1] or txt_ids.shape[1] != txt.shape[1]:
+            raise ShapeError(
+                f"{img.shape[1]} image and {txt.shape[1]} text tokens came with "
+                f"{img_ids.shape[1]} and {txt_ids.shape[1]} ids; every token needs one id"
+            )
+        if img_ids.dtype in (torch.float16, torch.bfloat16):
+            raise ShapeError(
+                f"img_ids are {img_ids.dtype}, which rounds positions above 256; pass float32"
+            )
+        if y.ndim != 2 or y.shape[1] != p.vec_in_dim or len(y) != len(img):
+            raise ShapeError(
+                f"pooled text y has shape {tuple(y.shape)}; expected [{len(img)}, {p.vec_in_dim}]"
+            )
+        if timesteps.shape != (len(img),):
+            raise InputError(f"timesteps has shape {tuple(timesteps.shape)}; expected [{len(img)}]")
+        if attn_bias is not None and attn_bias.shape[-1] != img.shape[1]:
+            raise ShapeError(
+                f"attn_bias covers {attn_bias.shape[-1]} tokens; expected {img.shape[1]}"
+            )

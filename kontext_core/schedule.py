@@ -1,0 +1,84 @@
+"""Timesteps of the sampler: from 1 (noise) down to 0 (picture), shifted by resolution.
+
+Formulas: black-forest-labs/flux, src/flux/sampling.py (`time_shift`, `get_schedule`);
+ComfyUI's "simple" scheduler for workflows that have to agree with KSampler.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+__all__ = ["SCHEDULES", "comfy_simple", "flux_schedule", "make_timesteps", "mu_for", "time_shift"]
+
+SCHEDULES = ("kontext", "simple")
+MAX_STEPS = 1000
+
+
+def mu_for(tokens: int) -> float:
+    """Shift for a target of so many tokens: linear through (256, 0.5) and (4096, 1.15).
+
+    Only the TARGET's tokens count, references don't; beyond the two points it is not clamped.
+    """
+    slope = (1.15 - 0.5) / (4096 - 256)
+    return 0.5 + slope * (tokens - 256)
+
+
+def time_shift(mu: float, t: Tensor) -> Tensor:
+    """e^mu / (e^mu + 1/t - 1), which moves uniform timesteps towards noise; 0 stays 0."""
+    return math.exp(mu) * t / (math.exp(mu) * t + 1 - t)
+
+
+def flux_schedule(steps: int, tokens: int) -> Tensor:
+    """[steps + 1] float32 timesteps from 1 to 0 for a target of so many tokens."""
+    return time_shift(mu_for(tokens), torch.linspace(1, 0, steps + 1, dtype=torch.float64)).float()
+
+
+def comfy_simple(steps: int, shift: float = 1.15) -> Tensor:
+    """[steps + 1] float32: every (10000/steps)-th entry of ComfyUI's table, from the noisy end."""
+    table = time_shift(shift, torch.arange(1, 10_001, dtype=torch.float64) / 10_000).float()
+    picks = [table[-(1 + int(i * len(table) / steps))] for i in range(steps)]
+    return torch.stack([*picks, table.new_zeros(())])
+
+
+def make_timesteps(
+    steps: int,
+    tokens: int,
+    *,
+    schedule: str = "kontext",
+    denoise: float = 1.0,
+    shift: float | None = None,
+) -> Tensor:
+    """Timesteps of a run.
+
+    Args:
+        steps: 1..1000 model steps that are really run.
+        tokens: of the target (`Context.target_tokens`).
+        schedule: "kontext" (mu from the target's tokens) or "simple" (as KSampler, shift 1.15).
+        denoise: 0 < denoise <= 1. Below 1 the run starts from a picture: the schedule is made
+            for int(steps / denoise) steps and its last `steps` are run, as in ComfyUI.
+        shift: overrides mu of "kontext", or the 1.15 of "simple".
+
+    Returns:
+        [steps + 1] float32, falling, ending in 0.
+
+    Raises:
+        InputError: a value out of range.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+        raise InputError(f"steps is {steps!r}; expected a whole number from 1 to {MAX_STEPS}")
+    if not 0 < denoise <= 1:
+        raise InputError(f"denoise is {denoise}; expected above 0 and at most 1 (1 = from noise)")
+    if schedule not in SCHEDULES:
+        raise InputError(f"unknown schedule {schedule!r}; expected one of {', '.join(SCHEDULES)}")
+    total = max(steps, int(steps / denoise))
+    if schedule == "simple":
+        full = comfy_simple(total, 1.15 if shift is None else shift)
+    else:
+        mu = mu_for(tokens) if shift is None else shift
+        full = time_shift(mu, torch.linspace(1, 0, total + 1, dtype=torch.float64)).float()
+    return full[-(steps + 1) :]

@@ -163,15 +163,16 @@ def stitch(
     batch, _, height, width = target
     for number, reference in enumerate(references, 1):
         _check(reference, number, batch, latent_format)
-    # A reference of strength 0 has no part in any attention: dropping it is the same, for less.
-    used = [(i, r) for i, r in enumerate(references, 1) if r.strength > 0]
-
     rows, columns = token_grid(height, width)
     layout = [Placed(0, 0.0, 0.0, 0.0, rows, columns, rows * columns)]
     ids = [_ids(rows, columns, (0.0, 0.0, 0.0))]
     tokens, biases = [], [torch.zeros(rows * columns)]
-    positions = _place([r for _, r in used], method, rows * 2, columns * 2)
-    for (index, reference), position in zip(used, positions, strict=True):
+    positions = _place(references, method, rows * 2, columns * 2)
+    for index, (reference, position) in enumerate(zip(references, positions, strict=True), 1):
+        if reference.strength == 0:
+            # It has no part in any attention: left out is the same, for less. Its place stays
+            # free, so that turning a strength down moves nothing else.
+            continue
         latent = latent_format.process_in(reference.latent.float())
         packed = pack(latent.repeat(batch // len(latent), 1, 1, 1))
         rows, columns = token_grid(*latent.shape[-2:])
@@ -189,7 +190,7 @@ def stitch(
             )
         )  # fmt: skip
     device = tokens[0].device if tokens else torch.device("cpu")
-    plain = all(reference.strength == 1 for _, reference in used)
+    plain = all(placed.strength == 1 for placed in layout)
     return Context(
         target_shape=(batch, target[1], height, width),
         latent_format=latent_format,

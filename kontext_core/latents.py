@@ -95,7 +95,5 @@ def pack(latent: Tensor) -> Tensor:
 def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     """Tokens back to a latent [b, c, height, width]; what padding added is cut off."""
     rows, columns = token_grid(height, width)
-    latent = rearrange(
-        tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, w=columns, p=2, q=2
-    )
+    latent = rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, w=columns, p=2, q=2)
     return latent[..., :height, :width]

@@ -16,7 +16,7 @@ from .errors import Cancelled, InputError, KontextError, ShapeError
 from .guidance import Conditioning, classifier_free
 from .latents import pack, unpack
 from .models.flux import Flux
-from .stitch import Context
+from .stitcher import Context
 
 __all__ = ["SOLVERS", "euler", "heun", "make_noise", "sample"]
 
@@ -203,5 +203,7 @@ def _mask(mask: Tensor | None, noise: Tensor) -> Tensor | None:
     mask = mask.reshape(-1, 1, *mask.shape[-2:]).to(noise)
     mask = F.interpolate(mask, size=noise.shape[-2:], mode="bilinear")
     if len(noise) % len(mask):
-        raise ShapeError(f"{len(mask)} noise masks for a batch of {len(noise)}; give 1 or {len(noise)}")
+        raise ShapeError(
+            f"{len(mask)} noise masks for a batch of {len(noise)}; give 1 or {len(noise)}"
+        )
     return mask.repeat(len(noise) // len(mask), 1, 1, 1)

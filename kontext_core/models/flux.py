@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..config import FluxParams
 from ..errors import InputError, ShapeError
 from ..latents import FLUX_LATENT, LatentFormat
+from ..resolutions import KONTEXT_RESOLUTIONS
 from .layers import DoubleStreamBlock, LastLayer, MLPEmbedder, SingleStreamBlock, timestep_embedding
 from .rope import rope_table
 
@@ -27,6 +28,7 @@ class Flux(nn.Module):
         params: sizes; the default is FLUX.1 Kontext [dev].
         ops: where Linear layers come from (`torch.nn` by default).
         latent_format: how raw latents map to the model's space; travels with the model.
+        resolutions: (width, height) in pixels the model was trained at; travels with it too.
         device, dtype: for the parameters.
     """
 
@@ -36,12 +38,14 @@ class Flux(nn.Module):
         ops: Any = nn,
         *,
         latent_format: LatentFormat = FLUX_LATENT,
+        resolutions: tuple[tuple[int, int], ...] = KONTEXT_RESOLUTIONS,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         p = self.params = params or FluxParams()
         self.latent_format = latent_format
+        self.resolutions = resolutions
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.img_in = ops.Linear(p.in_channels, p.hidden_size, bias=True, **factory)
         self.time_in = MLPEmbedder(256, p.hidden_size, ops, **factory)
@@ -50,9 +54,7 @@ class Flux(nn.Module):
             self.guidance_in = MLPEmbedder(256, p.hidden_size, ops, **factory)
         self.txt_in = ops.Linear(p.context_in_dim, p.hidden_size, bias=True, **factory)
         self.double_blocks = nn.ModuleList(
-            DoubleStreamBlock(
-                p.hidden_size, p.num_heads, p.mlp_ratio, p.qkv_bias, ops, **factory
-            )
+            DoubleStreamBlock(p.hidden_size, p.num_heads, p.mlp_ratio, p.qkv_bias, ops, **factory)
             for _ in range(p.depth)
         )
         self.single_blocks = nn.ModuleList(

@@ -67,7 +67,9 @@ class TextBlock(nn.Module):
         self.proj = nn.Linear(width, width, **factory)
         self.norm2 = nn.LayerNorm(width, **factory)
         self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width, **factory), nn.GELU(), nn.Linear(4 * width, width, **factory)
+            nn.Linear(width, 4 * width, **factory),
+            nn.GELU(),
+            nn.Linear(4 * width, width, **factory),
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

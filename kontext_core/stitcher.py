@@ -1,0 +1,286 @@
+"""Puts references beside the target: tokens, rotary ids, attention bias and a layout to draw.
+
+The sequence a Kontext transformer sees is [text, target, reference 1, reference 2, ...]; a
+reference differs from the target only by its ids (t, h, w) and by never being noised
+(arXiv 2506.15742, section 3). **Reference ids are made in `_place` and `_ids` below.**
+
+Placements, in token units (2x2 latent cells, 16 pixels):
+    offset   t = 1 for all; the first at the origin, each next one beside or below what is
+             already there, whichever keeps the canvas squarer. ComfyUI's default, and what
+             today's [dev] weights handle best with several references.
+    index    t = 1, 2, 3, ... at the origin, as the paper describes it.
+    uxo      t = 0, each down the diagonal after target and earlier references (UNO, USO LoRAs).
+    explicit a reference's own `position` (t, dh, dw), whatever the method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import InputError, ShapeError
+from .latents import FLUX_LATENT, LatentFormat, pack, token_grid
+
+__all__ = ["METHODS", "Context", "Placed", "Reference", "StepContext", "stitch"]
+
+METHODS = ("offset", "index", "uxo")
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One picture the model may look at.
+
+    Attributes:
+        latent: [1 or b, c, h, w] RAW latent.
+        strength: 0..4. Weight of its tokens in every attention (1 as trained, 0 leaves it out).
+        start, end: share of the run, 0..1, in which it is present: step i of n has it when
+            start <= i / n < end.
+        mask: None, or [height, width] in 0..1 at any resolution; tokens whose area has nothing
+            of at least 0.5 are left out.
+        position: None, or (t, dh, dw) in token units, which overrides the method.
+    """
+
+    latent: Tensor
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    mask: Tensor | None = None
+    position: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where one image stands: `t, h, w` of its first token and its size, in token units.
+
+    `tokens` counts what is kept after the mask; `index` is 0 for the target, then 1, 2, ...
+    """
+
+    index: int
+    t: float
+    h: float
+    w: float
+    rows: int
+    columns: int
+    tokens: int
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class StepContext:
+    """What the transformer needs beside the target's tokens at one step."""
+
+    tokens: Tensor
+    img_ids: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """References stitched to a target.
+
+    Attributes:
+        target_shape: (b, c, h, w) of the target's latent.
+        latent_format: raw latents to model space and back.
+        tokens: [b, n_ref, 4c] all kept reference tokens, model space, chain order.
+        img_ids: [1, n_target + n_ref, 3] float32, target first.
+        bias: None, or [1, n_target + n_ref] log strengths.
+        layout: target and references, in order.
+    """
+
+    target_shape: tuple[int, int, int, int]
+    latent_format: LatentFormat
+    tokens: Tensor
+    img_ids: Tensor
+    bias: Tensor | None
+    layout: tuple[Placed, ...]
+
+    @property
+    def target_tokens(self) -> int:
+        """Number of tokens of the target, which come first in `img_ids`."""
+        return self.layout[0].tokens
+
+    def at(self, progress: float) -> StepContext:
+        """The context of a step at this share of the run (0..1), without absent references."""
+        placed = self.layout[1:]
+        if all(p.start <= progress < p.end for p in placed):
+            return StepContext(self.tokens, self.img_ids, self.bias)
+        keep = torch.cat([torch.full((p.tokens,), p.start <= progress < p.end) for p in placed]).to(
+            self.tokens.device
+        )
+        target = torch.ones(self.target_tokens, dtype=torch.bool, device=keep.device)
+        everything = torch.cat([target, keep])
+        bias = None if self.bias is None else self.bias[:, everything]
+        return StepContext(self.tokens[:, keep], self.img_ids[:, everything], bias)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Context:
+        """The same context with tokens in `dtype`; ids and bias stay float32."""
+        return Context(
+            self.target_shape,
+            self.latent_format,
+            self.tokens.to(device, dtype),
+            self.img_ids.to(device),
+            None if self.bias is None else self.bias.to(device),
+            self.layout,
+        )
+
+
+def stitch(
+    target: tuple[int, ...] | torch.Size,
+    references: Sequence[Reference] = (),
+    *,
+    method: str = "offset",
+    latent_format: LatentFormat = FLUX_LATENT,
+) -> Context:
+    """Lay out a target and its references.
+
+    Args:
+        target: (b, c, h, w), the shape of the target's latent; odd sides are allowed.
+        references: in the order in which the instruction numbers them.
+        method: "offset", "index" or "uxo".
+        latent_format: the model's.
+
+    Raises:
+        InputError: unknown method; strength, start or end outside their range; an empty mask.
+        ShapeError: a latent that is not [1 or b, c, h, w], or a mask that is not 2D.
+    """
+    if method not in METHODS:
+        raise InputError(
+            f"unknown placement method {method!r}; expected one of {', '.join(METHODS)}, or give "
+            "a reference its own position"
+        )
+    if len(target) != 4 or target[1] != latent_format.channels or min(target) < 1:
+        raise ShapeError(
+            f"target shape is {tuple(target)}; expected (batch, {latent_format.channels}, "
+            "height, width) of a latent"
+        )
+    batch, _, height, width = target
+    for number, reference in enumerate(references, 1):
+        _check(reference, number, batch, latent_format)
+    rows, columns = token_grid(height, width)
+    layout = [Placed(0, 0.0, 0.0, 0.0, rows, columns, rows * columns)]
+    ids = [_ids(rows, columns, (0.0, 0.0, 0.0))]
+    tokens, biases = [], [torch.zeros(rows * columns)]
+    positions = _place(references, method, rows * 2, columns * 2)
+    for index, (reference, position) in enumerate(zip(references, positions, strict=True), 1):
+        if reference.strength == 0:
+            # It has no part in any attention: left out is the same, for less. Its place stays
+            # free, so that turning a strength down moves nothing else.
+            continue
+        latent = latent_format.process_in(reference.latent.float())
+        packed = pack(latent.repeat(batch // len(latent), 1, 1, 1))
+        rows, columns = token_grid(*latent.shape[-2:])
+        kept = _kept(reference.mask, rows, columns, index)
+        place = _ids(rows, columns, position)
+        if kept is not None:
+            packed, place = packed[:, kept.to(packed.device)], place[kept]
+        tokens.append(packed)
+        ids.append(place)
+        biases.append(torch.full((len(place),), math.log(reference.strength)))
+        layout.append(
+            Placed(
+                index, *position, rows, columns, len(place),
+                reference.strength, reference.start, reference.end,
+            )
+        )  # fmt: skip
+    device = tokens[0].device if tokens else torch.device("cpu")
+    plain = all(placed.strength == 1 for placed in layout)
+    return Context(
+        target_shape=(batch, target[1], height, width),
+        latent_format=latent_format,
+        tokens=torch.cat(tokens, 1) if tokens else torch.zeros(batch, 0, 4 * target[1]),
+        img_ids=torch.cat(ids)[None].to(device),
+        bias=None if plain else torch.cat(biases)[None].to(device),
+        layout=tuple(layout),
+    )
+
+
+def _place(
+    references: Sequence[Reference], method: str, target_h: int, target_w: int
+) -> list[tuple[float, float, float]]:
+    """First-token position (t, h, w) of each reference, in token units.
+
+    The running extents are kept in latent cells, then rounded up to tokens, as ComfyUI does
+    (comfy/ldm/flux/model.py), so that odd sizes land on the same ids.
+    """
+    positions: list[tuple[float, float, float]] = []
+    h = w = index = 0
+    for reference in references:
+        if reference.position is not None:
+            positions.append(tuple(float(p) for p in reference.position))  # type: ignore[arg-type]
+            continue
+        ref_h, ref_w = reference.latent.shape[-2:]
+        index += 1
+        t, off_h, off_w = 1, 0, 0
+        if method == "offset":
+            if ref_h + h > ref_w + w:
+                off_w = w
+            else:
+                off_h = h
+            h, w = max(h, ref_h + off_h), max(w, ref_w + off_w)
+        elif method == "uxo":
+            t, off_h, off_w = 0, target_h + h, target_w + w
+            h, w = h + ref_h, w + ref_w
+        else:
+            t = index
+        positions.append((float(t), float((off_h + 1) // 2), float((off_w + 1) // 2)))
+    return positions
+
+
+def _ids(rows: int, columns: int, position: tuple[float, float, float]) -> Tensor:
+    """[rows * columns, 3] float32 ids of a grid whose first token stands at `position`."""
+    t, h, w = position
+    grid = torch.zeros(rows, columns, 3, dtype=torch.float32)
+    grid[..., 0] = t
+    grid[..., 1] = h + torch.arange(rows, dtype=torch.float32)[:, None]
+    grid[..., 2] = w + torch.arange(columns, dtype=torch.float32)[None, :]
+    return grid.flatten(0, 1)
+
+
+def _kept(mask: Tensor | None, rows: int, columns: int, number: int) -> Tensor | None:
+    """Which tokens a mask leaves: bool [rows * columns], or None for all."""
+    if mask is None:
+        return None
+    area = F.adaptive_max_pool2d(mask[None, None].float().cpu(), (rows, columns))
+    kept = (area >= 0.5).flatten()
+    if not kept.any():
+        raise InputError(
+            f"the mask of reference {number} leaves none of its {rows * columns} tokens; paint "
+            "the part to keep, or take the reference away"
+        )
+    return None if bool(kept.all()) else kept
+
+
+def _check(reference: Reference, number: int, batch: int, latent_format: LatentFormat) -> None:
+    name = f"reference {number}"
+    latent_format.check(reference.latent, name)
+    if batch % len(reference.latent):
+        raise ShapeError(
+            f"{name} is a batch of {len(reference.latent)}, the target one of {batch}; give one "
+            "reference picture, or as many as targets"
+        )
+    if not bool(torch.isfinite(reference.latent).all()):
+        raise InputError(
+            f"{name} contains NaN or infinite values; check the picture or the autoencoder that "
+            "made it (half precision can overflow: use float32 or bfloat16)"
+        )
+    if not 0 <= reference.strength <= 4:
+        raise InputError(f"{name}: strength is {reference.strength}; expected 0 to 4, 1 is neutral")
+    if not 0 <= reference.start < reference.end <= 1:
+        raise InputError(
+            f"{name}: start {reference.start} and end {reference.end} must be shares of the run "
+            "with 0 <= start < end <= 1"
+        )
+    if reference.mask is not None and reference.mask.ndim != 2:
+        raise ShapeError(
+            f"{name}: mask has shape {tuple(reference.mask.shape)}; expected [height, width]"
+        )
+    position = reference.position
+    if position is not None and (len(position) != 3 or not all(map(math.isfinite, position))):
+        raise InputError(f"{name}: position is {position}; expected three numbers (t, dh, dw)")

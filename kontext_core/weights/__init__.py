@@ -1,0 +1,1 @@
+"""Weights files: opening them, recognising what they hold, and filling the networks."""

@@ -65,9 +65,10 @@ def run_edit(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from .images import load_image, save_image
-    from .pipeline import edit, load_pipeline
+    from .pipeline import check_instruction, edit, load_pipeline
 
     prompt = options.prompt if options.prompt is not None else read_prompt(options.prompt_file)
+    check_instruction(prompt)
     images = [load_image(path) for path in options.image]
     try:
         device = torch.device(options.device)

@@ -1,0 +1,52 @@
+# Everything here sets itself up in a virtual environment inside the checkout (.venv).
+#   make demo    two reference pictures become an edited one, on the embedded model
+#   make test    the whole test suite
+#   make serve   the graph editor in the browser, http://127.0.0.1:8188
+#   make check   style and types only
+#   make clean   remove the virtual environment and what the demo wrote
+
+PYTHON ?= python3
+# On Linux a plain torch brings CUDA libraries; point TORCH at a CPU wheel to save the download.
+TORCH ?= torch==2.13.0
+PORT ?= 8188
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Import by name is for kontext_core only; -P would hide `standalone`, which is run from here.
+HOST := $(BIN)/python -m standalone
+
+.PHONY: demo test serve check clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/run.ready
+	$(HOST) run workflows/api/two_references.json --output output --sheet output/two_references_sheet.png
+
+serve: $(VENV)/run.ready
+	$(HOST) serve --port $(PORT)
+
+test: $(VENV)/test.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	OMP_NUM_THREADS=2 $(BIN)/python -P -m pytest
+
+check: $(VENV)/test.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --level error
+
+$(VENV)/run.ready: requirements.txt standalone/requirements.txt pyproject.toml
+	@sh standalone/setup.sh "$(PYTHON)" "$(VENV)"
+	@echo "Installing torch and the embedded host (once, some minutes) ..."
+	@$(PIP) "$(TORCH)"
+	@$(PIP) -r standalone/requirements.txt
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/test.ready: $(VENV)/run.ready tests/requirements.txt tests/setup.sh
+	@echo "Installing what the tests need (once) ..."
+	@$(PIP) -r tests/requirements.txt
+	@sh tests/setup.sh "$(VENV)"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) output temp

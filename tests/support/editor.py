@@ -1,0 +1,147 @@
+"""Drives ComfyUI's graph editor in a browser, the same way on old and new frontends."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# Milliseconds one step may take: 2 cores that also train a model need minutes.
+PATIENCE = 300_000
+# Without these the first visit opens a tutorial that names models on the internet.
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.InstalledVersion": "1.99.0"}
+
+_BOOTED = "() => window.app?.graph && window.app.extensionManager?.command && document.querySelector('canvas')"
+_GRAPH = """() => app.graph._nodes.map(node => ({
+    id: String(node.id),
+    type: node.type,
+    title: node.title,
+    linked: (node.inputs ?? []).filter(input => input.link != null).map(input => input.name),
+    widgets: Object.fromEntries((node.widgets ?? []).map(w => [w.name, w.value])),
+}))"""
+_PICTURE = """(id) => {
+    const node = app.graph._nodes.find(node => String(node.id) === id);
+    const image = node?.imgs?.[0] ?? document.querySelector(`[data-node-id="${id}"] img`);
+    if (!image?.complete || !image.naturalWidth) return null;
+    return {width: image.naturalWidth, height: image.naturalHeight, src: image.src};
+}"""
+_DROP = """([name, encoded]) => {
+    const bytes = Uint8Array.from(atob(encoded), c => c.charCodeAt(0));
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([bytes], name, {type: 'image/png'}));
+    const canvas = app.canvas.canvas ?? document.querySelector('canvas');
+    const box = canvas.getBoundingClientRect();
+    // An empty place: a picture dropped on a Load Image node goes into that node.
+    const at = {clientX: box.right - 40, clientY: box.top + box.height / 2};
+    const options = {dataTransfer: transfer, bubbles: true, cancelable: true, ...at};
+    for (const kind of ['dragenter', 'dragover', 'drop']) {
+        canvas.dispatchEvent(new DragEvent(kind, options));
+    }
+}"""
+
+
+@dataclass
+class Editor:
+    """The open page. `errors` collects what the browser logged as an error, with its origin."""
+
+    page: Page
+    url: str
+    folder: Path
+    errors: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, browser: Browser, url: str, folder: Path, *, vue_nodes: bool = False) -> Editor:
+        """Opens a page of its own and waits until the editor has booted."""
+        for name, value in (SETTINGS | {"Comfy.VueNodes.Enabled": vue_nodes}).items():
+            body = json.dumps(value).encode()
+            request = urllib.request.Request(f"{url}/settings/{name}", data=body, method="POST")
+            urllib.request.urlopen(request, timeout=PATIENCE / 1000).close()
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        page.set_default_timeout(PATIENCE)
+        editor = cls(page, url, folder)
+        page.on("console", editor._on_console)
+        page.on("pageerror", editor._on_page_error)
+        page.goto(url)
+        page.wait_for_function(_BOOTED)
+        page.wait_for_load_state("networkidle")
+        return editor
+
+    def close(self) -> None:
+        self.page.close()
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(f"{message.text} @ {message.location.get('url', '')}")
+
+    def _on_page_error(self, error: Error) -> None:
+        self.errors.append(f"{error.message} @ {error.stack or ''}")
+
+    def screenshot(self, name: str) -> Path:
+        """Saves what the window shows; the file's path."""
+        path = self.folder / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+    def graph(self) -> list[dict[str, Any]]:
+        """The nodes on the canvas: id, type, title, linked input names, widget values."""
+        return self.page.evaluate(_GRAPH)
+
+    def node(self, node_type: str) -> dict[str, Any]:
+        """The first node of a type. Raises LookupError when there is none."""
+        for node in self.graph():
+            if node["type"] == node_type:
+                return node
+        raise LookupError(f"no {node_type} on the canvas: {[n['type'] for n in self.graph()]}")
+
+    def clear(self) -> None:
+        self.page.evaluate("() => app.graph.clear()")
+
+    def load_template(self, pack: str, name: str) -> None:
+        """Template browser, the pack's section, the template's card; waits for its nodes."""
+        self.page.evaluate(
+            "() => { app.extensionManager.command.execute('Comfy.BrowseTemplates') }"
+        )
+        dialog = self.page.get_by_role("dialog")
+        section = dialog.get_by_text(pack, exact=False)
+        section.first.scroll_into_view_if_needed()
+        section.first.click()
+        card = self.page.locator(f'[data-testid="template-workflow-{name}"]')
+        card.first.wait_for()
+        self.page.wait_for_load_state("networkidle")
+        self.screenshot("templates")
+        card.first.click()
+        self.page.wait_for_function("() => app.graph._nodes.length > 1")
+        dialog.first.wait_for(state="hidden")
+        self.page.wait_for_load_state("networkidle")
+
+    def fit(self) -> None:
+        """Zooms so that every node is in the window: canvas nodes off screen load no picture."""
+        self.page.evaluate("() => { app.extensionManager.command.execute('Comfy.Canvas.FitView') }")
+        self.page.wait_for_timeout(1000)
+
+    def queue(self) -> None:
+        """Clicks the Run button."""
+        self.page.get_by_role("button", name="Run", exact=True).first.click()
+
+    def wait_for_picture(self, node_id: str) -> dict[str, Any]:
+        """Waits until a node shows a loaded picture: {width, height, src}."""
+        return self.page.wait_for_function(_PICTURE, arg=node_id).json_value()
+
+    def drop_file(self, name: str, content: bytes) -> None:
+        """Drops a PNG on an empty place of the canvas, with the events a person's drop makes."""
+        self.page.evaluate(_DROP, [name, base64.b64encode(content).decode()])

@@ -81,6 +81,11 @@ class Editor:
         page.wait_for_load_state("networkidle")
         return editor
 
+    def version(self) -> tuple[int, ...]:
+        """The frontend's version as numbers."""
+        text: str = self.page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__")
+        return tuple(int(part) for part in text.split(".")[:3])
+
     def close(self) -> None:
         self.page.close()
 

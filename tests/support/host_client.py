@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -113,6 +114,16 @@ class Client:
         image = Image.open(io.BytesIO(body))
         image.load()
         return image
+
+    def wait_for_history(self, prompt_id: str) -> dict[str, Any]:
+        """The history entry of a prompt, once it has ended. Raises TimeoutError."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            found = self.get(f"/history/{prompt_id}")
+            if prompt_id in found:
+                return found[prompt_id]
+            time.sleep(0.2)
+        raise TimeoutError(f"prompt {prompt_id} did not end within {PATIENCE:.0f} s")
 
     def run(
         self,

@@ -1,4 +1,4 @@
-"""Browser tests run on each host with the newest frontend and on standalone with older ones too."""
+"""Starts each host with its frontends, and the browser that looks at them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,29 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 def _params() -> list[object]:
-    versions = frontends() or {"none": None}
+    """Standalone with every frontend; a ComfyUI with the newest and with the one it pins itself."""
+    versions = frontends()
     params: list[object] = []
     for host in all_hosts():
         marks: list[pytest.MarkDecorator] = [pytest.mark.browser]
         if isinstance(host, Missing):
             marks += [pytest.mark.comfyui, pytest.mark.skip(reason=host.reason)]
             params.append(pytest.param((host, None), id=host.name, marks=marks))
-            continue
-        if host.is_comfyui:
+        elif host.is_comfyui:
             marks.append(pytest.mark.comfyui)
-        for version, folder in versions.items():
-            own = list(marks)
-            if folder is None:
+            newest = dict(list(versions.items())[:1])
+            params += [
+                pytest.param((host, folder), id=f"{host.name}-{version}", marks=marks)
+                for version, folder in {**newest, "own": None}.items()
+            ]
+        else:
+            if not versions:
                 reason = "no frontend: pip install comfyui-frontend-package"
-                own.append(pytest.mark.skip(reason=reason))
-            params.append(pytest.param((host, folder), id=f"{host.name}-{version}", marks=own))
+                marks.append(pytest.mark.skip(reason=reason))
+            params += [
+                pytest.param((host, folder), id=f"{host.name}-{version}", marks=marks)
+                for version, folder in (versions or {"none": None}).items()
+            ]
     return params
 
 

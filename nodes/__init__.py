@@ -1,0 +1,39 @@
+"""The only code that knows ComfyUI: thin nodes that check, convert at the edge and call the core.
+
+Nothing heavy is imported here; networks and weights come in when a node runs.
+"""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+__all__ = ["KontextExtension", "comfy_entrypoint"]
+
+
+class KontextExtension(ComfyExtension):
+    """Lists the pack's nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node class; their ids are part of saved workflows and never change."""
+        from .edit import KontextEdit
+        from .finish import KontextFinish
+        from .loading import KontextLoadModel, KontextLoadTextEncoders, KontextLoadVAE
+        from .reference import KontextReference
+        from .sampler import KontextSampler
+        from .stitch import KontextStitch
+
+        return [
+            KontextLoadModel,
+            KontextLoadTextEncoders,
+            KontextLoadVAE,
+            KontextReference,
+            KontextStitch,
+            KontextSampler,
+            KontextFinish,
+            KontextEdit,
+        ]
+
+
+async def comfy_entrypoint() -> KontextExtension:
+    """What ComfyUI calls to find the nodes."""
+    return KontextExtension()

@@ -1,0 +1,184 @@
+"""Kontext: Edit: pictures and an instruction in, a picture out, for a first try and for the API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import io
+
+from ..kontext_core.errors import InputError
+from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, check_size, nearest_resolution
+from ..kontext_core.stitcher import Reference
+from .conditioning import attach
+from .loading import load_clip, load_model, load_vae
+from .reference import encode_reference
+from .sampler import MAX_SEED, run_sampler
+from .schema import make
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["KontextEdit"]
+
+
+def _size(
+    width: int, height: int, images: list[Tensor], sizes: tuple[tuple[int, int], ...]
+) -> tuple[int, int]:
+    """(width, height) of the result.
+
+    Raises:
+        InputError: one of them 0 and the other not, or not a multiple of 16.
+    """
+    if (width == 0) != (height == 0):
+        raise InputError(f"width is {width} and height {height}; set both, or both to 0 for auto")
+    if width:
+        return check_size(width, height)
+    return nearest_resolution(
+        *((images[0].shape[2], images[0].shape[1]) if images else (1, 1)), sizes
+    )
+
+
+class KontextEdit(io.ComfyNode):
+    """All of it in one node."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        picture = 'is "image {0}" in the prompt. Open: there is none.'
+        return make(
+            node_id="KontextEdit",
+            display_name="Kontext: Edit",
+            description="Edits up to three pictures by an instruction, or paints one from words "
+            "alone. Without model, clip and vae it takes the embedded ones.",
+            search_aliases=["kontext", "flux edit", "edit image", "instruct", "one node"],
+            inputs=[
+                io.Image.Input(
+                    "image1",
+                    optional=True,
+                    tooltip=f"It {picture.format(1)} The result has its shape.",
+                ),
+                io.Image.Input("image2", optional=True, tooltip=f"It {picture.format(2)}"),
+                io.Image.Input("image3", optional=True, tooltip=f"It {picture.format(3)}"),
+                io.Model.Input(
+                    "model", optional=True, tooltip="From Kontext: Load Model. Open: the embedded."
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="From Kontext: Load Text Encoders. Open: the embedded one.",
+                ),
+                io.Vae.Input(
+                    "vae", optional=True, tooltip="From Kontext: Load VAE. Open: the embedded one."
+                ),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    default="",
+                    tooltip='What to do, in words, for example "put the star of image 1 on the '
+                    'background of image 2".',
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Starting noise; the same seed and settings give the same picture.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=28,
+                    min=1,
+                    max=1000,
+                    tooltip="More is slower and cleaner. 28 suits FLUX.1 Kontext, the embedded "
+                    "model is done after 12.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=2.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="How closely to follow the instruction. 2.5 suits Kontext.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    step=16,
+                    tooltip="Of the result, in pixels. 0: the trained size closest in shape to "
+                    "image1.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    step=16,
+                    tooltip="Of the result, in pixels. 0 together with width.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("image", display_name="IMAGE", tooltip="The result."),
+                io.Latent.Output(
+                    "latent",
+                    display_name="LATENT",
+                    tooltip="The same before decoding, for the next Kontext: Reference.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, prompt: str | None = None) -> bool | str:
+        """Refuses an empty instruction before anything runs; a linked one is judged later."""
+        from ..kontext_core.pipeline import check_instruction
+
+        try:
+            check_instruction("linked" if prompt is None else prompt, "the prompt")
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        prompt: str,
+        seed: int,
+        steps: int,
+        guidance: float,
+        width: int,
+        height: int,
+        image1: Tensor | None = None,
+        image2: Tensor | None = None,
+        image3: Tensor | None = None,
+        model: Any = None,
+        clip: Any = None,
+        vae: Any = None,
+    ) -> io.NodeOutput:
+        import torch
+
+        from ..kontext_core.pipeline import check_instruction
+
+        prompt = check_instruction(prompt, "the prompt")
+        images = [image for image in (image1, image2, image3) if image is not None]
+        model = load_model() if model is None else model
+        clip = load_clip() if clip is None else clip
+        vae = load_vae() if vae is None else vae
+        sizes = getattr(model, "resolutions", KONTEXT_RESOLUTIONS)
+        columns, rows = _size(width, height, images, sizes)
+        references = [
+            Reference(encode_reference(vae, image, "trained size", f"image {number}"))
+            for number, image in enumerate(images, 1)
+        ]
+        batch = max((len(reference.latent) for reference in references), default=1)
+        empty = {"samples": torch.zeros(batch, 16, rows // 8, columns // 8)}
+        conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+        latent = run_sampler(
+            model,
+            attach(conditioning, references, "offset"),
+            empty,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+        )
+        return io.NodeOutput(vae.decode(latent), {"samples": latent})

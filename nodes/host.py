@@ -1,0 +1,213 @@
+"""The host behind one small face: device, model files, progress, interrupt, memory.
+
+The only module that imports comfy.* and folder_paths, and only inside functions, so that
+everything else runs without ComfyUI as well.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..kontext_core.errors import ModelNotFoundError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+__all__ = [
+    "ComfyHost",
+    "Host",
+    "Managed",
+    "PlainHost",
+    "Progress",
+    "get_host",
+    "manage",
+    "set_host",
+]
+
+PREVIEW_SIDE = 512
+
+
+class Progress(Protocol):
+    """The progress bar of one node's run."""
+
+    def update(self, step: int, preview: Image | None = None) -> None:
+        """`step` of the announced total is done; `preview` shows the picture so far."""
+        ...
+
+
+class Host(Protocol):
+    """What the nodes need from whoever runs them."""
+
+    def device(self) -> torch.device:
+        """Where networks run."""
+        ...
+
+    def model_files(self, kind: str) -> list[str]:
+        """Names of the user's files of a kind ("diffusion_models", "vae", "text_encoders")."""
+        ...
+
+    def model_path(self, kind: str, name: str) -> str:
+        """Full path of one of `model_files`.
+
+        Raises:
+            ModelNotFoundError: no such file; says where it was looked for.
+        """
+        ...
+
+    def progress(self, total: int) -> Progress:
+        """Start a progress bar of `total` steps for the running node."""
+        ...
+
+    def check_interrupt(self) -> None:
+        """Raise the host's own exception when the user has stopped the run."""
+        ...
+
+
+class PlainHost:
+    """No host at all: the CPU, no model folders, nobody to tell."""
+
+    def device(self) -> torch.device:
+        """The CPU."""
+        import torch
+
+        return torch.device("cpu")
+
+    def model_files(self, kind: str) -> list[str]:
+        """None."""
+        return []
+
+    def model_path(self, kind: str, name: str) -> str:
+        """Nothing can be found."""
+        raise ModelNotFoundError(
+            f"there is no {kind} file {name!r}: no model folder is known without a host. Take an "
+            "embedded model, or run inside ComfyUI"
+        )
+
+    def progress(self, total: int) -> Progress:
+        """A bar nobody sees."""
+        return _Silent()
+
+    def check_interrupt(self) -> None:
+        """Nobody can interrupt."""
+
+
+class ComfyHost:
+    """A real ComfyUI."""
+
+    def device(self) -> torch.device:
+        """The device ComfyUI computes on."""
+        import comfy.model_management
+
+        return comfy.model_management.get_torch_device()
+
+    def model_files(self, kind: str) -> list[str]:
+        """ComfyUI's cached folder listing."""
+        import folder_paths
+
+        return folder_paths.get_filename_list(kind)
+
+    def model_path(self, kind: str, name: str) -> str:
+        """The file's path in one of ComfyUI's folders."""
+        import folder_paths
+
+        path = folder_paths.get_full_path(kind, name)
+        if path is None:
+            folders = ", ".join(str(Path(f)) for f in folder_paths.get_folder_paths(kind))
+            raise ModelNotFoundError(
+                f"there is no {kind} file {name!r}; put it into one of {folders} and refresh the "
+                "page, or choose another"
+            )
+        return path
+
+    def progress(self, total: int) -> Progress:
+        """ComfyUI's bar, which knows the running node by itself."""
+        return _ComfyProgress(total)
+
+    def check_interrupt(self) -> None:
+        """Raises ComfyUI's InterruptProcessingException."""
+        import comfy.model_management
+
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+class _Silent:
+    def update(self, step: int, preview: Image | None = None) -> None:
+        pass
+
+
+class _ComfyProgress:
+    def __init__(self, total: int) -> None:
+        import comfy.utils
+
+        self.total = total
+        self.bar = comfy.utils.ProgressBar(total)
+
+    def update(self, step: int, preview: Image | None = None) -> None:
+        frame = None if preview is None else ("JPEG", preview, PREVIEW_SIDE)
+        self.bar.update_absolute(step, self.total, frame)
+
+
+_host: Host | None = None
+
+
+def set_host(host: Host | None) -> None:
+    """Make `host` the one the nodes talk to; None goes back to finding out."""
+    global _host
+    _host = host
+
+
+def get_host() -> Host:
+    """The host that was set, else ComfyUI when it is importable, else none at all."""
+    global _host
+    if _host is None:
+        # Only ComfyUI's own tree has this module; the name `comfy` alone could be anything.
+        found = importlib.util.find_spec("comfy")
+        inside = found and importlib.util.find_spec("comfy.model_management")
+        _host = ComfyHost() if inside else PlainHost()
+    return _host
+
+
+class Managed:
+    """A network that the host may move between memory and device."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.network = network
+
+    def load(self) -> torch.nn.Module:
+        """The network, on the host's device and ready to run."""
+        return self.network.to(get_host().device())
+
+
+class _Patched(Managed):
+    """Under ComfyUI's memory management: counted, and evicted when something else needs room."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__(network)
+        import comfy.model_management
+        import comfy.model_patcher
+        import torch
+
+        # ComfyUI writes attributes such as `device` on what it manages, so it gets a shell,
+        # named as its log should call it.
+        shell = type(type(network).__name__, (torch.nn.Module,), {})()
+        shell.network = network
+        self.patcher = comfy.model_patcher.ModelPatcher(
+            shell,
+            load_device=comfy.model_management.get_torch_device(),
+            offload_device=comfy.model_management.unet_offload_device(),
+        )
+
+    def load(self) -> torch.nn.Module:
+        import comfy.model_management
+
+        # Plain layers can't stream their weights, so it is all or nothing.
+        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
+        return self.network
+
+
+def manage(network: Any) -> Managed:
+    """Put a network under the memory management of the host, where it has one."""
+    return _Patched(network) if isinstance(get_host(), ComfyHost) else Managed(network)

@@ -1,0 +1,219 @@
+"""What travels on MODEL, CLIP and VAE sockets: the core's networks behind ComfyUI's own faces.
+
+CLIP and VAE answer the calls that ComfyUI's nodes make (CLIP Text Encode, VAE Encode, VAE Decode,
+tiled ones too). MODEL is understood by this pack's sampler; anything else that is asked of it says so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..kontext_core.errors import KontextError, ShapeError
+from .host import Managed, manage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..kontext_core.models.autoencoder import AutoEncoder
+    from ..kontext_core.models.flux import Flux
+    from ..kontext_core.models.text import TextEncoder
+
+__all__ = ["KontextClip", "KontextModel", "KontextVAE", "NotNativeError", "require_model"]
+
+Tokens = dict[str, list[list[tuple[int, float]]]]
+
+
+class NotNativeError(KontextError, AttributeError):
+    """A node of the host asked our MODEL for something it does not offer."""
+
+
+class KontextModel:
+    """A FLUX.1 Kontext transformer on a MODEL socket."""
+
+    def __init__(self, flux: Flux, name: str) -> None:
+        self.name = name
+        self.latent_format = flux.latent_format
+        self.resolutions = flux.resolutions
+        self._managed: Managed = manage(flux)
+
+    def load(self) -> Flux:
+        """The network, on the host's device."""
+        return self._managed.load()  # type: ignore[return-value]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise NotNativeError(
+            f"the MODEL {self.name!r} was loaded by Kontext: Load Model, and the node that asked "
+            f"it for {name!r} is one of the host's. Connect it to Kontext: Sampler, or load the "
+            "file with the host's Load Diffusion Model for KSampler"
+        )
+
+    def __repr__(self) -> str:
+        return f"KontextModel({self.name!r})"
+
+
+def require_model(model: Any) -> KontextModel:
+    """Return `model` if it came from our loader.
+
+    Raises:
+        KontextError: it is a MODEL of the host's.
+    """
+    # By name: two copies of the pack under different folder names may meet in one host.
+    if isinstance(model, KontextModel) or type(model).__name__ == "KontextModel":
+        return model
+    raise KontextError(
+        f"this MODEL is a {type(model).__name__} of the host's, not one from Kontext: Load Model. "
+        "Load it there, or sample it with KSampler: references stitched by Kontext: Stitch work "
+        "in KSampler too"
+    )
+
+
+class KontextClip:
+    """A text encoder on a CLIP socket.
+
+    Tokens are ComfyUI's shape, {"l": [[(id, weight), ...]], "t5xxl": ...}: the token features come
+    from the "t5xxl" half, the pooled feature from the "l" half, as for FLUX.1's two encoders.
+    """
+
+    def __init__(self, encoder: TextEncoder, name: str) -> None:
+        self.name = name
+        self._managed: Managed = manage(encoder)
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """The network, wherever it is."""
+        return self._managed.network  # type: ignore[return-value]
+
+    def tokenize(self, text: str, return_word_ids: bool = False, **_: Any) -> Tokens:
+        """One text to tokens. Weights in brackets are not read: the text is taken literally."""
+        ids = self.encoder.tokenize([text])[0].tolist()
+        half = [[(int(i), 1.0, 0) if return_word_ids else (int(i), 1.0) for i in ids]]
+        return {"l": half, "t5xxl": [list(row) for row in half]}  # type: ignore[dict-item]
+
+    def encode_tokens(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Tokens to features [1, l, c] and pooled feature [1, v], float32 on the CPU."""
+        import torch
+
+        encoder: Any = self._managed.load()
+        with torch.no_grad():
+            outs = {}
+            for half in ("t5xxl", "l"):
+                ids = torch.tensor([[token[0] for token in row] for row in tokens[half]])
+                outs[half] = encoder(ids.to(encoder.device))
+        return outs["t5xxl"][0].float().cpu(), outs["l"][1].float().cpu()
+
+    def encode_from_tokens(
+        self, tokens: Tokens, return_pooled: bool | str = False, return_dict: bool = False
+    ) -> Any:
+        """ComfyUI's older call: features, (features, pooled) or a dict of both."""
+        features, pooled = self.encode_tokens(tokens)
+        if return_dict:
+            return {"cond": features, "pooled_output": pooled}
+        return (features, pooled) if return_pooled else features
+
+    def encode_from_tokens_scheduled(
+        self,
+        tokens: Tokens,
+        unprojected: bool = False,
+        add_dict: dict[str, Any] | None = None,
+        show_pbar: bool = True,
+    ) -> list[list[Any]]:
+        """What CLIP Text Encode calls: a CONDITIONING with the pooled feature in it."""
+        features, pooled = self.encode_tokens(tokens)
+        return [[features, {"pooled_output": pooled, **(add_dict or {})}]]
+
+    def encode(self, text: str) -> Tensor:
+        """Features of a text, as ComfyUI's CLIP offers it."""
+        return self.encode_from_tokens(self.tokenize(text))
+
+    def clone(self) -> KontextClip:
+        """Nothing in it changes, so it is its own copy."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"KontextClip({self.name!r})"
+
+
+class KontextVAE:
+    """An autoencoder on a VAE socket: IMAGE [b, h, w, 3] in 0..1 and raw LATENT [b, 16, h/8, w/8]."""
+
+    latent_channels = 16
+    latent_dim = 2
+    output_channels = 3
+
+    def __init__(
+        self, autoencoder: AutoEncoder, name: str, resolutions: tuple[tuple[int, int], ...]
+    ) -> None:
+        self.name = name
+        self.resolutions = resolutions
+        self.downscale_ratio = self.upscale_ratio = autoencoder.params.downscale
+        self._managed: Managed = manage(autoencoder)
+
+    @property
+    def first_stage_model(self) -> AutoEncoder:
+        """The network, wherever it is."""
+        return self._managed.network  # type: ignore[return-value]
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """IMAGE to raw latent, float32 on the CPU. Alpha is dropped, sides are cropped to a
+        multiple of 8 around the middle, as ComfyUI's own VAE does.
+
+        Raises:
+            InputError, ShapeError: a picture that can't be used.
+        """
+        import torch
+
+        from ..kontext_core.images import check_image, to_model
+
+        pixels = check_image(pixels[..., :3], "the picture to encode")
+        unit = self.downscale_ratio
+        height, width = pixels.shape[1] // unit * unit, pixels.shape[2] // unit * unit
+        top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
+        pixels = pixels[:, top : top + height, left : left + width]
+        network: Any = self._managed.load()
+        with torch.no_grad():
+            return torch.cat([network.encode(to_model(one[None])) for one in pixels]).float().cpu()
+
+    def decode(self, samples: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Raw latent to IMAGE, float32 on the CPU.
+
+        Raises:
+            ShapeError: not a 16-channel latent.
+        """
+        import torch
+
+        from ..kontext_core.images import to_picture
+
+        if samples.ndim != 4 or samples.shape[1] != self.latent_channels:
+            raise ShapeError(
+                f"the latent to decode has shape {tuple(samples.shape)}; expected "
+                f"[batch, {self.latent_channels}, height, width]. It belongs to another kind of "
+                "model: decode it with that model's VAE"
+            )
+        network: Any = self._managed.load()
+        with torch.no_grad():
+            return torch.cat([to_picture(network.decode(one[None])) for one in samples]).cpu()
+
+    def encode_tiled(self, pixels: Tensor, **_: Any) -> Tensor:
+        """The whole picture at once; tiles are for memory only."""
+        return self.encode(pixels)
+
+    def decode_tiled(self, samples: Tensor, **_: Any) -> Tensor:
+        """The whole latent at once; tiles are for memory only."""
+        return self.decode(samples)
+
+    def spacial_compression_encode(self) -> int:
+        """Pixels per latent cell, under ComfyUI's name."""
+        return self.downscale_ratio
+
+    def spacial_compression_decode(self) -> int:
+        """Pixels per latent cell, under ComfyUI's name."""
+        return self.downscale_ratio
+
+    def temporal_compression_decode(self) -> None:
+        """Not a video model."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"KontextVAE({self.name!r})"

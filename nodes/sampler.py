@@ -1,0 +1,211 @@
+"""Kontext: Sampler: the core's sampler on sockets, with Kontext's defaults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import io
+
+from ..kontext_core.errors import InputError
+from ..kontext_core.schedule import SCHEDULES
+from .conditioning import read
+from .latent import noise_for, target_samples
+from .native import require_model
+from .preview import reporter
+from .schema import make
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["KontextSampler", "run_sampler"]
+
+SOLVERS = ("euler", "heun")
+MAX_SEED = 2**64 - 1
+
+
+def run_sampler(
+    model: Any,
+    positive: list[list[Any]],
+    latent_image: dict[str, Any],
+    *,
+    seed: int,
+    steps: int,
+    guidance: float = 2.5,
+    negative: list[list[Any]] | None = None,
+    cfg: float = 1.0,
+    solver: str = "euler",
+    schedule: str = "kontext",
+    denoise: float = 1.0,
+) -> Tensor:
+    """Raw latent [b, 16, h, w], float32 on the CPU, from what comes on sockets.
+
+    Raises:
+        KontextError: a MODEL of the host's, or settings and inputs that don't fit; the host's own
+            exception when it interrupts.
+    """
+    from ..kontext_core.sampling import sample
+    from ..kontext_core.schedule import make_timesteps
+    from ..kontext_core.stitcher import stitch
+
+    model = require_model(model)
+    latent_format = model.latent_format
+    samples = target_samples(latent_image, latent_format)
+    wanted = read(positive, guidance, "positive")
+    unwanted = None
+    if cfg != 1.0:
+        if negative is None:
+            raise InputError(
+                f"cfg is {cfg}, but nothing is connected to negative; connect a CLIP Text Encode "
+                "(an empty text will do), or set cfg to 1"
+            )
+        unwanted = read(negative, guidance, "negative").conditioning
+    context = stitch(
+        tuple(samples.shape), wanted.references, method=wanted.method, latent_format=latent_format
+    )
+    timesteps = make_timesteps(steps, context.target_tokens, schedule=schedule, denoise=denoise)
+    noise = noise_for(seed, samples, latent_image.get("batch_index"))
+    callback, should_stop = reporter(steps, latent_format)
+    latent = sample(
+        model.load(),
+        context,
+        wanted.conditioning,
+        timesteps,
+        noise=noise,
+        latent=samples,
+        negative=unwanted,
+        cfg=cfg,
+        solver=solver,
+        noise_mask=latent_image.get("noise_mask"),
+        callback=callback,
+        should_stop=should_stop,
+    )
+    return latent.cpu()
+
+
+class KontextSampler(io.ComfyNode):
+    """Noise to latent, following the instruction and its references."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make(
+            node_id="KontextSampler",
+            display_name="Kontext: Sampler",
+            description="Paints the target as the instruction says, looking at the references of "
+            "Kontext: Stitch. Defaults are FLUX.1 Kontext's; shows a preview at every step.",
+            search_aliases=["kontext", "ksampler", "flux edit", "denoise", "sampler"],
+            inputs=[
+                io.Model.Input("model", tooltip="From Kontext: Load Model."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The instruction: CLIP Text Encode, through Kontext: Stitch when there "
+                    "are references. References of ComfyUI's ReferenceLatent count too.",
+                ),
+                io.Latent.Input(
+                    "latent_image",
+                    tooltip="What to paint on: the LATENT of Kontext: Stitch or an empty one. Its "
+                    "noise mask is kept to: white is painted, black stays.",
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="What to steer away from. Used when cfg is not 1; the references of "
+                    "positive hold for both.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Starting noise; the same seed and settings give the same picture. "
+                    "Same noise as KSampler's.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=28,
+                    min=1,
+                    max=1000,
+                    tooltip="More is slower and cleaner. 28 suits FLUX.1 Kontext, the embedded "
+                    "model is done after 12.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=2.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="How closely to follow the instruction; an input of the model, free of "
+                    "cost. 2.5 suits Kontext. A conditioning that brings its own value "
+                    "(FluxGuidance, CLIPTextEncodeFlux) overrides it.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="True classifier-free guidance with the negative. 1 is off; anything "
+                    "else needs negative and takes twice the time.",
+                ),
+                io.Combo.Input(
+                    "solver",
+                    options=list(SOLVERS),
+                    default=SOLVERS[0],
+                    tooltip="euler: one model call a step. heun: two, more exact at few steps.",
+                ),
+                io.Combo.Input(
+                    "schedule",
+                    options=list(SCHEDULES),
+                    default=SCHEDULES[0],
+                    tooltip="How noise falls over the steps. kontext: shifted by the size of the "
+                    "target, as published. simple: ComfyUI's, to agree with KSampler.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="1 paints from noise. Less starts from the picture in latent_image and "
+                    "changes less of it.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    "samples",
+                    display_name="LATENT",
+                    tooltip="For Kontext: Finish or VAE Decode; or as the latent of the next "
+                    "Kontext: Reference.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: list[list[Any]],
+        latent_image: dict[str, Any],
+        seed: int,
+        steps: int,
+        guidance: float,
+        cfg: float,
+        solver: str,
+        schedule: str,
+        denoise: float,
+        negative: list[list[Any]] | None = None,
+    ) -> io.NodeOutput:
+        latent = run_sampler(
+            model,
+            positive,
+            latent_image,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            negative=negative,
+            cfg=cfg,
+            solver=solver,
+            schedule=schedule,
+            denoise=denoise,
+        )
+        return io.NodeOutput({**latent_image, "samples": latent})

@@ -1,0 +1,29 @@
+"""Builds io.Schema and inputs for any host from 0.3.64 on: fields it does not know are dropped."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from typing import Any
+
+from comfy_api.latest import io
+
+__all__ = ["CATEGORY", "References", "make", "widget"]
+
+CATEGORY = "Kontext"
+
+# The one socket type of ours: a chain of pictures to look at.
+References = io.Custom("KONTEXT_REFERENCES")
+
+
+def make(**values: Any) -> io.Schema:
+    """An io.Schema in the pack's category, without the fields the running host lacks."""
+    known = {field.name for field in fields(io.Schema)}
+    values = {"category": CATEGORY, **values}
+    return io.Schema(**{key: value for key, value in values.items() if key in known})
+
+
+def widget(kind: Any, name: str, **values: Any) -> Any:
+    """`kind.Input(name, ...)`, without the arguments the running host lacks (advanced, ...)."""
+    known = inspect.signature(kind.Input.__init__).parameters
+    return kind.Input(name, **{key: value for key, value in values.items() if key in known})

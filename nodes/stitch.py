@@ -1,0 +1,110 @@
+"""Kontext: Stitch: puts a chain of references beside the target and shows where everything stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..kontext_core.errors import InputError
+from ..kontext_core.stitcher import METHODS, Context, stitch
+from .conditioning import ReferenceChain, attach
+from .latent import target_samples
+from .schema import References, make
+
+__all__ = ["KontextStitch", "layout_payload"]
+
+
+def layout_payload(context: Context) -> list[dict[str, Any]]:
+    """The layout as the browser draws it: one dict per image, target first, token units."""
+    return [
+        {
+            "index": placed.index,
+            "t": placed.t,
+            "h": placed.h,
+            "w": placed.w,
+            "rows": placed.rows,
+            "columns": placed.columns,
+            "tokens": placed.tokens,
+            "strength": placed.strength,
+            "start": placed.start,
+            "end": placed.end,
+        }
+        for placed in context.layout
+    ]
+
+
+class KontextStitch(io.ComfyNode):
+    """References into CONDITIONING."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make(
+            node_id="KontextStitch",
+            display_name="Kontext: Stitch",
+            description="Writes references into the conditioning, places each beside the target, "
+            "and draws the layout. The result works in Kontext: Sampler and, without strength, "
+            "start, end, mask and explicit places, in KSampler with a natively loaded FLUX.1 too.",
+            search_aliases=["kontext", "stitch", "reference latent", "multi image", "placement"],
+            inputs=[
+                io.Conditioning.Input(
+                    "conditioning",
+                    tooltip="The instruction, from CLIP Text Encode. References it already has are "
+                    "replaced.",
+                ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="The target: an empty latent of the size to paint, or a picture to "
+                    "start from. Open: empty, in the size of the first reference.",
+                ),
+                References.Input(
+                    "references",
+                    optional=True,
+                    tooltip="The last of the chained Kontext: Reference nodes.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default=METHODS[0],
+                    tooltip="offset: side by side, what today's weights do best with several "
+                    "pictures. index: one behind the other. uxo: down the diagonal, for UNO and "
+                    "USO LoRAs.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    "stitched",
+                    display_name="CONDITIONING",
+                    tooltip="The instruction with its references.",
+                ),
+                io.Latent.Output(
+                    "target", display_name="LATENT", tooltip="The target, for the sampler."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        conditioning: list[list[Any]],
+        method: str,
+        latent: dict[str, Any] | None = None,
+        references: ReferenceChain | None = None,
+    ) -> io.NodeOutput:
+        import torch
+
+        items = tuple(references.items) if references is not None else ()
+        if latent is None:
+            if not items:
+                raise InputError(
+                    "Kontext: Stitch got neither references nor a latent, so the size to paint is "
+                    "unknown; connect at least one of them"
+                )
+            latent = {"samples": torch.zeros_like(items[0].latent, dtype=torch.float32)}
+        context = stitch(tuple(target_samples(latent).shape), items, method=method)
+        return io.NodeOutput(
+            attach(conditioning, items, method),
+            latent,
+            ui={"kontext_layout": layout_payload(context)},
+        )

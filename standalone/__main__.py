@@ -1,0 +1,120 @@
+"""The commands: `python -m standalone run FILE` and `python -m standalone serve`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+from kontext_core.errors import KontextError
+
+from . import runtime
+from .errors import Interrupted
+from .folders import Folders
+from .loader import Registry, install_host, load_pack, pack_root
+from .plain import PLAIN_NODES
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m standalone", description="Runs the pack's workflows without ComfyUI."
+    )
+    parser.add_argument("--verbose", action="store_true", help="say more while working")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser("run", help="run a workflow file, API or UI format")
+    run.add_argument("file", type=Path, help="the workflow's JSON file")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.INPUT=VALUE",
+        dest="changes",
+        help="change an input; NODE is an id or a title, VALUE may be @FILE to read a text",
+    )
+    run.add_argument("--output", type=Path, help="folder for the results (default: output)")
+    run.add_argument("--input", type=Path, help="folder with pictures (default: input)")
+    run.add_argument("--models", type=Path, help="folder with model files (default: models)")
+    run.add_argument("--sheet", type=Path, help="also write one picture: inputs, words, result")
+    run.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    serve = commands.add_parser("serve", help="serve the graph editor")
+    serve.add_argument("--port", type=int, default=8188)
+    serve.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS")
+    serve.add_argument("--front-end-root", type=Path, help="folder of another graph editor")
+    serve.add_argument(
+        "--base-directory", type=Path, help="where input, output, temp, user and models lie"
+    )
+    return parser
+
+
+def _registry(folders: Folders) -> tuple[Registry, runtime.Runtime]:
+    state = runtime.Runtime(folders)
+    runtime.install(state)
+    registry = Registry(dict(PLAIN_NODES))
+    pack = load_pack(pack_root())
+    install_host(pack, state)
+    registry.add(pack)
+    return registry, state
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from .server.app import build_app, find_frontend, serve
+
+    root = pack_root()
+    folders = Folders.below(options.base_directory or root, samples=root / "workflows" / "input")
+    frontend = find_frontend(options.front_end_root)
+    registry, state = _registry(folders)
+    app = build_app(registry, state, frontend)
+
+    def ready(url: str) -> None:
+        print(f"Graph editor: {url}   (Ctrl-C stops it)", flush=True)
+
+    asyncio.run(serve(app, options.listen, options.port, ready))
+
+
+def _run(options: argparse.Namespace) -> None:
+    from .run import run_file
+
+    root = pack_root()
+    base = Folders.below(root, samples=root / "workflows" / "input")
+    folders = Folders(
+        input=options.input or base.input,
+        output=options.output or base.output,
+        temp=base.temp,
+        user=base.user,
+        models=options.models or base.models,
+        samples=base.samples,
+    )
+    registry, state = _registry(folders)
+    for path in run_file(
+        options.file,
+        registry.nodes,
+        state,
+        changes=options.changes,
+        sheet=options.sheet,
+        progress=not options.quiet,
+    ):
+        print(path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; returns the exit code: 0 fine, 1 an error that was told, 130 stopped."""
+    options = _parser().parse_args(arguments)
+    level = logging.DEBUG if options.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        (_serve if options.command == "serve" else _run)(options)
+    except KontextError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, Interrupted):
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

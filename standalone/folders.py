@@ -1,0 +1,151 @@
+"""Where pictures, models and settings lie, and how a name in a workflow becomes a safe path."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from kontext_core.errors import InputError, ModelNotFoundError
+
+__all__ = ["Folders", "PICTURE_SUFFIXES", "inside"]
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+MODEL_SUFFIXES = frozenset({".safetensors", ".sft", ".gguf"})
+# ComfyUI's folders per kind; the second name of each pair is the older one.
+MODEL_FOLDERS = {
+    "diffusion_models": ("diffusion_models", "unet"),
+    "text_encoders": ("text_encoders", "clip"),
+    "vae": ("vae",),
+    "loras": ("loras",),
+}
+_ANNOTATION = re.compile(r"^(?P<name>.*?)\s*\[(?P<kind>input|output|temp)\]$")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name` below `folder`.
+
+    Raises:
+        InputError: the name leads out of the folder, by `..`, an absolute path or a link.
+    """
+    base = folder.resolve()
+    path = (base / name).resolve()
+    if "\0" in name or not path.is_relative_to(base):
+        raise InputError(f"the path {name!r} leads out of its folder; use a name below it")
+    return path
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The host's folders. `samples` holds the pictures that ship with the pack, read-only."""
+
+    input: Path
+    output: Path
+    temp: Path
+    user: Path
+    models: Path
+    samples: Path | None = None
+
+    @classmethod
+    def below(cls, base: Path, samples: Path | None = None) -> Folders:
+        """All folders as ComfyUI lays them out below one base."""
+        names = ("input", "output", "temp", "user", "models")
+        return cls(*(base / name for name in names), samples=samples)
+
+    def by_kind(self, kind: str) -> Path:
+        """The folder named 'input', 'output' or 'temp' in requests and file entries.
+
+        Raises:
+            InputError: another name.
+        """
+        if kind not in ("input", "output", "temp"):
+            raise InputError(f"unknown folder {kind!r}; expected input, output or temp")
+        return getattr(self, kind)
+
+    def find(self, name: str, kind: str = "input", subfolder: str = "") -> Path | None:
+        """The file behind a name as 'a.png', 'sub/a.png' or 'a.png [output]'; None if not there.
+
+        In the input folder, pictures that ship with the pack are found as well, after the user's.
+
+        Raises:
+            InputError: the name leads out of the folder.
+        """
+        annotated = _ANNOTATION.match(name)
+        if annotated:
+            name, kind = annotated["name"], annotated["kind"]
+        places = [self.by_kind(kind)]
+        if kind == "input" and self.samples is not None:
+            places.append(self.samples)
+        for place in places:
+            path = inside(inside(place, subfolder), name)
+            if path.is_file():
+                return path
+        return None
+
+    def pictures(self) -> list[str]:
+        """Names of all input pictures, the user's and the shipped ones, sorted."""
+        names: set[str] = set()
+        for place in (self.input, self.samples):
+            if place is not None and place.is_dir():
+                names.update(
+                    path.name for path in place.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES
+                )
+        return sorted(names)
+
+    def model_files(self, kind: str) -> list[str]:
+        """Model files of a kind ('diffusion_models', 'text_encoders', 'vae', 'loras'), sorted."""
+        found: set[str] = set()
+        for folder in MODEL_FOLDERS.get(kind, (kind,)):
+            base = self.models / folder
+            if base.is_dir():
+                found.update(
+                    path.relative_to(base).as_posix()
+                    for path in base.rglob("*")
+                    if path.suffix.lower() in MODEL_SUFFIXES
+                )
+        return sorted(found)
+
+    def model_path(self, kind: str, name: str) -> Path:
+        """The path of a model file.
+
+        Raises:
+            ModelNotFoundError: no such file; the message names the folders looked in.
+        """
+        bases = [self.models / folder for folder in MODEL_FOLDERS.get(kind, (kind,))]
+        for base in bases:
+            path = inside(base, name)
+            if path.exists():
+                return path
+        raise ModelNotFoundError(
+            f"no model {name!r} in {' or '.join(str(base) for base in bases)}; "
+            "put the file there or choose another"
+        )
+
+    def next_save(self, prefix: str, kind: str, width: int, height: int) -> tuple[Path, str, int]:
+        """Where the next picture of a prefix goes: folder (made), file name's start, counter.
+
+        The prefix may hold a subfolder and %width%, %height%, %year%, %month%, %day%, %hour%,
+        %minute%, %second%. Files are numbered `<start>_00001_.png` as in ComfyUI.
+
+        Raises:
+            InputError: the prefix leads out of the folder.
+        """
+        now = time.localtime()
+        values = {
+            "width": str(width),
+            "height": str(height),
+            "year": str(now.tm_year),
+            "month": f"{now.tm_mon:02}",
+            "day": f"{now.tm_mday:02}",
+            "hour": f"{now.tm_hour:02}",
+            "minute": f"{now.tm_min:02}",
+            "second": f"{now.tm_sec:02}",
+        }
+        for key, value in values.items():
+            prefix = prefix.replace(f"%{key}%", value)
+        target = inside(self.by_kind(kind), prefix or "_")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        numbered = re.compile(re.escape(target.name) + r"_(\d+)_?\b.*", re.IGNORECASE)
+        used = [int(m[1]) for path in target.parent.iterdir() if (m := numbered.match(path.name))]
+        return target.parent, target.name, max(used, default=0) + 1

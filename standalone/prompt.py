@@ -1,0 +1,66 @@
+"""Helpers for prompts in API format: {node id: {"class_type": ..., "inputs": {...}}}."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["InputSpec", "Prompt", "inputs_of", "is_link", "links"]
+
+Prompt = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a node class, out of `INPUT_TYPES()`."""
+
+    name: str
+    type: Any
+    options: dict[str, Any]
+    required: bool
+
+    @property
+    def choices(self) -> list[Any] | None:
+        """The values of a combo, of either notation; None for other types."""
+        if isinstance(self.type, list):
+            return self.type
+        return list(self.options.get("options") or []) if self.type == "COMBO" else None
+
+    @property
+    def is_widget(self) -> bool:
+        """Whether the editor shows it as a widget, so that its value lies in widgets_values."""
+        if self.options.get("forceInput") or self.options.get("rawLink"):
+            return False
+        return self.choices is not None or self.type in ("INT", "FLOAT", "STRING", "BOOLEAN")
+
+    def as_config(self) -> list[Any]:
+        return [self.type, self.options]
+
+
+def inputs_of(node: type[Any]) -> dict[str, InputSpec]:
+    """The inputs of a node class in widget order (required, then optional)."""
+    types = node.INPUT_TYPES()
+    result = {}
+    for kind in ("required", "optional"):
+        for name, entry in types.get(kind, {}).items():
+            options = entry[1] if len(entry) > 1 else {}
+            result[name] = InputSpec(name, entry[0], options, kind == "required")
+    return result
+
+
+def is_link(value: Any) -> bool:
+    """Whether an input's value is a link [node id, output slot]."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], int)
+    )
+
+
+def links(node: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
+    """(input name, source node, source slot) of all linked inputs of a node."""
+    for name, value in node["inputs"].items():
+        if is_link(value):
+            yield name, value[0], value[1]

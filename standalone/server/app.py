@@ -1,0 +1,143 @@
+"""Puts the server together: routes under `/x` and `/api/x`, static files, start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import importlib.util
+import logging
+import mimetypes
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from kontext_core.errors import InputError
+
+from ..engine import Engine
+from ..errors import FrontendNotFoundError, PortInUseError
+from ..loader import Registry
+from ..runtime import Runtime
+from ..tasks import TaskQueue
+from .hub import FEATURES, Hub
+from .origin import same_origin
+from .pages import PageRoutes
+from .pictures import PictureRoutes
+from .runs import RunRoutes
+from .user import UserRoutes
+
+__all__ = ["build_app", "find_frontend", "serve"]
+
+log = logging.getLogger(__name__)
+
+
+def find_frontend(folder: Path | None = None) -> Path:
+    """The graph editor's files: `folder`, or those of the installed comfyui-frontend-package.
+
+    Raises:
+        FrontendNotFoundError: no index.html there, or the package is not installed.
+    """
+    if folder is None:
+        spec = importlib.util.find_spec("comfyui_frontend_package")
+        if spec is None or spec.origin is None:
+            raise FrontendNotFoundError(
+                "there is no graph editor: the package comfyui-frontend-package is missing; "
+                "install it with pip, or name a folder with --front-end-root"
+            )
+        folder = Path(spec.origin).parent / "static"
+    if not (folder / "index.html").is_file():
+        raise FrontendNotFoundError(
+            f"there is no graph editor in {folder}: no index.html; choose another --front-end-root"
+        )
+    return folder.resolve()
+
+
+@web.middleware
+async def _cache_and_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Scripts and pages are asked for anew each time; a bad name is the client's error."""
+    try:
+        response = await handler(request)
+    except InputError as error:
+        return web.Response(status=400, text=str(error))
+    if request.path == "/" or request.path.endswith((".js", ".css", ".json")):
+        response.headers.setdefault("Cache-Control", "no-cache")
+    return response
+
+
+def build_app(registry: Registry, runtime: Runtime, frontend: Path) -> web.Application:
+    """The whole server as an aiohttp application; its queue starts and stops with it."""
+    # The system's table may know nothing of modules, and browsers refuse them then.
+    for suffix in (".js", ".mjs"):
+        mimetypes.add_type("text/javascript", suffix)
+    hub = Hub(lambda: {"exec_info": {"queue_remaining": tasks.remaining()}})
+    tasks = TaskQueue(Engine(registry.nodes, runtime), hub.post_status)
+    pages = PageRoutes(registry, runtime.folders, frontend)
+    app = web.Application(
+        middlewares=[same_origin, _cache_and_errors], client_max_size=FEATURES["max_upload_size"]
+    )
+    routes = [
+        web.get("/ws", hub.handle),
+        *RunRoutes(registry.nodes, tasks, hub).routes(),
+        *PictureRoutes(runtime.folders).routes(),
+        *UserRoutes(runtime.folders).routes(),
+        *pages.routes(),
+    ]
+    app.add_routes([web.route(r.method, "/api" + r.path, r.handler) for r in routes])
+    app.add_routes(routes)
+    app.add_routes(pages.statics())
+
+    async def index(request: web.Request) -> web.FileResponse:
+        return web.FileResponse(frontend / "index.html")
+
+    app.add_routes([web.get("/", index), web.static("/", frontend)])
+
+    async def life(_: web.Application):
+        await hub.start()
+        tasks.start()
+        yield
+        await hub.close()
+        await asyncio.to_thread(tasks.close)
+
+    app.cleanup_ctx.append(life)
+    return app
+
+
+async def serve(
+    app: web.Application, address: str, port: int, on_ready: Callable[[str], None]
+) -> None:
+    """Serves until SIGINT or SIGTERM. `on_ready` gets the URL once the port is open.
+
+    Raises:
+        PortInUseError: another program has the port.
+    """
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, address, port, shutdown_timeout=1).start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise PortInUseError(
+                f"port {port} on {address} is in use by another program; stop that one, or choose "
+                "another with --port"
+            ) from error
+        host = f"[{address}]" if ":" in address else address
+        on_ready(f"http://{host}:{port}")
+        await _stop_signal()
+    finally:
+        await runner.cleanup()
+
+
+async def _stop_signal() -> None:
+    """Waits for Ctrl-C or a polite kill."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(signal.SIGINT, stop.set)
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+    except (NotImplementedError, RuntimeError):
+        log.debug("signals can't be caught here; Ctrl-C raises KeyboardInterrupt instead")
+    await stop.wait()

@@ -29,18 +29,22 @@ def mu_for(tokens: int) -> float:
 
 
 def time_shift(mu: float, t: Tensor) -> Tensor:
-    """e^mu / (e^mu + 1/t - 1), which moves uniform timesteps towards noise; 0 stays 0."""
-    return math.exp(mu) * t / (math.exp(mu) * t + 1 - t)
+    """e^mu / (e^mu + 1/t - 1), which moves uniform timesteps towards noise; 0 stays 0.
+
+    Evaluated in this order and in `t`'s dtype, so that float32 gives the published numbers to the
+    bit: a network's answer is sensitive to the last one.
+    """
+    return math.exp(mu) / (math.exp(mu) + (1 / t - 1))
 
 
 def flux_schedule(steps: int, tokens: int) -> Tensor:
     """[steps + 1] float32 timesteps from 1 to 0 for a target of so many tokens."""
-    return time_shift(mu_for(tokens), torch.linspace(1, 0, steps + 1, dtype=torch.float64)).float()
+    return time_shift(mu_for(tokens), torch.linspace(1, 0, steps + 1))
 
 
 def comfy_simple(steps: int, shift: float = 1.15) -> Tensor:
     """[steps + 1] float32: every (10000/steps)-th entry of ComfyUI's table, from the noisy end."""
-    table = time_shift(shift, torch.arange(1, 10_001, dtype=torch.float64) / 10_000).float()
+    table = time_shift(shift, torch.arange(1, 10_001) / 10_000)
     picks = [table[-(1 + int(i * len(table) / steps))] for i in range(steps)]
     return torch.stack([*picks, table.new_zeros(())])
 
@@ -80,5 +84,5 @@ def make_timesteps(
         full = comfy_simple(total, 1.15 if shift is None else shift)
     else:
         mu = mu_for(tokens) if shift is None else shift
-        full = time_shift(mu, torch.linspace(1, 0, total + 1, dtype=torch.float64)).float()
+        full = time_shift(mu, torch.linspace(1, 0, total + 1))
     return full[-(steps + 1) :]

@@ -1,0 +1,1 @@
+"""What the recipes in `training/` share: the procedural world, losses, optimizers, checkpoints."""

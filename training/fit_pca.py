@@ -1,0 +1,52 @@
+"""Recipe, part 1: principal components of 8x8 patches of the world. A few seconds.
+
+    python training/fit_pca.py --out runs/pca.safetensors
+
+The latents of everything that follows are these, scaled; see kontext_core/training/patch_pca.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from kontext_core.evaluation.metrics import psnr
+from kontext_core.training.patch_pca import PatchPCA, fit_patch_pca
+from kontext_core.training.world.render import render
+from kontext_core.training.world.tasks import make_sample
+
+
+def pictures(seed: int, count: int):
+    """Pictures [count, 3, 64, 64] in -1..1 as the tasks of training make them."""
+    rng = random.Random(seed)
+    samples = [make_sample(rng) for _ in range(count)]
+    return render([sample.target for sample in samples]) * 2 - 1
+
+
+def load_pca(path: Path) -> PatchPCA:
+    """What this recipe wrote."""
+    return PatchPCA(**load_file(path))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/pca.safetensors"))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--count", type=int, default=3000)
+    args = parser.parse_args()
+    pca = fit_patch_pca(pictures(args.seed, args.count))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(pca.state_dict(), args.out)
+
+    fresh = pictures(args.seed + 1, 500)
+    latent = pca.encode(fresh)
+    linear = psnr(pca.decode(latent).clamp(-1, 1) / 2 + 0.5, fresh / 2 + 0.5)
+    print(f"latent std {latent.std():.3f}, per channel {latent.std((0, 2, 3)).tolist()}")
+    print(f"linear reconstruction {linear.mean():.2f} dB")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,8 @@ from torch import Tensor
 from kontext_core import Flux, Reference, stitch
 from kontext_core.latents import pack
 
-# Measured on outputs of standard deviation 0.9 and size up to 5: at most 4.3e-6.
+# Measured on outputs of standard deviation 1: 0, to the last bit; the margin is for CPUs whose
+# matrix products round differently for the oracle's separate q, k, v and our joint one.
 TOLERANCE = 2e-5
 
 
@@ -63,9 +64,7 @@ CASES = [
     Case("no reference", (8, 12)),
     Case("one", (8, 12), ((8, 12),), ((1, 0, 0),)),
     Case("offset two", (8, 8), ((12, 8), (8, 16)), ((1, 0, 0), (1, 6, 0))),
-    Case(
-        "offset three", (8, 8), ((12, 8), (8, 16), (10, 6)), ((1, 0, 0), (1, 6, 0), (1, 0, 8))
-    ),
+    Case("offset three", (8, 8), ((12, 8), (8, 16), (10, 6)), ((1, 0, 0), (1, 6, 0), (1, 0, 8))),
     Case("offset odd", (7, 9), ((5, 7), (9, 3)), ((1, 0, 0), (1, 0, 4))),
     Case("index", (8, 8), ((12, 8), (8, 16)), ((1, 0, 0), (2, 0, 0)), "index"),
     Case("uxo", (8, 12), ((6, 8), (4, 4)), ((0, 4, 6), (0, 7, 10)), "uxo"),
@@ -117,7 +116,7 @@ def test_velocity(
         img, context.img_ids, txt, torch.zeros(1, 5, 3), times, vec, strength,
         target_tokens=context.target_tokens,
     )  # fmt: skip
-    # Measured: 2.4e-7. The last layer's matrix product is cut to fewer rows.
+    # Measured: 0. Only the last layer's product has fewer rows.
     assert (alone - ours[:, : context.target_tokens]).abs().max() < 2e-6
 
 
@@ -145,7 +144,7 @@ def test_strength_is_that_many_copies(
         )[0][:, :9]  # fmt: skip
 
     assert (shown(strength) - shown(1)).abs().max() > 1e-2
-    # Measured: 2.4e-6.
+    # Measured: 1.4e-6.
     assert (ours - shown(strength)).abs().max() < TOLERANCE
 
 
@@ -161,5 +160,5 @@ def test_without_guidance_embedding() -> None:
         pack(target), txt, vec, times, context.img_ids[0], torch.zeros(3, 3), return_dict=False
     )[0]
     assert 0.3 < theirs.std() < 3
-    # Measured: 1.4e-6.
+    # Measured: 0.
     assert (ours - theirs).abs().max() < TOLERANCE

@@ -21,7 +21,7 @@ def rope_table(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Tensor:
         theta: base of the frequencies.
 
     Returns:
-        [b, 1, n, d/2, 2] float32: (cos, sin) of each channel pair's angle.
+        [b, 1, n, d/2] complex64: cos + i sin of each channel pair's angle.
     """
     # float64 angles match diffusers and ComfyUI to the bit in float32; MPS has no float64.
     high = torch.float32 if ids.device.type == "mps" else torch.float64
@@ -31,12 +31,14 @@ def rope_table(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Tensor:
         omega = 1.0 / (theta**exponent)
         angles.append(ids[..., axis, None].to(high) * omega)
     angle = torch.cat(angles, dim=-1)
-    return torch.stack([angle.cos(), angle.sin()], dim=-1).float().unsqueeze(1)
+    return torch.complex(angle.cos().float(), angle.sin().float()).unsqueeze(1)
 
 
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
-    """Turn neighbouring channel pairs (0,1), (2,3), ... of `x` [b, h, n, d] by the table's angles."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = table.unbind(-1)
-    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    """Turn neighbouring channel pairs (0,1), (2,3), ... of `x` [b, h, n, d] by the table's angles.
+
+    One complex product instead of slices and a concatenation: on a CPU that is a fifth of the
+    time of a small model's training step.
+    """
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)

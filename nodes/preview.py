@@ -17,8 +17,8 @@ __all__ = ["picture_of", "reporter"]
 
 
 def picture_of(x0: Tensor, latent_format: LatentFormat) -> Image | None:
-    """The first picture of a batch [b, c, h, w], 8 pixels a cell and at most 512 a side; None
-    where no preview was fitted to the model."""
+    """The first picture of a batch [b, c, h, w], its longer side 512 pixels, as nodes show small
+    pictures small; None where no preview was fitted to the model."""
     from PIL import Image
 
     from ..kontext_core.images import to_pil
@@ -27,7 +27,7 @@ def picture_of(x0: Tensor, latent_format: LatentFormat) -> Image | None:
     if rgb is None:
         return None
     small = to_pil(rgb)
-    scale = min(latent_format.downscale, PREVIEW_SIDE / max(small.size))
+    scale = PREVIEW_SIDE / max(small.size)
     size = (max(1, round(small.width * scale)), max(1, round(small.height * scale)))
     return small.resize(size, Image.Resampling.BICUBIC)
 

@@ -27,11 +27,14 @@ def inside(folder: Path, name: str) -> Path:
     """The path of `name` below `folder`.
 
     Raises:
-        InputError: the name leads out of the folder, by `..`, an absolute path or a link.
+        InputError: the name leads out of the folder, by `..`, an absolute path or a link, or no
+            file system could hold it.
     """
+    if "\0" in name or any(len(part.encode()) > 255 for part in name.split("/")):
+        raise InputError(f"the name {name[:80]!r} can't be a file's; use a shorter, plain one")
     base = folder.resolve()
     path = (base / name).resolve()
-    if "\0" in name or not path.is_relative_to(base):
+    if not path.is_relative_to(base):
         raise InputError(f"the path {name!r} leads out of its folder; use a name below it")
     return path
 

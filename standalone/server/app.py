@@ -112,11 +112,11 @@ async def serve(
     Raises:
         PortInUseError: another program has the port.
     """
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, address, port, shutdown_timeout=1).start()
+            await web.TCPSite(runner, address, port).start()
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise

@@ -27,9 +27,9 @@ async def json_body(request: web.Request) -> dict[str, Any]:
     Raises:
         web.HTTPBadRequest: the body is something else.
     """
-    text = await request.text()
+    body = await request.read()
     try:
-        data = json.loads(text) if text.strip() else {}
+        data = json.loads(body) if body.strip() else {}
     except ValueError:
         data = None
     if not isinstance(data, dict):

@@ -92,7 +92,7 @@ class UserRoutes:
 
     async def post_setting(self, request: web.Request) -> web.Response:
         try:
-            value = json.loads(await request.text())
+            value = json.loads(await request.read())
         except ValueError:
             return web.Response(status=400, text="the body must be a JSON value")
         self._store(self._settings() | {request.match_info["id"]: value})

@@ -1,0 +1,156 @@
+"""Runs a workflow file in the terminal: progress bar, results, one clear line when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from .changes import apply_changes
+from .comfy_api.nodes import ComfyNode
+from .convert import is_editor_format, to_prompt
+from .engine import Engine, Job, Outcome
+from .errors import Interrupted, NodeFailedError, ValidationError, WorkflowError
+from .prompt import Prompt
+from .runtime import Runtime
+from .sheet import write_sheet
+from .validation import validate
+
+__all__ = ["read_workflow", "run_file"]
+
+
+class TerminalListener:
+    """Shows a run as progress bars on the error stream."""
+
+    def __init__(self, prompt: Prompt, enabled: bool) -> None:
+        self.prompt = prompt
+        self.enabled = enabled
+        self.bar: tqdm[Any] | None = None
+        self.node: str | None = None
+
+    def send(self, event: str, data: dict[str, Any]) -> None:
+        if event == "progress" and self.enabled:
+            self._progress(data)
+        elif event == "executing" or event.startswith("execution_"):
+            self.close()
+
+    def preview(self, image: Image.Image, node: dict[str, Any]) -> None:
+        pass
+
+    def _progress(self, data: dict[str, Any]) -> None:
+        if self.bar is None or self.node != data["node"]:
+            self.close()
+            node = self.prompt.get(data["node"], {})
+            title = (node.get("_meta") or {}).get("title") or node.get("class_type", "")
+            self.bar = tqdm(total=data["max"], desc=title, unit="step")
+            self.node = data["node"]
+        self.bar.update(data["value"] - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
+
+
+def read_workflow(path: Path) -> Any:
+    """The content of a workflow file.
+
+    Raises:
+        WorkflowError: it is not there, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkflowError(f"the workflow {path} can't be read ({error})") from error
+    except ValueError as error:
+        raise WorkflowError(
+            f"{path} is no JSON ({error}); name a workflow saved with the editor"
+        ) from error
+
+
+def run_file(
+    path: Path,
+    nodes: dict[str, type[ComfyNode]],
+    runtime: Runtime,
+    *,
+    changes: list[str],
+    sheet: Path | None = None,
+    progress: bool = True,
+) -> list[Path]:
+    """Runs a workflow file to its end.
+
+    Args:
+        changes: 'NODE.INPUT=VALUE' each, see `changes.py`.
+        sheet: where to write one picture of inputs, words and result.
+
+    Returns:
+        the files that were written, the sheet last.
+
+    Raises:
+        WorkflowError: the file or a change is no good, or the prompt fails validation.
+        NodeFailedError: a node raised; its message says which and why.
+        Interrupted: the user pressed Ctrl-C.
+    """
+    data = read_workflow(path)
+    prompt = to_prompt(data, nodes)
+    apply_changes(prompt, changes, nodes)
+    checked = asyncio.run(validate(prompt, nodes))
+    if checked.node_errors:
+        # In a browser the good half of a graph may run; here a half result would go unnoticed.
+        message = "Prompt outputs failed validation"
+        raise ValidationError(
+            {"type": "prompt_outputs_failed_validation", "message": message, "details": ""},
+            checked.node_errors,
+        )
+    extra = {"extra_pnginfo": {"workflow": data}} if is_editor_format(data) else {}
+    job = Job(str(uuid.uuid4()), prompt, checked.outputs, extra)
+    listener = TerminalListener(prompt, progress)
+    outcome = _run_in_thread(Engine(nodes, runtime), job, listener)
+    listener.close()
+    if outcome.interrupted:
+        raise Interrupted("stopped")
+    if outcome.error is not None:
+        raise NodeFailedError(outcome.error) from outcome.exception
+    written = _files(outcome, runtime)
+    if sheet is not None:
+        write_sheet(sheet, prompt, nodes, runtime.folders, written)
+        written.append(sheet)
+    return written
+
+
+def _run_in_thread(engine: Engine, job: Job, listener: TerminalListener) -> Outcome:
+    """Runs a job beside the main thread, so that Ctrl-C reaches it between two steps."""
+    box: list[Outcome | BaseException] = []
+
+    def work() -> None:
+        try:
+            box.append(engine.run(job, listener))
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread below
+            box.append(error)
+
+    thread = threading.Thread(target=work, name="run")
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        engine.runtime.interrupt()
+        thread.join()
+    if isinstance(box[0], BaseException):
+        raise box[0]
+    return box[0]
+
+
+def _files(outcome: Outcome, runtime: Runtime) -> list[Path]:
+    found = []
+    for shown in outcome.outputs.values():
+        for entry in shown.get("images", []):
+            path = runtime.folders.find(entry["filename"], entry["type"], entry["subfolder"])
+            if path is not None:
+                found.append(path)
+    return found

@@ -1,0 +1,293 @@
+"""The editor's workflow format becomes a prompt as the Queue button would make it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from embedded_host import ROOT, Bench, node
+
+from standalone.changes import apply_changes
+from standalone.convert import to_prompt
+from standalone.errors import WorkflowError
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def slot(name: str, kind: str = "INT", link: int | None = None, widget: bool = False) -> Any:
+    entry = {"name": name, "type": kind, "link": link}
+    return entry | ({"widget": {"name": name}} if widget else {})
+
+
+def out(kind: str = "INT") -> dict[str, Any]:
+    return {"name": kind, "type": kind, "links": []}
+
+
+def ui(
+    id: int, type: str, inputs: Any = (), outputs: Any = (), values: Any = (), **more: Any
+) -> Any:
+    base = {"id": id, "type": type, "inputs": list(inputs), "outputs": list(outputs), "mode": 0}
+    return base | {"widgets_values": values if isinstance(values, dict) else list(values)} | more
+
+
+def graph(nodes: list[Any], links: list[Any], **more: Any) -> dict[str, Any]:
+    return {"nodes": nodes, "links": links, "version": 0.4} | more
+
+
+SIMPLE = graph(
+    [
+        ui(1, "Number", [slot("number", widget=True)], [out()], [7]),
+        ui(2, "Show", [slot("value", "INT,STRING", 1)]),
+        ui(3, "Note", values=["for readers"]),
+        ui(4, "MarkdownNote", values=["# for readers"]),
+    ],
+    [[1, 1, 0, 2, 0, "INT"]],
+)
+
+
+def changed(**edit: Any) -> dict[str, Any]:
+    return copy.deepcopy(SIMPLE) | edit
+
+
+def test_nodes_links_and_titles(bench: Bench) -> None:
+    data = copy.deepcopy(SIMPLE)
+    data["nodes"][0]["title"] = "My number"
+    before = copy.deepcopy(data)
+    assert to_prompt(data, bench.nodes) == {
+        "1": node("Number", number=7) | {"_meta": {"title": "My number"}},
+        "2": node("Show", value=["1", 0]) | {"_meta": {"title": "Show It"}},
+    }
+    assert data == before
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["hi", 9, "randomize", "loud", 0.25],
+        ["hi", 9, "loud", 0.25],
+        {"text": "hi", "seed": 9, "mood": "loud", "strength": 0.25},
+    ],
+)
+def test_widget_values_with_and_without_the_seeds_extra_value(bench: Bench, values: Any) -> None:
+    data = graph([ui(1, "Words", outputs=[out("STRING")], values=values)], [])
+    inputs = to_prompt(data, bench.nodes)["1"]["inputs"]
+    assert inputs == {"text": "hi", "seed": 9, "mood": "loud", "strength": 0.25}
+
+
+def test_missing_widget_values_are_defaults(bench: Bench) -> None:
+    data = graph([ui(1, "Words", values=["hi"])], [])
+    inputs = to_prompt(data, bench.nodes)["1"]["inputs"]
+    assert inputs == {"text": "hi", "seed": 0, "mood": "calm", "strength": 0.5}
+
+
+def test_the_upload_buttons_value_is_skipped(bench: Bench) -> None:
+    data = graph([ui(1, "LoadImageMask", values=["a.png", "red", "image"])], [])
+    assert to_prompt(data, bench.nodes)["1"]["inputs"] == {"image": "a.png", "channel": "red"}
+
+
+def test_a_widget_made_an_input_takes_the_link(bench: Bench) -> None:
+    data = graph(
+        [
+            ui(1, "Number", [slot("number", widget=True)], [out()], [3]),
+            ui(2, "Words", [slot("seed", "INT", 1, widget=True)], [out("STRING")], ["a", 5, "fixed", "calm", 1.0]),
+        ],
+        [[1, 1, 0, 2, 0, "INT"]],
+    )  # fmt: skip
+    inputs = to_prompt(data, bench.nodes)["2"]["inputs"]
+    assert inputs == {"text": "a", "seed": ["1", 0], "mood": "calm", "strength": 1.0}
+
+
+def test_reroutes_and_primitives_disappear(bench: Bench) -> None:
+    data = graph(
+        [
+            ui(1, "PrimitiveNode", outputs=[out()], values=[42, "fixed"]),
+            ui(2, "Number", [slot("number", "INT", 1, widget=True)], [out()], [7]),
+            ui(3, "Reroute", [slot("", "*", 2)], [out("*")]),
+            ui(4, "Reroute", [slot("", "*", 3)], [out("*")]),
+            ui(5, "Show", [slot("value", "INT", 4)]),
+        ],
+        [[1, 1, 0, 2, 0, "INT"], [2, 2, 0, 3, 0, "*"], [3, 3, 0, 4, 0, "*"], [4, 4, 0, 5, 0, "*"]],
+    )
+    prompt = to_prompt(data, bench.nodes)
+    assert sorted(prompt) == ["2", "5"]
+    assert prompt["2"]["inputs"] == {"number": 42}
+    assert prompt["5"]["inputs"] == {"value": ["2", 0]}
+
+
+def chain(mode: int) -> dict[str, Any]:
+    """Number -> Add (in a mode) -> Show."""
+    return graph(
+        [
+            ui(1, "Number", outputs=[out()], values=[7]),
+            ui(2, "Add", [slot("a", "INT", 1), slot("b")], [out()], mode=mode),
+            ui(3, "Show", [slot("value", "INT", 2)]),
+        ],
+        [[1, 1, 0, 2, 0, "INT"], [2, 2, 0, 3, 0, "INT"]],
+    )
+
+
+def test_a_muted_node_is_gone_with_its_links(bench: Bench) -> None:
+    prompt = to_prompt(chain(2), bench.nodes)
+    assert sorted(prompt) == ["1", "3"] and prompt["3"]["inputs"] == {}
+
+
+def test_a_bypassed_node_passes_its_input_on(bench: Bench) -> None:
+    prompt = to_prompt(chain(4), bench.nodes)
+    assert sorted(prompt) == ["1", "3"] and prompt["3"]["inputs"] == {"value": ["1", 0]}
+
+
+def test_an_unknown_node_that_is_bypassed_does_no_harm(bench: Bench) -> None:
+    data = chain(4)
+    data["nodes"][1]["type"] = "NoSuchNode"
+    assert to_prompt(data, bench.nodes)["3"]["inputs"] == {"value": ["1", 0]}
+
+
+def with_subgraph(outer_link: int | None, outer_values: list[Any]) -> dict[str, Any]:
+    inside = {
+        "id": "sub-1",
+        "name": "Doubled",
+        "inputs": [{"name": "x", "type": "INT", "linkIds": [11]}],
+        "outputs": [{"name": "y", "type": "INT", "linkIds": [13]}],
+        "nodes": [
+            ui(1, "Number", [slot("number", "INT", 11, widget=True)], [out()], [5]),
+            ui(2, "Add", [slot("a", "INT", 12), slot("b", "INT", 14)], [out()]),
+        ],
+        "links": [
+            {"id": 11, "origin_id": -10, "origin_slot": 0, "target_id": 1, "target_slot": 0},
+            {"id": 12, "origin_id": 1, "origin_slot": 0, "target_id": 2, "target_slot": 0},
+            {"id": 14, "origin_id": 1, "origin_slot": 0, "target_id": 2, "target_slot": 1},
+            {"id": 13, "origin_id": 2, "origin_slot": 0, "target_id": -20, "target_slot": 0},
+        ],
+    }
+    return graph(
+        [
+            ui(1, "Number", outputs=[out()], values=[9]),
+            ui(8, "sub-1", [slot("x", "INT", outer_link, widget=True)], [out()], outer_values),
+            ui(9, "Show", [slot("value", "INT", 2)]),
+        ],
+        [[1, 1, 0, 8, 0, "INT"], [2, 8, 0, 9, 0, "INT"]],
+        definitions={"subgraphs": [inside]},
+    )
+
+
+@pytest.mark.parametrize(
+    ("outer_link", "outer_values", "number"),
+    [(1, [], ["1", 0]), (None, [6], 6), (None, [], 5)],
+)
+def test_a_subgraph_is_unfolded(bench: Bench, outer_link, outer_values, number) -> None:
+    prompt = to_prompt(with_subgraph(outer_link, outer_values), bench.nodes)
+    assert sorted(prompt) == ["1", "8:1", "8:2", "9"]
+    assert prompt["8:1"]["inputs"] == {"number": number}
+    assert prompt["8:2"]["inputs"] == {"a": ["8:1", 0], "b": ["8:1", 0]}
+    assert prompt["9"]["inputs"] == {"value": ["8:2", 0]}
+
+
+def test_a_muted_subgraph_is_gone(bench: Bench) -> None:
+    data = with_subgraph(1, [])
+    data["nodes"][1]["mode"] = 2
+    assert sorted(to_prompt(data, bench.nodes)) == ["1", "9"]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ([], "JSON object"),
+        ({}, "no workflow"),
+        ({"a": 1}, "no workflow"),
+        (changed(links=[]), "link 1 is cut"),
+        (changed(links=[[1, 99, 0, 2, 0, "INT"]]), "node 99"),
+        (changed(links=[[1, "x"]]), "damaged"),
+        (changed(nodes=[{"id": 1}]), "damaged"),
+        (graph([ui(5, "NoSuchNode", title="Magic")], []), "node 5 ('Magic') is of the type 'NoSuchNode'"),
+        (graph([ui(3, "Note")], []), "no nodes that could run"),
+    ],
+)  # fmt: skip
+def test_bad_files_are_refused_in_words(bench: Bench, data: Any, words: str) -> None:
+    with pytest.raises(WorkflowError) as caught:
+        to_prompt(data, bench.nodes)
+    assert words in str(caught.value)
+
+
+def test_a_circle_of_reroutes_is_refused(bench: Bench) -> None:
+    data = graph(
+        [
+            ui(1, "Reroute", [slot("", "*", 2)], [out("*")]),
+            ui(2, "Reroute", [slot("", "*", 1)], [out("*")]),
+            ui(3, "Show", [slot("value", "INT", 3)]),
+        ],
+        [[1, 1, 0, 2, 0, "*"], [2, 2, 0, 1, 0, "*"], [3, 2, 0, 3, 0, "*"]],
+    )
+    with pytest.raises(WorkflowError, match="circle"):
+        to_prompt(data, bench.nodes)
+
+
+def test_api_format_comes_through_with_or_without_its_envelope(bench: Bench) -> None:
+    prompt = {"1": node("Number", number=7)}
+    assert to_prompt(prompt, bench.nodes) == prompt
+    assert to_prompt({"prompt": prompt}, bench.nodes) == prompt
+
+
+# Changes from the command line
+
+
+def words_prompt() -> dict[str, Any]:
+    words = node("Words", text="hi", seed=9, mood="calm", strength=0.25)
+    return {"1": words | {"_meta": {"title": "My words"}}, "2": node("Show", value=["1", 0])}
+
+
+def test_changes_are_read_as_the_inputs_type(bench: Bench, tmp_path: Path) -> None:
+    prompt = words_prompt()
+    (tmp_path / "prompt.txt").write_text("make it night\n")
+    changes = ["1.seed=12", "My words.mood=loud", "Words.strength=0.75"]
+    apply_changes(prompt, [*changes, f"1.text=@{tmp_path / 'prompt.txt'}"], bench.nodes)
+    expected = {"text": "make it night", "seed": 12, "mood": "loud", "strength": 0.75}
+    assert prompt["1"]["inputs"] == expected
+    apply_changes(prompt, ["1.text=@@home = here"], bench.nodes)
+    assert prompt["1"]["inputs"]["text"] == "@home = here"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("1.seed", "NODE.INPUT=VALUE"),
+        ("seed=1", "NODE.INPUT=VALUE"),
+        ("1.seed=many", "a whole number, got 'many'"),
+        ("1.strength=", "a number"),
+        ("1.colour=red", "no input 'colour'; it has text, seed, mood, strength"),
+        ("9.seed=1", "no node is called '9'; there are 1 (My words), 2 (Show)"),
+        ("1.text=@/no/such/file", "can't be read"),
+    ],
+)
+def test_bad_changes_are_refused_in_words(bench: Bench, change: str, words: str) -> None:
+    with pytest.raises(WorkflowError) as caught:
+        apply_changes(words_prompt(), [change], bench.nodes)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", " \n\t"])
+def test_an_empty_prompt_file_is_refused(bench: Bench, tmp_path: Path, content: str) -> None:
+    (tmp_path / "empty.txt").write_text(content)
+    with pytest.raises(WorkflowError, match=r"empty\.txt is empty"):
+        apply_changes(words_prompt(), [f"1.text=@{tmp_path / 'empty.txt'}"], bench.nodes)
+
+
+def test_a_name_that_two_nodes_have_is_refused(bench: Bench) -> None:
+    prompt = {"1": node("Number", number=1), "2": node("Number", number=1)}
+    with pytest.raises(WorkflowError, match="1, 2; use the id"):
+        apply_changes(prompt, ["Number.number=2"], bench.nodes)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflows").glob("*.json")), ids=lambda p: p.stem)
+def test_the_packs_workflows_become_their_api_twins(path: Path, tmp_path: Path) -> None:
+    from standalone.loader import load_pack
+
+    bench = Bench(tmp_path, ROOT / "workflows/input")
+    nodes = bench.nodes | load_pack(ROOT).nodes
+    twin = json.loads((path.parent / "api" / path.name).read_text(encoding="utf-8"))
+    assert to_prompt(json.loads(path.read_text(encoding="utf-8")), nodes) == twin

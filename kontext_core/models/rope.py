@@ -37,8 +37,7 @@ def rope_table(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Tensor:
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     """Turn neighbouring channel pairs (0,1), (2,3), ... of `x` [b, h, n, d] by the table's angles.
 
-    One complex product instead of slices and a concatenation: on a CPU that is a fifth of the
-    time of a small model's training step.
+    One complex product does what slices, four products and a concatenation would.
     """
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)

@@ -30,7 +30,7 @@ def inside(folder: Path, name: str) -> Path:
         InputError: the name leads out of the folder, by `..`, an absolute path or a link, or no
             file system could hold it.
     """
-    if "\0" in name or any(len(part.encode()) > 255 for part in name.split("/")):
+    if "\0" in name or any(len(part.encode(errors="replace")) > 255 for part in name.split("/")):
         raise InputError(f"the name {name[:80]!r} can't be a file's; use a shorter, plain one")
     base = folder.resolve()
     path = (base / name).resolve()

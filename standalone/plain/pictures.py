@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ __all__ = ["LoadImage", "LoadImageMask", "PreviewImage", "SaveImage", "open_pict
 
 # A picture this large on a side can't be worked with, and decoding it could eat all memory.
 MAX_SIDE = 16384
+# Pillow's own guard stands at a third of that, and its error doesn't tell the size; it warns below
+# twice its limit, where `open_picture` refuses by side.
+Image.MAX_IMAGE_PIXELS = MAX_SIDE**2
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 CHANNELS = ("alpha", "red", "green", "blue")
 
 

@@ -21,14 +21,18 @@ def _title(workflow: ComfyWorkflowWrapper, class_type: str) -> str:
     return title
 
 
+def saved_images(api: ComfyApiWrapper, workflow: ComfyWorkflowWrapper) -> list[bytes]:
+    """The files of the Save Image node; previews come under names without a suffix."""
+    images = api.queue_and_wait_images(workflow, _title(workflow, "SaveImage"))
+    return [content for name, content in images.items() if name.endswith(".png")]
+
+
 @pytest.mark.slow
 def test_queue_and_wait_images(server: Server, workflow: ComfyWorkflowWrapper) -> None:
     workflow.set_node_param(_title(workflow, "KontextSampler"), "steps", 2)
     workflow.set_node_param(_title(workflow, "KontextSampler"), "seed", 301)
     api = ComfyApiWrapper(server.url)
-    images = api.queue_and_wait_images(workflow, _title(workflow, "SaveImage"))
-    [(name, content)] = images.items()
-    assert name.endswith(".png")
+    [content] = saved_images(api, workflow)
     assert min(Image.open(io.BytesIO(content)).size) >= 16
 
 
@@ -43,4 +47,4 @@ def test_upload_image_then_use_it(server: Server, workflow: ComfyWorkflowWrapper
     workflow.set_node_param(titles[0], "image", f"{answer['subfolder']}/{answer['name']}")
     workflow.set_node_param(_title(workflow, "KontextSampler"), "steps", 2)
     workflow.set_node_param(_title(workflow, "KontextSampler"), "seed", 302)
-    assert len(api.queue_and_wait_images(workflow, _title(workflow, "SaveImage"))) == 1
+    assert len(saved_images(api, workflow)) == 1

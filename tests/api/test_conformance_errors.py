@@ -61,6 +61,15 @@ def failure(client: Client, prompt: dict[str, Any], node_id: str) -> str:
     return run.error
 
 
+def rejection(client: Client, prompt: dict[str, Any], node_id: str) -> str:
+    """The error of one node, told before the run or in it: hosts differ in what they check."""
+    status, answer = client.post("/prompt", {"prompt": prompt})
+    if status == 400:
+        return json.dumps(answer["node_errors"][node_id]["errors"])
+    client.wait_for_history(answer["prompt_id"])
+    return failure(client, prompt, node_id)
+
+
 def test_unknown_node(client: Client, prompt: dict[str, Any]) -> None:
     prompt["900"] = {
         "class_type": "KontextNoSuchNode",
@@ -94,9 +103,7 @@ def test_link_of_a_wrong_type(client: Client, prompt: dict[str, Any]) -> None:
 def test_unknown_model_name(client: Client, prompt: dict[str, Any]) -> None:
     loader = node_of(prompt, "KontextLoadModel")
     prompt[loader]["inputs"]["model_name"] = "no-such-model.safetensors"
-    [error] = node_errors(client, prompt, loader)
-    assert error["type"] in ("value_not_in_list", "custom_validation_failed")
-    assert "no-such-model.safetensors" in json.dumps(error)
+    assert "no-such-model.safetensors" in rejection(client, prompt, loader)
 
 
 @pytest.mark.parametrize("steps", [0, -3, 10**9])
@@ -119,11 +126,7 @@ def test_nan_is_no_guidance(client: Client, prompt: dict[str, Any]) -> None:
     # Python's JSON reads NaN, and no comparison with a limit refuses it: the node has to.
     sampler = node_of(prompt, "KontextSampler")
     prompt[sampler]["inputs"]["guidance"] = float("nan")
-    status, answer = client.post("/prompt", {"prompt": prompt})
-    if status == 400:
-        assert "guidance" in json.dumps(answer)
-        return
-    error = failure(client, prompt, sampler)
+    error = rejection(client, prompt, sampler)
     assert "guidance" in error
     assert "nan" in error.lower()
 
@@ -148,7 +151,7 @@ def test_unreadable_picture(client: Client, prompt: dict[str, Any]) -> None:
     loader = node_of(prompt, "LoadImage")
     name = client.upload("unreadable.png", b"\x89PNG\r\n\x1a\nand then nothing of the kind")
     prompt[loader]["inputs"]["image"] = name
-    assert failure(client, prompt, loader)
+    assert rejection(client, prompt, loader)
 
 
 def test_reference_of_one_pixel(client: Client, prompt: dict[str, Any]) -> None:
@@ -172,7 +175,7 @@ def test_a_failed_prompt_does_not_spoil_the_next(
     bad = copy.deepcopy(prompt)
     loader = node_of(bad, "LoadImage")
     bad[loader]["inputs"]["image"] = client.upload("spoilt.png", b"no picture")
-    assert failure(client, bad, loader)
+    assert rejection(client, bad, loader)
     save = node_of(prompt, "SaveImage")
     prompt[save]["class_type"] = "PreviewImage"
     prompt[save]["inputs"].pop("filename_prefix")

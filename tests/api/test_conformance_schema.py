@@ -121,7 +121,7 @@ def test_help_pages_are_served(client: Client, object_info: dict[str, Any]) -> N
 def test_the_pack_loads_without_a_word_of_trouble(server: Server) -> None:
     trouble = [
         line
-        for line in server.log_text().splitlines()
+        for line in server.boot_log.splitlines()
         if "Traceback" in line or "IMPORT FAILED" in line or "Cannot import" in line
     ]
     assert not trouble

@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,12 +55,16 @@ class Missing:
 
 @dataclass(frozen=True)
 class Server:
-    """A running host. `base` holds its input, output, temp and user folders; `log` its output."""
+    """A running host. `base` holds its input, output, temp and user folders.
+
+    `log` is the file of its output, `boot_log` what it had said when it answered first.
+    """
 
     host: Host
     port: int
     base: Path
     log: Path
+    boot_log: str = ""
 
     @property
     def url(self) -> str:
@@ -149,7 +153,7 @@ def running(host: Host, base: Path, frontend: Path | None = None) -> Iterator[Se
         )
     try:
         _wait_until_ready(server, process)
-        yield server
+        yield replace(server, boot_log=server.log_text())
     finally:
         process.terminate()
         try:

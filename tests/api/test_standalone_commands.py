@@ -157,6 +157,7 @@ BAD: dict[str, tuple[Any, list[str], str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_told_in_one_line_and_leaves_nothing(place: Place, case: str) -> None:
     workflow, options, words = BAD[case]

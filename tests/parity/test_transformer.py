@@ -127,7 +127,7 @@ def test_strength_is_that_many_copies(
     """A key that weighs twice is a key shown twice, which the oracle can do."""
     target, first, second = draw(1, 1, 16, 6, 6), draw(2, 1, 16, 6, 4), draw(3, 1, 16, 4, 4)
     context = stitch(target.shape, [Reference(first), Reference(second, strength=strength)])
-    txt, vec, times, guidance = draw(4, 1, 5, 40), draw(5, 1, 24), torch.tensor([0.6]), None
+    txt, vec, times = draw(4, 1, 5, 40), draw(5, 1, 24), torch.tensor([0.6])
     ours = small_flux(
         torch.cat([pack((target - 0.1159) * 0.3611), context.tokens], dim=1),
         context.img_ids, txt, torch.zeros(1, 5, 3), times, vec, torch.tensor([2.5]),

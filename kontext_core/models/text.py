@@ -50,9 +50,9 @@ class Tokenizer:
         out: list[int] = []
         for piece in re.findall(r"\w+|[^\w\s]", text.lower()):
             known = self._ids.get(piece)
-            out.extend(
-                [known] if known is not None else (FIRST_BYTE + b for b in piece.encode("utf-8"))
-            )
+            # Half a surrogate pair is no Unicode text, but JSON and file names can carry one.
+            spelled = piece.encode("utf-8", "surrogatepass")
+            out.extend([known] if known is not None else [FIRST_BYTE + b for b in spelled])
         return [*out, END]
 
 
@@ -148,9 +148,10 @@ class TextEncoder(nn.Module):
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Ids [b, l] to features txt [b, l, out_dim] and pooled vec [b, vec_dim]."""
         real = ids != PAD
-        words = self.embed(ids)
-        near = F.gelu(self.conv(words.transpose(1, 2))).transpose(1, 2)
-        x = words + near + self.position[: ids.shape[1]]
+        # One padding token more: the last word has the same neighbour whatever else is in the batch.
+        words = self.embed(F.pad(ids, (0, 1), value=PAD))
+        near = F.gelu(self.conv(words.transpose(1, 2))).transpose(1, 2)[:, :-1]
+        x = words[:, :-1] + near + self.position[: ids.shape[1]]
         mask = real[:, None, None, :]
         for block in self.blocks:
             x = block(x, mask)

@@ -1,7 +1,9 @@
 """The websockets: who is connected, and how messages and previews reach them.
 
 Binary frames: big-endian event number; 1 = preview (format number, picture), 4 = preview with
-metadata (JSON length, JSON, picture). The second goes to clients that say they know it.
+metadata (JSON length, JSON, picture). Clients say in their first message whether they know the
+second. Those that say nothing, scripts mostly, get no previews: some take any binary frame for
+the result.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import logging
 import struct
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -35,7 +37,7 @@ FEATURES = {
 @dataclass
 class _Client:
     socket: web.WebSocketResponse
-    features: dict[str, Any] = field(default_factory=dict)
+    features: dict[str, Any] | None = None
 
 
 class Hub:
@@ -105,7 +107,7 @@ class Hub:
         try:
             if isinstance(message, str):
                 await client.socket.send_str(message)
-            else:
+            elif client.features is not None:
                 plain, rich = message
                 knows = client.features.get("supports_preview_metadata")
                 await client.socket.send_bytes(rich if knows else plain)

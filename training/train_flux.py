@@ -155,6 +155,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=500)
+    parser.add_argument(
+        "--groups", default="14,30,20", help="samples a step with 0, 1 and 2 references"
+    )
     parser.add_argument("--stop-at", type=int, default=None, help="leave after this step")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -183,7 +186,10 @@ def main() -> None:
         ema.load_state_dict(state["ema"])
         first = state["step"]
         print(f"going on at step {first}")
-    data = StepData(pca, text.tokenizer, text.params.min_length, seed=args.seed)
+    data = StepData(
+        pca, text.tokenizer, text.params.min_length, seed=args.seed,
+        groups=tuple(enumerate(int(count) for count in args.groups.split(","))),
+    )  # fmt: skip
     last = args.stop_at or args.steps
     loader = torch.utils.data.DataLoader(
         data, batch_size=None, sampler=range(first, last), num_workers=args.workers,

@@ -89,6 +89,7 @@ class StepData(torch.utils.data.Dataset[list[Group]]):
         seed: of the run.
         text_dropout: share of samples whose instruction is empty.
         reference_dropout: share of groups that lose all references.
+        groups: (number of references, samples) of each group of a step.
     """
 
     def __init__(
@@ -100,7 +101,9 @@ class StepData(torch.utils.data.Dataset[list[Group]]):
         seed: int = 0,
         text_dropout: float = 0.1,
         reference_dropout: float = 0.03,
+        groups: Sequence[tuple[int, int]] = GROUPS,
     ) -> None:
+        self.groups = tuple(groups)
         self.pca, self.tokenizer, self.min_length = pca, tokenizer, min_length
         self.seed = seed
         self.text_dropout, self.reference_dropout = text_dropout, reference_dropout
@@ -108,7 +111,7 @@ class StepData(torch.utils.data.Dataset[list[Group]]):
     def __getitem__(self, step: int) -> list[Group]:
         rng = random.Random(f"{self.seed}/{step}")
         groups = []
-        for references, count in GROUPS:
+        for references, count in self.groups:
             (height, width) = rng.choices(*zip(*CANVASES, strict=True))[0]
             samples = [make_sample(rng, references=references) for _ in range(count)]
             target, latents = encode_group(samples, self.pca, height, width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path}: can't read the training state ({error})") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: expected a training state, found {type(state).__name__}")

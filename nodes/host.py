@@ -146,8 +146,25 @@ class _ComfyProgress:
         self.bar = comfy.utils.ProgressBar(total)
 
     def update(self, step: int, preview: Image | None = None) -> None:
-        frame = None if preview is None else ("JPEG", preview, PREVIEW_SIDE)
-        self.bar.update_absolute(step, self.total, frame)
+        shown = preview is not None and self.wanted()
+        self.bar.update_absolute(
+            step, self.total, ("JPEG", preview, PREVIEW_SIDE) if shown else None
+        )
+
+    def wanted(self) -> bool:
+        """Whether the client of this run takes pictures: it said so, as every graph editor does
+        on connecting, or the user started the server with previews. Simple API clients take any
+        binary message for the result."""
+        from comfy.cli_args import LatentPreviewMethod, args
+        from comfy_api import feature_flags
+        from server import PromptServer
+
+        if args.preview_method != LatentPreviewMethod.NoPreviews:
+            return True
+        server = PromptServer.instance
+        return feature_flags.supports_feature(
+            server.sockets_metadata, server.client_id, "supports_preview_metadata"
+        )
 
 
 _host: Host | None = None

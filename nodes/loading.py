@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..kontext_core.errors import ModelNotFoundError
 from .host import get_host
 from .native import KontextClip, KontextModel, KontextVAE
-from .schema import make, widget
+from .schema import make
 
 if TYPE_CHECKING:
     import torch
@@ -104,14 +104,12 @@ def _resolutions(source: str) -> tuple[tuple[int, int], ...]:
 
 
 def _precision() -> Any:
-    return widget(
-        io.Combo,
+    return io.Combo.Input(
         "precision",
         options=list(PRECISIONS),
         default="auto",
         tooltip="Number format of the weights in memory. auto: float32 on a CPU, bfloat16 on a "
         "GPU. float16 can overflow; take it only where bfloat16 is slow.",
-        advanced=True,
     )
 
 

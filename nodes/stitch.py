@@ -46,6 +46,8 @@ class KontextStitch(io.ComfyNode):
             "and draws the layout. The result works in Kontext: Sampler and, without strength, "
             "start, end, mask and explicit places, in KSampler with a natively loaded FLUX.1 too.",
             search_aliases=["kontext", "stitch", "reference latent", "multi image", "placement"],
+            # Has the layout sent again when the node itself is answered from the cache.
+            has_intermediate_output=True,
             inputs=[
                 io.Conditioning.Input(
                     "conditioning",

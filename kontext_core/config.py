@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from .errors import CheckpointError
 
-__all__ = ["AutoEncoderParams", "FluxParams", "TextEncoderParams", "read_config", "params_from"]
+__all__ = ["AutoEncoderParams", "FluxParams", "TextEncoderParams", "params_from", "read_config"]
 
 T = TypeVar("T")
 

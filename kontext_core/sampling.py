@@ -18,7 +18,7 @@ from .latents import pack, unpack
 from .models.flux import Flux
 from .stitcher import Context
 
-__all__ = ["SOLVERS", "euler", "heun", "make_noise", "sample"]
+__all__ = ["SOLVERS", "Callback", "euler", "heun", "make_noise", "sample"]
 
 Callback = Callable[[int, int, Tensor], None]
 Velocity = Callable[[Tensor, float, int], Tensor]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..config import TextEncoderParams
 from ..errors import CheckpointError, InputError
 
-__all__ = ["TextEncoder", "Tokenizer"]
+__all__ = ["END", "FIRST_BYTE", "FIRST_WORD", "PAD", "TextEncoder", "Tokenizer"]
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ __all__ = [
     "SIZES",
     "Scene",
     "Thing",
+    "centre",
     "fits",
     "free_places",
     "random_scene",

@@ -143,9 +143,7 @@ def fits(things: tuple[Thing, ...]) -> bool:
 
 def free_places(things: tuple[Thing, ...], size: str) -> list[str]:
     """Places where a thing of this size would touch nothing."""
-    return [
-        place for place in PLACES if fits((*things, Thing("circle", "red", size, place)))
-    ]
+    return [place for place in PLACES if fits((*things, Thing("circle", "red", size, place)))]
 
 
 def random_thing(

@@ -10,7 +10,15 @@ import re
 
 from .scene import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, Thing
 
-__all__ = ["WORDINGS", "article", "background_words", "place_words", "say", "thing_words", "vocabulary"]
+__all__ = [
+    "WORDINGS",
+    "article",
+    "background_words",
+    "place_words",
+    "say",
+    "thing_words",
+    "vocabulary",
+]
 
 WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scene": (

@@ -1,0 +1,135 @@
+"""`python -m kontext_core edit`, headless: what it writes, and what it leaves when it fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from small_models import draw
+
+from kontext_core import Pipeline, edit, load_image, save_image
+from kontext_core.__main__ import main
+
+PROMPT = "put the red star on image two"
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    return save_image(draw(1, 1, 64, 64, 3).mul(0.2).add(0.5), tmp_path / "in" / "reference.png")
+
+
+def command(model_folder: Path, reference: Path, path: Path, **changes: str) -> list[str]:
+    """Arguments of a good run; a value of "-" drops the option."""
+    options = {
+        "model": str(model_folder),
+        "image": str(reference),
+        "prompt": PROMPT,
+        "steps": "2",
+        "seed": "7",
+        "out": str(path),
+        **changes,
+    }
+    words = ["edit"]
+    for name, value in options.items():
+        if value != "-":
+            words += [f"--{name.replace('_', '-')}", value]
+    return words
+
+
+def test_writes_what_edit_gives(
+    model_folder: Path, reference: Path, tmp_path: Path, capsys, small_pipeline: Pipeline
+) -> None:
+    out = tmp_path / "out.png"
+    assert main(command(model_folder, reference, out)) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    expected = edit(small_pipeline, PROMPT, [load_image(reference)], seed=7, steps=2)
+    again = save_image(expected, tmp_path / "expected.png")
+    # Measured: 0; one step of 8 bits where products round by alignment of the weights read.
+    assert (load_image(out) - load_image(again)).abs().max() < 1.5 / 255
+    with Image.open(out) as written:
+        assert written.text == {"prompt": PROMPT, "seed": "7"}
+
+
+def test_prompt_file_and_two_images(model_folder: Path, reference: Path, tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text(f"{PROMPT}\n", encoding="utf-8")
+    first, second = tmp_path / "1.png", tmp_path / "2.png"
+    more = ["--image", str(reference)]
+    by_file = command(model_folder, reference, first, prompt="-", prompt_file=str(words))
+    assert main(by_file + more) == 0
+    assert main(command(model_folder, reference, second) + more) == 0
+    assert (load_image(first) - load_image(second)).abs().max() < 1.5 / 255
+    one = tmp_path / "one.png"
+    assert main(command(model_folder, reference, one)) == 0
+    # Measured: 0.3; one reference instead of two.
+    assert (load_image(first) - load_image(one)).abs().max() > 3 / 255
+
+
+def test_as_a_program(model_folder: Path, reference: Path, tmp_path: Path) -> None:
+    """In a folder of its own, with progress on stderr and nothing but the path on stdout."""
+    run = subprocess.run(
+        [sys.executable, "-P", "-m", "kontext_core"]
+        + command(model_folder, reference, Path("out.png")),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "out.png\n"
+    assert "steps: 100%" in run.stderr
+    assert load_image(tmp_path / "out.png").shape == (1, 64, 64, 3)
+
+
+BAD = [
+    ({"image": "missing.png"}, "there is no picture at missing.png"),
+    ({"image": "text.png"}, "text.png can't be read as a picture"),
+    ({"image": "dot.png"}, "dot.png is 1x1 px"),
+    ({"prompt": ""}, "the instruction is empty"),
+    ({"prompt": "-", "prompt_file": "empty.txt"}, "empty.txt is empty"),
+    ({"prompt": "-", "prompt_file": "missing.txt"}, "can't read the instruction from missing.txt"),
+    ({"prompt": "-", "prompt_file": "binary.txt"}, "can't read the instruction from binary.txt"),
+    ({"model": "nothing-here"}, "there is no model 'nothing-here'"),
+    ({"model": "text.png"}, "are not read; expected .safetensors"),
+    ({"steps": "0"}, "steps is 0; expected a whole number from 1 to 1000"),
+    ({"steps": "-5"}, "steps is -5"),
+    ({"seed": "-1"}, "seed is -1"),
+    ({"width": "64"}, "give both, or neither"),
+    ({"method": "grid"}, "unknown placement method"),
+    ({"cfg": "nan"}, "cfg is nan"),
+    ({"device": "nonsense"}, "device 'nonsense' can't be used here"),
+    ({"out": "out.xyz"}, "use .png, .jpg or .webp"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD, ids=lambda value: str(value)[:40])
+def test_bad_input_is_one_plain_line_and_no_file(
+    changes: dict, message: str, model_folder: Path, reference: Path, tmp_path: Path,
+    monkeypatch, capsys,
+) -> None:  # fmt: skip
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    (work / "text.png").write_text("no picture")
+    (work / "empty.txt").write_text(" \n")
+    (work / "binary.txt").write_bytes(b"\xff\xfe\xfa")
+    Image.new("RGB", (1, 1)).save(work / "dot.png")
+    before = sorted(work.iterdir())
+    assert main(command(model_folder, reference, Path("out.png"), **changes)) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert message in output.err.splitlines()[-1]
+    assert output.err.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in output.err
+    assert sorted(work.iterdir()) == before
+
+
+def test_options_are_checked_before_anything_loads(capsys) -> None:
+    for words in (["edit", "--prompt", "x"], ["edit", "--out", "a.png"], ["nothing"], []):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError, ShapeError
 from ..kontext_core.images import check_image, resize
+from ..kontext_core.latents import FLUX_LATENT
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, nearest_resolution
 from ..kontext_core.stitcher import Reference
 from .conditioning import ReferenceChain
@@ -20,6 +21,7 @@ __all__ = ["KontextReference", "encode_reference", "fit_picture"]
 
 FITS = ("trained size", "shrink", "keep")
 PLACEMENTS = ("auto", "explicit")
+TOKEN = 16
 
 
 def fit_picture(image: Tensor, sizes: tuple[tuple[int, int], ...], fit: str) -> Tensor:
@@ -34,10 +36,16 @@ def fit_picture(image: Tensor, sizes: tuple[tuple[int, int], ...], fit: str) -> 
     trained = nearest_resolution(width, height, sizes)
     if fit == "trained size" or (fit == "shrink" and width * height > trained[0] * trained[1]):
         return resize(image, *trained)
-    # Half a token would be filled with what stands at the opposite edge.
-    rows, columns = height // 16 * 16, width // 16 * 16
+    return _whole_tokens(image.movedim(-1, 1)).movedim(1, -1)
+
+
+def _whole_tokens(x: Tensor) -> Tensor:
+    """The middle of [..., height, width], cropped to multiples of 16 pixels: half a token would
+    be filled with what stands at the opposite edge."""
+    height, width = x.shape[-2:]
+    rows, columns = height // TOKEN * TOKEN, width // TOKEN * TOKEN
     top, left = (height - rows) // 2, (width - columns) // 2
-    return image[:, top : top + rows, left : left + columns]
+    return x[..., top : top + rows, left : left + columns]
 
 
 def encode_reference(vae: Any, image: Tensor, fit: str, name: str) -> Tensor:
@@ -55,6 +63,7 @@ def _latent(vae: Any, image: Tensor | None, latent: dict[str, Any] | None, fit: 
     if image is not None and latent is not None:
         raise InputError("Kontext: Reference got an image and a latent; connect one of them")
     if latent is not None:
+        FLUX_LATENT.check(latent["samples"], "the reference latent")
         return latent["samples"]
     if image is None:
         raise InputError(
@@ -215,6 +224,9 @@ class KontextReference(io.ComfyNode):
             if len(mask) != 1:
                 raise ShapeError(f"the mask is a batch of {len(mask)}; a reference takes one")
             mask = mask[0]
+        if mask is not None and image is not None and fit == "keep":
+            # The picture loses its margins, so a mask of its size has to lose the same ones.
+            mask = _whole_tokens(mask) if mask.shape == image.shape[1:3] else mask
         reference = Reference(
             _latent(vae, image, latent, fit),
             strength=strength,

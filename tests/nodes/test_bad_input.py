@@ -76,15 +76,9 @@ def test_stitch_without_any_size(pack: Any, encode: Any) -> None:
         pack.run("KontextStitch", conditioning=encode("a star"))
 
 
-def test_reference_of_another_kind_of_model(pack: Any, encode: Any) -> None:
-    chain = pack.run("KontextReference", latent={"samples": torch.ones(1, 4, 8, 8)})[0]
-    with pytest.raises(pack.error("ShapeError"), match="reference 1"):
-        pack.run(
-            "KontextStitch",
-            conditioning=encode("a star"),
-            references=chain,
-            latent={"samples": torch.zeros(1, 16, 8, 8)},
-        )
+def test_reference_of_another_kind_of_model(pack: Any) -> None:
+    with pytest.raises(pack.error("ShapeError"), match="the reference latent.*4, 8, 8"):
+        pack.run("KontextReference", latent={"samples": torch.ones(1, 4, 8, 8)})
 
 
 @pytest.mark.parametrize(

@@ -193,3 +193,13 @@ def test_fit(
     chain = pack.run("KontextReference", image=image(1, height, width), vae=vae, fit=fit)[0]
     rows, columns = chain.items[0].latent.shape[-2:]
     assert (rows * 8, columns * 8) == expected
+
+
+def test_a_mask_loses_the_margins_its_picture_loses(pack: Any, vae: Any, image: Any) -> None:
+    mask = torch.zeros(1, 48, 92)
+    mask[:, :, 6:22] = 1
+    chain = pack.run("KontextReference", image=image(1, 48, 92), vae=vae, mask=mask, fit="keep")[0]
+    output = pack.run("KontextStitch", conditioning=[[torch.zeros(1, 1, 1), {}]], references=chain)
+    # 92 pixels lose 6 at either side: white is the first of five columns of tokens, three rows.
+    assert output.ui["kontext_layout"][1]["columns"] == 5
+    assert output.ui["kontext_layout"][1]["tokens"] == 3

@@ -224,11 +224,15 @@ class KontextReference(io.ComfyNode):
             if len(mask) != 1:
                 raise ShapeError(f"the mask is a batch of {len(mask)}; a reference takes one")
             mask = mask[0]
-        if mask is not None and image is not None and fit == "keep":
-            # The picture loses its margins, so a mask of its size has to lose the same ones.
-            mask = _whole_tokens(mask) if mask.shape == image.shape[1:3] else mask
+        samples = _latent(vae, image, latent, fit)
+        if mask is not None and image is not None and fit != "trained size":
+            cropped = _whole_tokens(mask)
+            rows, columns = (side * 8 for side in samples.shape[-2:])
+            # A picture that lost its margins takes those of a mask of its size with it.
+            if mask.shape == image.shape[1:3] and cropped.shape == (rows, columns):
+                mask = cropped
         reference = Reference(
-            _latent(vae, image, latent, fit),
+            samples,
             strength=strength,
             start=start,
             end=end,

@@ -195,11 +195,14 @@ def test_fit(
     assert (rows * 8, columns * 8) == expected
 
 
-def test_a_mask_loses_the_margins_its_picture_loses(pack: Any, vae: Any, image: Any) -> None:
-    mask = torch.zeros(1, 48, 92)
+@pytest.mark.parametrize("fit", ["keep", "shrink"])
+def test_a_mask_loses_the_margins_its_picture_loses(
+    pack: Any, vae: Any, image: Any, fit: str
+) -> None:
+    mask = torch.zeros(1, 40, 76)
     mask[:, :, 6:22] = 1
-    chain = pack.run("KontextReference", image=image(1, 48, 92), vae=vae, mask=mask, fit="keep")[0]
+    chain = pack.run("KontextReference", image=image(1, 40, 76), vae=vae, mask=mask, fit=fit)[0]
     output = pack.run("KontextStitch", conditioning=[[torch.zeros(1, 1, 1), {}]], references=chain)
-    # 92 pixels lose 6 at either side: white is the first of five columns of tokens, three rows.
-    assert output.ui["kontext_layout"][1]["columns"] == 5
-    assert output.ui["kontext_layout"][1]["tokens"] == 3
+    # 76 pixels lose 6 at either side: white is the first of four columns of tokens, two rows.
+    assert output.ui["kontext_layout"][1]["columns"] == 4
+    assert output.ui["kontext_layout"][1]["tokens"] == 2

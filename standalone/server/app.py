@@ -54,6 +54,17 @@ def find_frontend(folder: Path | None = None) -> Path:
     return folder.resolve()
 
 
+# The page talks to this server only: a fresh editor would look for its tutorial's models outside.
+POLICY = "; ".join(
+    (
+        "default-src 'self' data: blob:",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
+        "style-src 'self' 'unsafe-inline'",
+        "object-src 'none'",
+    )
+)
+
+
 @web.middleware
 async def _cache_and_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Scripts and pages are asked for anew each time; a bad name is the client's error."""
@@ -89,7 +100,8 @@ def build_app(registry: Registry, runtime: Runtime, frontend: Path) -> web.Appli
     app.add_routes(pages.statics())
 
     async def index(request: web.Request) -> web.FileResponse:
-        return web.FileResponse(frontend / "index.html")
+        page = frontend / "index.html"
+        return web.FileResponse(page, headers={"Content-Security-Policy": POLICY})
 
     app.add_routes([web.get("/", index), web.static("/", frontend)])
 

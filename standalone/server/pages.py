@@ -110,7 +110,8 @@ class PageRoutes:
             "python_version": sys.version,
             "pytorch_version": _torch_version(),
             "embedded_python": False,
-            "argv": ["standalone"],
+            # The frontend asks the internet for release notes unless it finds this flag.
+            "argv": ["standalone", "--disable-api-nodes"],
         }
         device = {
             "name": platform.processor() or "cpu",

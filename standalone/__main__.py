@@ -16,6 +16,9 @@ from .folders import Folders
 from .loader import Registry, install_host, load_pack, pack_root
 from .plain import PLAIN_NODES
 
+# As in the editor's template browser, whatever the checkout's folder is called.
+PACK_NAME = "kontext-studio"
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -54,7 +57,7 @@ def _registry(folders: Folders) -> tuple[Registry, runtime.Runtime]:
     state = runtime.Runtime(folders)
     runtime.install(state)
     registry = Registry(dict(PLAIN_NODES))
-    pack = load_pack(pack_root())
+    pack = load_pack(pack_root(), PACK_NAME)
     install_host(pack, state)
     registry.add(pack)
     return registry, state

@@ -50,10 +50,13 @@ class Registry:
         self.nodes.update(pack.nodes)
 
 
-def load_pack(root: Path) -> Pack:
+def load_pack(root: Path, name: str | None = None) -> Pack:
     """Imports a pack's root `__init__.py` under a name made of its path, and collects its nodes.
 
-    The name is ComfyUI's, dots replaced, so relative imports work in a folder of any name.
+    The module's name is ComfyUI's, dots replaced, so relative imports work in a folder of any name.
+
+    Args:
+        name: what the editor calls the pack; ComfyUI takes the folder's name, as does None.
 
     Raises:
         PackError: no pack there, it fails to import, or its entry point is not as expected.
@@ -78,19 +81,20 @@ def load_pack(root: Path) -> Pack:
                 f"the node pack in {root} fails to import: {type(error).__name__}: {error}"
             ) from error
     web = getattr(module, "WEB_DIRECTORY", None)
+    name = name or root.name
     return Pack(
-        name=root.name,
+        name=name,
         root=root,
         module=module,
-        nodes=_nodes(module, root),
+        nodes=_nodes(module, name),
         web=(root / web).resolve() if web else None,
     )
 
 
-def _nodes(module: ModuleType, root: Path) -> dict[str, type[ComfyNode]]:
+def _nodes(module: ModuleType, name: str) -> dict[str, type[ComfyNode]]:
     entry: Any = getattr(module, "comfy_entrypoint", None)
     if not callable(entry):
-        raise PackError(f"the node pack in {root} has no comfy_entrypoint() function")
+        raise PackError(f"the node pack {name} has no comfy_entrypoint() function")
 
     async def collect() -> list[type[ComfyNode]]:
         extension = entry()
@@ -101,9 +105,9 @@ def _nodes(module: ModuleType, root: Path) -> dict[str, type[ComfyNode]]:
 
     nodes = {}
     for node in asyncio.run(collect()):
-        node.RELATIVE_PYTHON_MODULE = f"custom_nodes.{root.name}"
+        node.RELATIVE_PYTHON_MODULE = f"custom_nodes.{name}"
         nodes[node.GET_SCHEMA().node_id] = node
-    log.debug("loaded %d nodes from %s", len(nodes), root)
+    log.debug("loaded %d nodes of %s", len(nodes), name)
     return nodes
 
 

@@ -210,7 +210,7 @@ class _Run:
             raise _Failed(node_id, error, inputs) from error
         cached = Cached(outputs, ui)
         self._show(node_id, cached)
-        runtime.set_state("finished", 1, 1)
+        runtime.set_state("finished")
         self.done[node_id] = cached
         self.engine.cache.entries[self.keys[node_id]] = cached
         self.executed.append(node_id)
@@ -219,7 +219,7 @@ class _Run:
         self.done[node_id] = cached
         runtime = self.engine.runtime
         runtime.node_id = node_id
-        runtime.set_state("finished", 1, 1)
+        runtime.set_state("finished")
         self._show(node_id, cached)
 
     def _show(self, node_id: str, cached: Cached) -> None:

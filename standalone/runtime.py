@@ -83,7 +83,12 @@ class Runtime:
             raise Interrupted(f"run {self.prompt_id} was stopped at node {self.node_id}")
 
     def set_state(self, state: str, value: float = 0, total: float = 1) -> None:
-        """Tells the listener how far the current node is ('running', 'finished', 'error')."""
+        """Tells the listener how far the current node is ('running', 'finished', 'error').
+
+        A finished node is as far as its last known total.
+        """
+        if state == "finished":
+            value = total = self.states.get(self.node_id, {}).get("max", total)
         entry = {"value": value, "max": total, "state": state}
         self.states[self.node_id] = entry | node_ids(self.prompt_id, self.node_id)
         data = {"prompt_id": self.prompt_id, "nodes": {k: dict(v) for k, v in self.states.items()}}

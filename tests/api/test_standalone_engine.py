@@ -140,6 +140,8 @@ def test_progress_tells_steps_and_shows_previews(bench: Bench) -> None:
         (3, 3, "1"),
     ]
     assert len(recorder.previews) == 3
+    state = recorder.of("progress_state")[-1]["nodes"]["1"]
+    assert (state["state"], state["value"], state["max"]) == ("finished", 3, 3)
 
 
 def test_a_failing_node_ends_the_run_and_is_named(bench: Bench) -> None:

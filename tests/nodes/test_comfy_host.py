@@ -1,0 +1,132 @@
+"""What the pack asks of ComfyUI, on a stand-in for the few functions it uses of it.
+
+The real ones answer in tests/api, where a checkout is at hand.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+
+class Stand(SimpleNamespace):
+    """The recording ComfyUI: its progress bar, folders, memory management and clients."""
+
+
+@pytest.fixture
+def comfy(monkeypatch: pytest.MonkeyPatch) -> Stand:
+    stand = Stand(bars=[], loaded=[], interrupted=False, flags={}, client="me")
+
+    class ProgressBar:
+        def __init__(self, total: int) -> None:
+            stand.bars.append([])
+
+        def update_absolute(self, value: int, total: int, preview: Any) -> None:
+            stand.bars[-1].append((value, total, preview))
+
+    class ModelPatcher:
+        def __init__(self, model: Any, load_device: Any, offload_device: Any) -> None:
+            # ComfyUI does this to what it manages; the core's networks have a fixed `device`.
+            model.device = offload_device
+            self.model = model
+
+    class Interrupt(BaseException):
+        pass
+
+    def check() -> None:
+        if stand.interrupted:
+            raise Interrupt
+
+    def module(name: str, **content: Any) -> ModuleType:
+        made = ModuleType(name)
+        vars(made).update(content)
+        monkeypatch.setitem(sys.modules, name, made)
+        return made
+
+    def cpu() -> torch.device:
+        return torch.device("cpu")
+
+    methods = SimpleNamespace(NoPreviews="none", Auto="auto")
+    stand.args = SimpleNamespace(preview_method="none")
+    stand.Interrupt = Interrupt
+    files = {"a.safetensors": "/models/a.safetensors"}
+    parts = {
+        "utils": module("comfy.utils", ProgressBar=ProgressBar),
+        "cli_args": module("comfy.cli_args", LatentPreviewMethod=methods, args=stand.args),
+        "model_patcher": module("comfy.model_patcher", ModelPatcher=ModelPatcher),
+        "model_management": module(
+            "comfy.model_management",
+            get_torch_device=cpu,
+            unet_offload_device=cpu,
+            throw_exception_if_processing_interrupted=check,
+            load_models_gpu=lambda models, **options: stand.loaded.append((models, options)),
+        ),
+    }
+    module("comfy", **parts)
+    module(
+        "folder_paths",
+        get_filename_list=lambda kind: sorted(files),
+        get_full_path=lambda kind, name: files.get(name),
+        get_folder_paths=lambda kind: [f"/models/{kind}"],
+    )
+    server = SimpleNamespace(sockets_metadata={}, client_id="me")
+    module("server", PromptServer=SimpleNamespace(instance=server))
+    flags = module(
+        "comfy_api.feature_flags",
+        supports_feature=lambda metadata, client, name: name in stand.flags.get(client, ()),
+    )
+    monkeypatch.setattr(sys.modules["comfy_api"], "feature_flags", flags, raising=False)
+    return stand
+
+
+@pytest.fixture
+def comfy_host(pack: Any, comfy: Stand) -> Any:
+    module = pack.module("nodes.host")
+    host = module.ComfyHost()
+    module.set_host(host)
+    return host
+
+
+def test_pictures_go_only_to_clients_that_take_them(comfy: Stand, comfy_host: Any) -> None:
+    picture = Image.new("RGB", (8, 8))
+    bar = comfy_host.progress(4)
+    bar.update(1, picture)
+    comfy.flags["me"] = ("supports_preview_metadata",)
+    bar.update(2, picture)
+    bar.update(3)
+    comfy.flags.clear()
+    comfy.args.preview_method = "auto"
+    bar.update(4, picture)
+    frame = ("JPEG", picture, 512)
+    assert comfy.bars == [[(1, 4, None), (2, 4, frame), (3, 4, None), (4, 4, frame)]]
+
+
+def test_interrupts_are_the_hosts_own(comfy: Stand, comfy_host: Any) -> None:
+    comfy_host.check_interrupt()
+    comfy.interrupted = True
+    with pytest.raises(comfy.Interrupt):
+        comfy_host.check_interrupt()
+
+
+def test_a_missing_file_names_the_folder(pack: Any, comfy_host: Any) -> None:
+    assert comfy_host.model_files("vae") == ["a.safetensors"]
+    assert comfy_host.model_path("vae", "a.safetensors") == "/models/a.safetensors"
+    with pytest.raises(pack.error("ModelNotFoundError"), match=r"b\.safetensors.*/models/vae"):
+        comfy_host.model_path("vae", "b.safetensors")
+
+
+def test_networks_are_under_its_memory_management(
+    pack: Any, comfy: Stand, comfy_host: Any, vae: Any
+) -> None:
+    decoded = vae.decode(torch.zeros(1, 16, 8, 8))
+    assert decoded.shape == (1, 64, 64, 3)
+    [([patcher], options)] = comfy.loaded
+    assert options == {"force_full_load": True}
+    # ComfyUI logs the class of what it loads.
+    assert type(patcher.model).__name__ == "AutoEncoder"
+    assert patcher.model.network is vae.first_stage_model

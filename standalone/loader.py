@@ -97,7 +97,7 @@ def _nodes(module: ModuleType, name: str) -> dict[str, type[ComfyNode]]:
         raise PackError(f"the node pack {name} has no comfy_entrypoint() function")
 
     async def collect() -> list[type[ComfyNode]]:
-        extension = entry()
+        extension: Any = entry()
         if inspect.isawaitable(extension):
             extension = await extension
         await extension.on_load()

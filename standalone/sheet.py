@@ -85,7 +85,7 @@ def _words(prompt: Prompt, nodes: dict[str, type[ComfyNode]]) -> str:
 def _fitted(picture: Image.Image) -> Image.Image:
     """The picture on a square of SIDE pixels, as large as it can be."""
     scale = SIDE / max(picture.size)
-    size = tuple(max(1, round(side * scale)) for side in picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     # Very small pictures would be nothing but blur: show their pixels as they are.
     method = Image.Resampling.NEAREST if scale >= 8 else Image.Resampling.LANCZOS
     square = Image.new("RGB", (SIDE, SIDE), PAPER)

@@ -95,7 +95,7 @@ class EmptySD3LatentImage(n.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> n.Schema:
-        side = {"default": 1024, "min": 16, "max": MAX_SIDE, "step": 16}
+        side: dict[str, Any] = {"default": 1024, "min": 16, "max": MAX_SIDE, "step": 16}
         return n.Schema(
             node_id="EmptySD3LatentImage",
             display_name="EmptySD3LatentImage",

@@ -220,10 +220,11 @@ class _Run:
         runtime = self.engine.runtime
         runtime.node_id = node_id
         runtime.set_state("finished")
-        self._show(node_id, cached)
+        if node_id in self.job.outputs:
+            self._show(node_id, cached)
 
     def _show(self, node_id: str, cached: Cached) -> None:
-        """Tells what a node shows; cached ones are told again, as the page may be new."""
+        """Tells what a node shows. Cached outputs are told again: a client waits for them."""
         if not cached.ui:
             return
         self.outcome.outputs[node_id] = cached.ui

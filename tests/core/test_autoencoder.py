@@ -25,6 +25,12 @@ def test_encode_gives_the_mean_and_no_sample(small_autoencoder: AutoEncoder) -> 
     assert small_autoencoder.encode(picture).equal(small_autoencoder.encode(picture))
 
 
+def test_every_norm_has_the_published_epsilon(small_autoencoder: AutoEncoder) -> None:
+    """torch's default of 1e-5 would show in flat pictures only."""
+    norms = [m for m in small_autoencoder.modules() if isinstance(m, torch.nn.GroupNorm)]
+    assert len(norms) > 20 and {norm.eps for norm in norms} == {1e-6}
+
+
 @pytest.mark.parametrize(
     ("picture", "message"),
     [

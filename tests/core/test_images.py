@@ -175,6 +175,12 @@ def test_png_is_exact_and_carries_text(tmp_path: Path) -> None:
         assert written.text == {"prompt": "ein Stern ★"}
 
 
+def test_eight_bits_are_rounded(tmp_path: Path) -> None:
+    image = torch.tensor([10.4, 10.6, 300.0]).div(255).expand(16, 16, 3)
+    written = load_image(save_image(image, tmp_path / "a.png"))
+    assert (written[0, 0, 0] * 255).round().tolist() == [10, 11, 255]
+
+
 @pytest.mark.parametrize("ending", [".jpg", ".webp", ".PNG"])
 def test_other_formats(ending: str, tmp_path: Path) -> None:
     path = save_image(picture(), tmp_path / f"a{ending}")

@@ -17,6 +17,8 @@ from kontext_core.resolutions import KONTEXT_RESOLUTIONS, check_size, nearest_re
         ((16, 16384), (672, 1568)),
         ((16384, 16), (1568, 672)),
         ((3000, 2000), (1248, 832)),
+        # Nearest by width over height; by height over width it would be 1248x832.
+        ((1420, 1000), (1184, 880)),
         ((17, 17), (1024, 1024)),
     ],
 )

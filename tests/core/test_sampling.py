@@ -24,7 +24,7 @@ from kontext_core import (
     stitch,
 )
 from kontext_core.guidance import classifier_free
-from kontext_core.latents import FLUX_LATENT, pack
+from kontext_core.latents import FLUX_LATENT, pack, unpack
 from kontext_core.sampling import SOLVERS, euler, heun
 
 SHAPE = (1, 16, 6, 8)
@@ -250,6 +250,27 @@ def test_noise_mask_keeps_the_rest(solver: str, denoise: float, small_flux: Flux
     # Measured: 9.5e-7 on values up to 12.
     assert (result[..., :4] - raw[..., :4]).abs().max() < 1e-5
     assert (result[..., 4:] - raw[..., 4:]).abs().mean() > 0.5
+
+
+def test_the_model_sees_the_kept_part_as_noisy_as_the_rest() -> None:
+    raw = draw(2, *SHAPE) * 3
+    mask = torch.zeros(6, 8)
+    mask[:, 4:] = 1
+    context, noise = start()
+    seen: list[tuple[float, Tensor]] = []
+
+    class Watching(Pointing):
+        def forward(self, img: Tensor, *args, **kwargs) -> Tensor:
+            seen.append((float(args[3][0]), unpack(img, 6, 8)))
+            return super().forward(img, *args, **kwargs)
+
+    model = Watching(draw(1, *SHAPE))
+    sample(model, context, WORDS, TIMES, noise=noise, latent=raw, noise_mask=mask)
+    clean = FLUX_LATENT.process_in(raw)
+    assert [t for t, _ in seen] == TIMES[:-1].tolist()
+    for t, latent in seen:
+        # Measured: 0.
+        assert (latent - (t * noise + (1 - t) * clean))[..., :4].abs().max() < 1e-6
 
 
 def test_noise_mask_of_ones_changes_nothing(small_flux: Flux) -> None:

@@ -57,7 +57,8 @@ def test_placements(
 
 def test_uxo_counts_an_odd_target_up() -> None:
     """The diagonal starts after the padded target, 9x13 cells made 10x14."""
-    assert origins(stitch((1, 16, 9, 13), [reference(4, 4)], method="uxo")) == [(0, 5, 7)]
+    context = stitch((1, 16, 9, 13), [reference(5, 3), reference(4, 4)], method="uxo")
+    assert origins(context) == [(0, 5, 7), (0, 8, 9)]
 
 
 def test_explicit_position_overrides_and_takes_no_place() -> None:

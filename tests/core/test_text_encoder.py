@@ -68,9 +68,17 @@ def test_order_counts(small_text_encoder: TextEncoder) -> None:
     assert sorted(ids[0].tolist()) == sorted(ids[1].tolist())
     real = int((ids[0] != PAD).sum())
     distances = torch.cdist(first[:real], second[:real]).min(dim=1).values
-    # A set encoder would give 0; measured: 0.5 in the mean, between features about 8 apart.
+    # A set encoder would give 0; measured: 2.2 in the mean, between features about 4.5 apart.
     assert distances.mean() > 0.1
     assert (vec[0] - vec[1]).abs().max() > 1e-2
+
+
+def test_position_counts(small_text_encoder: TextEncoder) -> None:
+    """A word between the same neighbours is told apart by where it stands."""
+    txt, _ = small_text_encoder.encode(["star " * 8])
+    distances = torch.cdist(txt[0, 1:7], txt[0, 1:7]) + torch.eye(6) * 100
+    # Measured: 1.1 between the nearest two.
+    assert distances.min() > 0.05
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,21 @@ def test_a_second_run_uses_the_cache_and_shows_again(bench: Bench) -> None:
     assert outcome.outputs == {"2": {"text": ["5"]}}
 
 
+def test_what_a_node_on_the_way_shows_is_not_told_again(bench: Bench) -> None:
+    prompt = {
+        "1": node("Number", number=5),
+        "2": node("Peek", value=["1", 0]),
+        "3": node("Show", value=["2", 0]),
+    }
+    _, first = bench.run(prompt)
+    assert [data["node"] for data in first.of("executed")] == ["2", "3"]
+    prompt["3"] = node("Show", value=["2", 0]) | {"_meta": {"title": "again"}}
+    prompt["4"] = node("Add", a=["2", 0])
+    prompt["5"] = node("Show", value=["4", 0])
+    _, second = bench.run(prompt)
+    assert [data["node"] for data in second.of("executed")] == ["3", "5"]
+
+
 def test_a_changed_constant_runs_only_what_depends_on_it(bench: Bench) -> None:
     prompt = {
         "1": node("Number", number=5),

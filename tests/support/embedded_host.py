@@ -135,6 +135,20 @@ class Show(n.ComfyNode):
         return n.NodeOutput(ui={"text": [str(value)]})
 
 
+class Peek(n.ComfyNode):
+    """Shows what it passes on."""
+
+    @classmethod
+    def define_schema(cls) -> n.Schema:
+        return n.Schema(
+            node_id="Peek", inputs=[io.Int.Input("value")], outputs=[io.Int.Output("same")]
+        )
+
+    @classmethod
+    def execute(cls, value: int) -> n.NodeOutput:
+        return n.NodeOutput(value, ui={"text": [f"peek {value}"]})
+
+
 class Words(n.ComfyNode):
     """Every kind of widget."""
 
@@ -231,7 +245,7 @@ class Who(n.ComfyNode):
         return n.NodeOutput(f"{cls.hidden.unique_id} {cls.hidden.extra_pnginfo}")
 
 
-FAKES = (Number, Add, Choose, Spread, Total, Show, Words, Steps, Fail, Picky, Who)
+FAKES = (Number, Add, Choose, Spread, Total, Show, Peek, Words, Steps, Fail, Picky, Who)
 
 
 class Recorder:

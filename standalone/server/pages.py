@@ -39,6 +39,9 @@ class PageRoutes:
             web.get("/workflow_templates", self.templates),
             web.get("/features", self.features),
             web.get("/system_stats", self.system_stats),
+            # The frontend's own gallery, whose graphs need nodes that are not here.
+            web.get(r"/templates/index{language:(\.[\w-]+)?}.json", self.empty_list),
+            web.get("/templates/index_logo.json", self.empty_object),
             web.get("/embeddings", self.empty_list),
             web.get("/models", self.models),
             web.get("/models/{folder}", self.model_files),

@@ -5,7 +5,8 @@
 Runs beside part 2 (the autoencoder). Every step takes text to image, one-reference and
 two-reference samples together; more than half of the samples are sentences whose word order
 matters. Muon on the matrices of the blocks, AdamW on everything else; the rate is held, then
-falls to zero. Stop it at any time: the same command goes on at the last checkpoint.
+falls to zero. Stop it at any time: the same command goes on at the last checkpoint. On several
+cores start one process each with --world N --rank 0 .. N-1 and a share of the --groups.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from fit_pca import load_pca
 from torch import Tensor
 
@@ -139,6 +141,19 @@ class Probes:
         return out
 
 
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Mean over all processes, in one message; a parameter without gradient counts as zero."""
+    flat = torch.cat([
+        (p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters
+    ])  # fmt: skip
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    start = 0
+    for p in parameters:
+        p.grad = flat[start : start + p.numel()].view_as(p).clone()
+        start += p.numel()
+
+
 def rate(step: int, steps: int, hold: float, warm: int = 100) -> float:
     """Share of the full learning rate: warm-up, hold, linear fall to zero."""
     start = hold * steps
@@ -158,10 +173,16 @@ def main() -> None:
     parser.add_argument(
         "--groups", default="14,30,20", help="samples a step with 0, 1 and 2 references"
     )
+    parser.add_argument("--rank", type=int, default=0, help="of this process")
+    parser.add_argument("--world", type=int, default=1, help="processes that average gradients")
+    parser.add_argument("--port", type=int, default=29_511, help="where they meet on this machine")
     parser.add_argument("--stop-at", type=int, default=None, help="leave after this step")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
+    if args.world > 1:
+        meet = f"tcp://127.0.0.1:{args.port}"
+        dist.init_process_group("gloo", init_method=meet, rank=args.rank, world_size=args.world)
     pca = load_pca(args.pca)
     words = vocabulary()
     flux, text = build(words)
@@ -187,7 +208,7 @@ def main() -> None:
         first = state["step"]
         print(f"going on at step {first}")
     data = StepData(
-        pca, text.tokenizer, text.params.min_length, seed=args.seed,
+        pca, text.tokenizer, text.params.min_length, seed=args.seed + 1_000 * args.rank,
         groups=tuple(enumerate(int(count) for count in args.groups.split(","))),
     )  # fmt: skip
     last = args.stop_at or args.steps
@@ -202,7 +223,8 @@ def main() -> None:
     began, seen = time.time(), 0
     totals: list[float] = []
     for step, groups in zip(range(first, last), loader, strict=True):
-        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
+        noise_seed = (args.seed + 1_000 * args.rank) * 1_000_003 + step
+        generator = torch.Generator().manual_seed(noise_seed)
         share = rate(step, args.steps, args.hold)
         muon.param_groups[0]["lr"] = 0.02 * share
         adam.param_groups[0]["lr"] = 1.5e-3 * share
@@ -218,6 +240,8 @@ def main() -> None:
             loss = group_loss(flux, text, group, t, eps, guidance, 0.05).sum() / count
             loss.backward()
             losses.append(loss.item() * count / b)
+        if args.world > 1:
+            average_gradients([*matrices, *rest])
         torch.nn.utils.clip_grad_norm_(rest, 1.0)
         muon.step()
         adam.step()
@@ -227,6 +251,8 @@ def main() -> None:
         seen += count
         totals.append(sum(losses) / len(losses))
         done = step + 1
+        if args.rank:
+            continue
         if done % 100 == 0 or done == last:
             row = {"step": done, "loss": round(sum(totals) / len(totals), 4),
                    "groups": [round(x, 3) for x in losses], "seconds": round(time.time() - began),

@@ -240,16 +240,22 @@ def _two(rng: random.Random, held: bool, task: str, make: Callable[..., Scene]) 
     j = 1 - i
     # With general words the sentence stays true when the pictures change places.
     general = rng.random() < 0.6
+    of, of2 = rng.choices(("of", "from", "in"), (6, 2, 1), k=2)
+    noun, noun2 = (_noun(rng, pair[k].things[0], general) for k in (i, j))
+    one, other = f"image {i + 1}", f"image {j + 1}"
+    colour = rng.choice((f"the colour {of2} {other}", f"the colour of the {noun2} {of2} {other}"))
     words = {
-        "noun": _noun(rng, pair[i].things[0], general),
-        "noun2": _noun(rng, pair[j].things[0], general),
         "i": str(i + 1),
         "j": str(j + 1),
+        "o": f"the {noun} {of} {one}",
+        "o2": f"the {noun2} {of2} {other}",
+        "b": f"the background {of2} {other}",
+        "c": colour,
     }
     extra = make.extra(rng, pair) if isinstance(make, _Combine) else {}
     prompt = say(rng, task, held_out=held, **words, **extra)
-    named = words["noun"] in SHAPES or words["noun2"] in SHAPES
-    swapped = None if named and any(s in prompt.split() for s in SHAPES) else make(pair[j], pair[i])
+    named = any(word in SHAPES for word in prompt.replace(",", " ").split())
+    swapped = None if named else make(pair[j], pair[i])
     return Sample("two_references", prompt, pair, make(pair[i], pair[j]), True, swapped)
 
 
@@ -296,13 +302,13 @@ TASKS: dict[str, tuple[str, float, Callable[[random.Random, bool], Sample]]] = {
     "text_to_image": ("text_to_image", 1.0, _text_to_image),
     "recolour": ("local", 0.14, _recolour),
     "recolour_all": ("local", 0.05, _recolour_all),
-    "replace": ("local", 0.15, _replace),
-    "add": ("local", 0.14, _add),
+    "replace": ("local", 0.13, _replace),
+    "add": ("local", 0.13, _add),
     "remove": ("local", 0.10, _remove),
     "move": ("local", 0.13, _move),
     "resize": ("local", 0.10, _resize),
-    "background": ("global", 0.13, _background),
-    "look": ("global", 0.06, _look),
+    "background": ("global", 0.10, _background),
+    "look": ("global", 0.12, _look),
     "compose": ("two_references", 0.4, _compose),
     "transfer": ("two_references", 0.35, _transfer),
     "combine": ("two_references", 0.25, _combine),

@@ -197,7 +197,9 @@ class KontextLoadVAE(io.ComfyNode):
             search_aliases=["kontext", "vae loader", "autoencoder", "ae.safetensors"],
             inputs=[
                 io.Combo.Input(
-                    "vae_name",
+                    # Not vae_name: frontends up to 1.27 look such inputs up among ComfyUI's own
+                    # loaders, and break where the host has none of those.
+                    "model_name",
                     options=_choices("vae"),
                     default=EMBEDDED[0],
                     tooltip="Must belong to the model: embedded with embedded, FLUX.1's "
@@ -214,5 +216,5 @@ class KontextLoadVAE(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, vae_name: str, precision: str) -> io.NodeOutput:
-        return io.NodeOutput(load_vae(vae_name, precision))
+    def execute(cls, model_name: str, precision: str) -> io.NodeOutput:
+        return io.NodeOutput(load_vae(model_name, precision))

@@ -23,7 +23,7 @@ OUTPUTS = {
 INPUTS = {
     "KontextLoadModel": {"model_name", "precision"},
     "KontextLoadTextEncoders": {"t5_name", "clip_l_name"},
-    "KontextLoadVAE": {"vae_name"},
+    "KontextLoadVAE": {"model_name"},
     "KontextReference": {"vae", "image", "mask", "references", "strength", "start", "end"},
     "KontextStitch": {"conditioning", "references", "method"},
     "KontextSampler": {"model", "positive", "latent_image", "seed", "steps", "guidance", "cfg"},
@@ -70,7 +70,7 @@ def test_promised_inputs_are_there_with_tooltips(object_info: dict[str, Any], no
     [
         ("KontextLoadModel", "model_name"),
         ("KontextLoadTextEncoders", "t5_name"),
-        ("KontextLoadVAE", "vae_name"),
+        ("KontextLoadVAE", "model_name"),
     ],
 )
 def test_the_embedded_model_is_offered_first(

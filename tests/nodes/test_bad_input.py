@@ -143,7 +143,7 @@ def test_unknown_file_without_a_host(pack: Any) -> None:
     module = pack.module("nodes.host")
     module.set_host(module.PlainHost())
     with pytest.raises(pack.error("ModelNotFoundError"), match="no-such.safetensors"):
-        pack.run("KontextLoadVAE", vae_name="no-such.safetensors")
+        pack.run("KontextLoadVAE", model_name="no-such.safetensors")
 
 
 def test_two_different_text_encoders(pack: Any) -> None:

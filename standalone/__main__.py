@@ -64,18 +64,19 @@ def _registry(folders: Folders) -> tuple[Registry, runtime.Runtime]:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from .server.app import build_app, find_frontend, serve
+    from .server.app import build_app, find_frontend, open_port, serve
 
     root = pack_root()
     folders = Folders.below(options.base_directory or root, samples=root / "workflows" / "input")
     frontend = find_frontend(options.front_end_root)
+    opened = open_port(options.listen, options.port)
     registry, state = _registry(folders)
     app = build_app(registry, state, frontend)
 
     def ready(url: str) -> None:
         print(f"Graph editor: {url}   (Ctrl-C stops it)", flush=True)
 
-    asyncio.run(serve(app, options.listen, options.port, ready))
+    asyncio.run(serve(app, opened, ready))
 
 
 def _run(options: argparse.Namespace) -> None:

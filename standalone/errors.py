@@ -9,6 +9,7 @@ from kontext_core.errors import KontextError
 __all__ = [
     "FrontendNotFoundError",
     "Interrupted",
+    "ListenError",
     "NodeFailedError",
     "PackError",
     "PortInUseError",
@@ -57,7 +58,11 @@ class PackError(KontextError):
     """The node pack around this folder can't be loaded."""
 
 
-class PortInUseError(KontextError):
+class ListenError(KontextError):
+    """The server can't listen on the address and port it was given."""
+
+
+class PortInUseError(ListenError):
     """Another program listens on the port."""
 
 

@@ -7,7 +7,9 @@ import errno
 import importlib.util
 import logging
 import mimetypes
+import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from aiohttp.typedefs import Handler
 from kontext_core.errors import InputError
 
 from ..engine import Engine
-from ..errors import FrontendNotFoundError, PortInUseError
+from ..errors import FrontendNotFoundError, ListenError, PortInUseError
 from ..loader import Registry
 from ..runtime import Runtime
 from ..tasks import TaskQueue
@@ -28,7 +30,7 @@ from .pictures import PictureRoutes
 from .runs import RunRoutes
 from .user import UserRoutes
 
-__all__ = ["build_app", "find_frontend", "serve"]
+__all__ = ["build_app", "find_frontend", "open_port", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -116,31 +118,66 @@ def build_app(registry: Registry, runtime: Runtime, frontend: Path) -> web.Appli
     return app
 
 
-async def serve(
-    app: web.Application, address: str, port: int, on_ready: Callable[[str], None]
-) -> None:
-    """Serves until SIGINT or SIGTERM. `on_ready` gets the URL once the port is open.
+def open_port(address: str, port: int) -> socket.socket:
+    """A bound socket that does not listen yet; port 0 takes a free one.
+
+    Bound before anything is loaded, so that a port in use is told at once.
 
     Raises:
         PortInUseError: another program has the port.
+        ListenError: no such address here, or the port is not for this user.
     """
+    opened = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        if os.name == "posix":
+            # Elsewhere this option would let two programs share the port.
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((address, port))
+    except (OSError, OverflowError) as error:
+        opened.close()
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            raise _in_use(address, port) from error
+        raise ListenError(
+            f"the server can't listen on {address}, port {port} ({error}); choose others with "
+            "--listen and --port"
+        ) from error
+    return opened
+
+
+def _in_use(address: str, port: int) -> PortInUseError:
+    return PortInUseError(
+        f"port {port} on {address} is in use by another program; stop that one, or choose another "
+        "with --port"
+    )
+
+
+async def serve(
+    app: web.Application, opened: socket.socket, on_ready: Callable[[str], None]
+) -> None:
+    """Serves on a socket of `open_port` until SIGINT or SIGTERM; closes it in the end.
+
+    Args:
+        on_ready: gets the URL once requests are answered.
+
+    Raises:
+        PortInUseError: another program took the port since it was bound.
+    """
+    address, port = opened.getsockname()[:2]
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, address, port).start()
+            await web.SockSite(runner, opened).start()
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            raise PortInUseError(
-                f"port {port} on {address} is in use by another program; stop that one, or choose "
-                "another with --port"
-            ) from error
+            raise _in_use(address, port) from error
         host = f"[{address}]" if ":" in address else address
         on_ready(f"http://{host}:{port}")
         await _stop_signal()
     finally:
         await runner.cleanup()
+        opened.close()
 
 
 async def _stop_signal() -> None:

@@ -197,6 +197,12 @@ def test_a_port_in_use_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("options", [["--listen", "203.0.113.1"], ["--port", "70000"]])
+def test_an_impossible_address_is_told(options: list[str], capsys: Any, tmp_path: Path) -> None:
+    assert main(["serve", *options, "--base-directory", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("error: the server can't listen on ")
+
+
 def test_a_folder_without_editor_is_told(tmp_path: Path) -> None:
     done = command("serve", "--port", "0", "--front-end-root", str(tmp_path))
     assert done.returncode == 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page
+from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page
 
 FLAGS = [
     "--headless",
@@ -22,9 +22,10 @@ FLAGS = [
     "--disable-sync",
 ]
 # Milliseconds one step may take: 2 cores that also train a model need minutes.
-PATIENCE = 300_000
-# Without these the first visit opens a tutorial that names models on the internet.
-SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.InstalledVersion": "1.99.0"}
+PATIENCE = 120_000
+# A newcomer's first visit: every frontend then shows an empty canvas and the template browser,
+# while a later visit with an empty browser profile starts with a graph of somebody else's nodes.
+SETTINGS = {"Comfy.TutorialCompleted": False, "Comfy.InstalledVersion": "1.99.0"}
 
 _BOOTED = "() => window.app?.graph && window.app.extensionManager?.command && document.querySelector('canvas')"
 _GRAPH = """() => app.graph._nodes.map(node => ({
@@ -34,6 +35,10 @@ _GRAPH = """() => app.graph._nodes.map(node => ({
     linked: (node.inputs ?? []).filter(input => input.link != null).map(input => input.name),
     widgets: Object.fromEntries((node.widgets ?? []).map(w => [w.name, w.value])),
 }))"""
+_SET = """([id, name, value]) => {
+    const node = app.graph._nodes.find(node => String(node.id) === id);
+    node.widgets.find(widget => widget.name === name).value = value;
+}"""
 _PICTURE = """(id) => {
     const node = app.graph._nodes.find(node => String(node.id) === id);
     const image = node?.imgs?.[0] ?? document.querySelector(`[data-node-id="${id}"] img`);
@@ -78,6 +83,7 @@ class Editor:
         page.on("pageerror", editor._on_page_error)
         page.goto(url)
         page.wait_for_function(_BOOTED)
+        editor.dialog().wait_for()
         page.wait_for_load_state("networkidle")
         return editor
 
@@ -113,25 +119,33 @@ class Editor:
                 return node
         raise LookupError(f"no {node_type} on the canvas: {[n['type'] for n in self.graph()]}")
 
+    def set_widget(self, node_type: str, name: str, value: object) -> None:
+        """Gives a widget a value as it is, without the limits that a person's mouse meets."""
+        self.page.evaluate(_SET, [self.node(node_type)["id"], name, value])
+
     def clear(self) -> None:
         self.page.evaluate("() => app.graph.clear()")
 
+    def dialog(self) -> Locator:
+        return self.page.get_by_role("dialog").first
+
+    def close_dialog(self) -> None:
+        """Leaves the template browser that a first visit opens."""
+        self.page.keyboard.press("Escape")
+        self.dialog().wait_for(state="hidden")
+
     def load_template(self, pack: str, name: str) -> None:
-        """Template browser, the pack's section, the template's card; waits for its nodes."""
-        self.page.evaluate(
-            "() => { app.extensionManager.command.execute('Comfy.BrowseTemplates') }"
-        )
-        dialog = self.page.get_by_role("dialog")
-        section = dialog.get_by_text(pack, exact=False)
-        section.first.scroll_into_view_if_needed()
-        section.first.click()
+        """Picks the pack's section and the template's card in the open template browser."""
+        section = self.dialog().get_by_text(pack, exact=False).first
+        section.scroll_into_view_if_needed()
+        section.click()
         card = self.page.locator(f'[data-testid="template-workflow-{name}"]')
         card.first.wait_for()
         self.page.wait_for_load_state("networkidle")
         self.screenshot("templates")
         card.first.click()
         self.page.wait_for_function("() => app.graph._nodes.length > 1")
-        dialog.first.wait_for(state="hidden")
+        self.dialog().wait_for(state="hidden")
         self.page.wait_for_load_state("networkidle")
 
     def fit(self) -> None:
@@ -146,6 +160,11 @@ class Editor:
     def wait_for_picture(self, node_id: str) -> dict[str, Any]:
         """Waits until a node shows a loaded picture: {width, height, src}."""
         return self.page.wait_for_function(_PICTURE, arg=node_id).json_value()
+
+    def wait_for_node_errors(self) -> dict[str, Any]:
+        """What the page knows of a refused prompt: {node id: {errors: [...]}}."""
+        errors = "() => app.lastNodeErrors && Object.keys(app.lastNodeErrors).length && app.lastNodeErrors"
+        return self.page.wait_for_function(errors).json_value()
 
     def drop_file(self, name: str, content: bytes) -> None:
         """Drops a PNG on an empty place of the canvas, with the events a person's drop makes."""

@@ -127,20 +127,24 @@ def run_file(
 def _run_in_thread(engine: Engine, job: Job, listener: TerminalListener) -> Outcome:
     """Runs a job beside the main thread, so that Ctrl-C reaches it between two steps."""
     box: list[Outcome | BaseException] = []
+    done = threading.Event()
 
     def work() -> None:
         try:
             box.append(engine.run(job, listener))
         except BaseException as error:  # noqa: BLE001 - handed to the main thread below
             box.append(error)
+        finally:
+            done.set()
 
     thread = threading.Thread(target=work, name="run")
     thread.start()
+    # Not join(): one that Ctrl-C breaks into takes the thread for finished (before Python 3.13).
     try:
-        thread.join()
+        done.wait()
     except KeyboardInterrupt:
         engine.runtime.interrupt()
-        thread.join()
+        done.wait()
     if isinstance(box[0], BaseException):
         raise box[0]
     return box[0]

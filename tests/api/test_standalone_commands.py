@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import struct
 import subprocess
@@ -184,6 +185,30 @@ def test_a_file_that_is_not_there(capsys: Any) -> None:
 def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     full = [sys.executable, "-m", "standalone", *arguments]
     return subprocess.run(full, cwd=ROOT, capture_output=True, text=True, timeout=300, **options)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_stops_a_run_and_leaves_nothing(tmp_path: Path) -> None:
+    flow = str(ROOT / "workflows/api/text_to_image.json")
+    options = ["--set", "KontextSampler.steps=1000", "--output", str(tmp_path / "out")]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "standalone", "run", flow, *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert running.stderr is not None
+    seen = b""
+    # The bar's second drawing: the first step is done.
+    while seen.count(b"\r") < 2:
+        piece = running.stderr.read(1)
+        assert piece, f"the run ended before its first step: {seen!r}"
+        seen += piece
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=300)
+    assert (running.returncode, out) == (130, b"")
+    assert err.endswith(b"stopped\n") and b"Traceback" not in err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_port_in_use_is_told(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ PATIENCE = 120_000
 # while a later visit with an empty browser profile starts with a graph of somebody else's nodes.
 SETTINGS = {"Comfy.TutorialCompleted": False, "Comfy.InstalledVersion": "1.99.0"}
 
-_BOOTED = "() => window.app?.graph && window.app.extensionManager?.command && document.querySelector('canvas')"
+# Not app.graph: asked too early, 1.49.6 logs an error.
+_BOOTED = "() => window.app?.canvas?.graph && window.app.extensionManager?.command"
 _GRAPH = """() => app.graph._nodes.map(node => ({
     id: String(node.id),
     type: node.type,

@@ -29,12 +29,12 @@ NOT_OURS = (
 )
 
 
-def our_errors(editor: Editor) -> list[str]:
-    return [
-        error
-        for error in editor.errors
-        if "/extensions/kontext" in error.lower() or not any(text in error for text in NOT_OURS)
-    ]
+def our_errors(editor: Editor, server: Server) -> list[str]:
+    """On standalone every error counts; on a ComfyUI, whose frontend may be much younger or older
+    than itself, those that name the pack."""
+    if server.host.is_comfyui:
+        return [error for error in editor.errors if "kontext" in error.lower()]
+    return [error for error in editor.errors if not any(text in error for text in NOT_OURS)]
 
 
 def pack_of(server: Server) -> str:
@@ -58,7 +58,7 @@ def _kept(widgets: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.slow
 def test_template_run_and_drop(editor: Editor, server: Server) -> None:
     editor.screenshot("booted")
-    assert not our_errors(editor)
+    assert not our_errors(editor, server)
 
     editor.load_template(pack_of(server), TEMPLATE)
     editor.fit()
@@ -73,9 +73,11 @@ def test_template_run_and_drop(editor: Editor, server: Server) -> None:
     shown = editor.wait_for_picture(save)
     editor.screenshot("finished")
     assert "type=output" in shown["src"]
+    # The stitch node draws the target and both references.
+    assert editor.page.locator(".kontext-layout svg rect").count() == 3
     with urllib.request.urlopen(shown["src"]) as answer:
         saved = answer.read()
-    assert not our_errors(editor)
+    assert not our_errors(editor, server)
 
     editor.clear()
     assert editor.graph() == []
@@ -84,7 +86,7 @@ def test_template_run_and_drop(editor: Editor, server: Server) -> None:
     editor.fit()
     editor.screenshot("restored")
     assert summary(editor.graph()) == summary(loaded)
-    assert not our_errors(editor)
+    assert not our_errors(editor, server)
 
 
 @pytest.mark.slow
@@ -98,7 +100,7 @@ def test_nodes_2_render_the_same_graph(browser: Browser, server: Server, tmp_pat
         editor.screenshot("vue")
         for node in editor.graph():
             assert editor.page.locator(f'[data-node-id="{node["id"]}"]').count() == 1, node["type"]
-        assert not our_errors(editor)
+        assert not our_errors(editor, server)
     finally:
         editor.close()
 

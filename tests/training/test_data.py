@@ -31,7 +31,7 @@ def test_latents_have_unit_variance_and_invert(pca, pictures):
     assert latent.shape == (200, 16, 8, 8)
     assert abs(float(latent.square().mean()) - 1) < 1e-3
     error = (pca.decode(latent) - pictures).square().mean() / 4
-    # 16 of 192 components keep 30 dB and more of these pictures (measured 31.2).
+    # 16 of 192 components keep 30 dB and more of these pictures (measured 30.8).
     assert float(-10 * torch.log10(error)) > 29
 
 

@@ -15,10 +15,10 @@ def test_newton_schulz_gives_nearly_orthogonal_factors(shape):
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
     got = orthogonalized(matrix)
     singular = torch.linalg.svdvals(got)
-    # The quintic oscillates around 1 by design; measured 0.68 .. 1.14 over these shapes.
+    # The quintic oscillates around 1 by design; measured 0.68 .. 1.13 over these shapes.
     assert float(singular.min()) > 0.5 and float(singular.max()) < 1.3
     cosine = (got * (u @ vh)).sum() / (got.norm() * (u @ vh).norm())
-    assert float(cosine) > 0.95
+    assert float(cosine) > 0.95  # measured 0.98
 
 
 def test_first_step_follows_the_gradient_with_the_stated_length():

@@ -45,8 +45,8 @@ def test_shapes_differ_from_each_other():
     for i in range(len(SHAPES)):
         for j in range(i):
             union = torch.maximum(masks[i], masks[j]).sum()
-            # Closest pair: circle and square, measured 0.76.
-            assert float((masks[i] * masks[j]).sum() / union) < 0.85
+            # Closest pair: square and circle, measured 0.83.
+            assert float((masks[i] * masks[j]).sum() / union) < 0.88
 
 
 def test_background_runs_from_top_to_bottom():
@@ -104,7 +104,7 @@ def test_no_braces_are_left_in_a_sentence():
 def test_a_quarter_of_all_samples_needs_the_word_order():
     rng = random.Random(9)
     ordered = sum(make_sample(rng, references=i % 3).ordered for i in range(600))
-    assert ordered / 600 > 0.25  # measured 0.64
+    assert ordered / 600 > 0.25  # measured 0.65
 
 
 def test_swapped_answers_exchange_the_roles():
@@ -126,5 +126,5 @@ def test_colours_can_be_told_apart():
     for table in (COLOURS, BACKGROUNDS):
         values = torch.tensor(list(table.values()))
         distance = torch.cdist(values, values) + torch.eye(len(values)) * 9
-        # Closest pair: grey and its neighbours among backgrounds, measured 0.16.
+        # Closest pair: orange and yellow, measured 0.32, as backgrounds 0.17.
         assert float(distance.min()) > 0.12

@@ -39,9 +39,17 @@ def test_there_are_workflows() -> None:
     }
 
 
+@pytest.fixture(scope="session")
+def pictures() -> dict[str, np.ndarray]:
+    """What the first host made of each shipped workflow."""
+    return {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", API_WORKFLOWS, ids=lambda path: path.stem)
-def test_shipped_workflow_gives_a_picture_that_carries_it(client: Client, path: Path) -> None:
+def test_shipped_workflow_gives_a_picture_that_carries_it(
+    client: Client, path: Path, pictures: dict[str, np.ndarray]
+) -> None:
     prompt = load_prompt(path)
     workflow = json.loads(SHIPPED_UI[path.stem].read_text(encoding="utf-8"))
     run = client.run(prompt, workflow=workflow)
@@ -56,8 +64,11 @@ def test_shipped_workflow_gives_a_picture_that_carries_it(client: Client, path: 
     assert carried == prompt
     assert json.loads(image.info["workflow"]) == workflow
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
-    # A blank or grey result has a standard deviation near 0; the shipped results measure 40-90.
+    # A blank or grey result has a standard deviation near 0; the shipped ones measure 38 to 53.
     assert pixels.std() > 10
+    # 0 of 255 measured between standalone, 0.33.0 and 0.3.64 on torch 2.13.0; a checkout's torch
+    # may be another build.
+    assert np.abs(pixels - pictures.setdefault(path.stem, pixels)).max() <= 2
 
 
 def test_messages_come_in_the_order_that_clients_expect(
@@ -104,7 +115,7 @@ def test_previews_are_pictures_of_the_sampler(
         assert preview.node in (sampler, None)
         assert min(preview.image.size) >= 8
     last = np.asarray(run.previews[-1].image.convert("RGB"), dtype=np.float32)
-    # One flat colour would mean that no latent was read; previews measure 30 and more.
+    # One flat colour would mean that no latent was read; previews measure 32 to 33.
     assert last.std() > 5
 
 

@@ -1,6 +1,6 @@
 """Recipe, part 5: what the exported model does on held-out scenes, as a table and sample sheets.
 
-    python training/evaluate.py --count 48 --steps 16 --sheets runs/sheets
+python training/evaluate.py --count 48 --steps 16 --sheets runs/sheets
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ def main() -> None:
             sheet(pipeline, cases, args.sheets / f"{task}.png", **options)
     edits = [row["gain"] for row in report.values() if "gain" in row]
     if edits:
-        print(f"mean gain over copying the best reference: {sum(edits) / len(edits):.2f} dB "
-              f"({args.count} cases per task, {args.steps} steps, {time.time() - began:.0f} s)")
+        print(
+            f"mean gain over copying the best reference: {sum(edits) / len(edits):.2f} dB "
+            f"({args.count} cases per task, {args.steps} steps, {time.time() - began:.0f} s)"
+        )
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -37,7 +37,12 @@ class Cases:
 
 
 def held_out_cases(
-    task: str, count: int, *, seed: int = 2024, held_out: bool = True, size: tuple[int, int] = (64, 64)
+    task: str,
+    count: int,
+    *,
+    seed: int = 2024,
+    held_out: bool = True,
+    size: tuple[int, int] = (64, 64),
 ) -> Cases:
     """`count` cases of a task; the same ones for the same seed. `size` is (height, width)."""
     rng = random.Random(f"{seed}/{task}/{held_out}")

@@ -63,7 +63,9 @@ def _disturbed(tokenizer: Tokenizer, text: str, rng: random.Random) -> list[int]
     if rng.random() < 0.5:
         words.insert(index, rng.choice(FILLERS))
         return tokenizer.ids(" ".join(words))
-    before, after = (tokenizer.ids(" ".join(part))[:-1] for part in (words[:index], words[index + 1:]))
+    before, after = (
+        tokenizer.ids(" ".join(part))[:-1] for part in (words[:index], words[index + 1 :])
+    )
     return [*before, *(FIRST_BYTE + byte for byte in words[index].encode()), *after, END]
 
 

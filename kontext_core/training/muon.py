@@ -40,9 +40,7 @@ class Muon(torch.optim.Optimizer):
         InputError: a parameter that is not a matrix.
     """
 
-    def __init__(
-        self, params: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.95
-    ) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.95) -> None:
         params = list(params)
         for parameter in params:
             if parameter.ndim != 2:

@@ -49,9 +49,7 @@ def test_timesteps_are_logit_normal_and_shifted_by_resolution():
 
 def test_shift_equals_the_samplers_time_shift():
     draw = torch.randn(64, generator=torch.Generator().manual_seed(4))
-    mine = sample_timesteps(
-        64, 16, extra=0.0, std=1.0, generator=torch.Generator().manual_seed(4)
-    )
+    mine = sample_timesteps(64, 16, extra=0.0, std=1.0, generator=torch.Generator().manual_seed(4))
     assert torch.allclose(mine, time_shift(mu_for(16), torch.sigmoid(draw)), atol=1e-6)
 
 

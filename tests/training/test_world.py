@@ -58,7 +58,10 @@ def test_background_runs_from_top_to_bottom():
 def test_looks():
     scene = Scene((Thing("star", "red", "big", "middle"),), "white", "blue")
     plain, grey, inverted, night = render(
-        [Scene(scene.things, "white", "blue", look) for look in ("plain", "grey", "inverted", "night")]
+        [
+            Scene(scene.things, "white", "blue", look)
+            for look in ("plain", "grey", "inverted", "night")
+        ]
     )
     assert torch.allclose(inverted, 1 - plain)
     assert float((grey[0] - grey[2]).abs().max()) == 0

@@ -120,7 +120,9 @@ def _replace(rng: random.Random, held: bool) -> Sample:
     index = rng.randrange(len(scene.things))
     thing = scene.things[index]
     others = [t.shape for i, t in enumerate(scene.things) if i != index]
-    possible = [s for s in SHAPES if s != thing.shape and (held or (s, thing.colour) not in HELD_OUT)]
+    possible = [
+        s for s in SHAPES if s != thing.shape and (held or (s, thing.colour) not in HELD_OUT)
+    ]
     shared = [s for s in possible if s in others]
     ordered = bool(shared) and rng.random() < 0.6
     new = rng.choice(shared if ordered else [s for s in possible if s not in others])
@@ -164,9 +166,7 @@ def _move(rng: random.Random, held: bool) -> Sample:
     place = rng.choice(places)
     where = place_words(rng, place)
     to = "to" + where[2:] if where[:2] in ("at", "in", "on") else "to " + where
-    prompt = say(
-        rng, "move", held_out=held, old=_name(rng, scene, index), place=where, to=to
-    )
+    prompt = say(rng, "move", held_out=held, old=_name(rng, scene, index), place=where, to=to)
     return Sample("move", prompt, (scene,), scene.with_thing(index, place=place, dx=0.0, dy=0.0))
 
 
@@ -205,9 +205,7 @@ def _background(rng: random.Random, held: bool) -> Sample:
 def _look(rng: random.Random, held: bool) -> Sample:
     scene = _edited(rng, held)
     look = rng.choice(("night", "grey", "inverted"))
-    return Sample(
-        "look", say(rng, look, held_out=held), (scene,), replace(scene, look=look)
-    )
+    return Sample("look", say(rng, look, held_out=held), (scene,), replace(scene, look=look))
 
 
 def _noun(rng: random.Random, thing: Thing, general: bool) -> str:
@@ -260,15 +258,11 @@ def _two(rng: random.Random, held: bool, task: str, make: Callable[..., Scene]) 
 
 
 def _compose(rng: random.Random, held: bool) -> Sample:
-    return _two(
-        rng, held, "compose", lambda a, b: replace(a, top=b.top, bottom=b.bottom)
-    )
+    return _two(rng, held, "compose", lambda a, b: replace(a, top=b.top, bottom=b.bottom))
 
 
 def _transfer(rng: random.Random, held: bool) -> Sample:
-    return _two(
-        rng, held, "transfer", lambda a, b: a.with_thing(0, colour=b.things[0].colour)
-    )
+    return _two(rng, held, "transfer", lambda a, b: a.with_thing(0, colour=b.things[0].colour))
 
 
 class _Combine:
@@ -341,5 +335,3 @@ def make_sample(
         scenes = (*sample.references, sample.target)
         if held_out or not any(scene.held_out for scene in scenes):
             return sample
-
-

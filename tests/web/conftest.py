@@ -41,7 +41,8 @@ def _params() -> list[object]:
     return params
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while playwright's driver lives, no later test could call asyncio.run.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's headless Chromium; playwright's own browsers are not downloaded."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)

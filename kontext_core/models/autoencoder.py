@@ -87,18 +87,42 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-def middle(channels: int, p: AutoEncoderParams, **factory: Any) -> nn.Module:
+class Middle(nn.Module):
     """The lowest resolution: block, attention, block."""
-    mid = nn.Module()
-    mid.block_1 = ResnetBlock(channels, channels, p, **factory)
-    mid.attn_1 = AttnBlock(channels, p, **factory)
-    mid.block_2 = ResnetBlock(channels, channels, p, **factory)
-    return mid
+
+    def __init__(self, channels: int, p: AutoEncoderParams, **factory: Any) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(channels, channels, p, **factory)
+        self.attn_1 = AttnBlock(channels, p, **factory)
+        self.block_2 = ResnetBlock(channels, channels, p, **factory)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(h)))
 
 
-def run_middle(mid: nn.Module, h: Tensor) -> Tensor:
-    """Apply what `middle` built."""
-    return mid.block_2(mid.attn_1(mid.block_1(h)))
+class Level(nn.Module):
+    """Blocks at one resolution, then the step to the next one, if there is any."""
+
+    def __init__(
+        self,
+        blocks: list[ResnetBlock],
+        *,
+        down: nn.Module | None = None,
+        up: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(blocks)
+        # Published names: an encoder's level has `downsample`, a decoder's `upsample`.
+        if down is not None:
+            self.downsample = down
+        if up is not None:
+            self.upsample = up
+        self.layers: list[nn.Module] = [*blocks, *(step for step in (down, up) if step is not None)]
+
+    def forward(self, h: Tensor) -> Tensor:
+        for layer in self.layers:
+            h = layer(h)
+        return h
 
 
 class Encoder(nn.Module):
@@ -111,26 +135,21 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList()
         width = p.ch
         for level, out in enumerate(widths):
-            stage = nn.Module()
-            stage.block = nn.ModuleList()
+            blocks = []
             for _ in range(p.num_res_blocks):
-                stage.block.append(ResnetBlock(width, out, p, **factory))
+                blocks.append(ResnetBlock(width, out, p, **factory))
                 width = out
-            if level < len(widths) - 1:
-                stage.downsample = Downsample(width, **factory)
-            self.down.append(stage)
-        self.mid = middle(width, p, **factory)
+            last = level == len(widths) - 1
+            self.down.append(Level(blocks, down=None if last else Downsample(width, **factory)))
+        self.mid = Middle(width, p, **factory)
         self.norm_out = group_norm(width, p, **factory)
         self.conv_out = nn.Conv2d(width, 2 * p.z_channels, 3, padding=1, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv_in(x)
-        for stage in self.down:
-            for block in stage.block:
-                h = block(h)
-            if hasattr(stage, "downsample"):
-                h = stage.downsample(h)
-        return self.conv_out(F.silu(self.norm_out(run_middle(self.mid, h))))
+        for level in self.down:
+            h = level(h)
+        return self.conv_out(F.silu(self.norm_out(self.mid(h))))
 
 
 class Decoder(nn.Module):
@@ -141,29 +160,23 @@ class Decoder(nn.Module):
         widths = [p.ch * m for m in p.ch_mult]
         width = widths[-1]
         self.conv_in = nn.Conv2d(p.z_channels, width, 3, padding=1, **factory)
-        self.mid = middle(width, p, **factory)
-        stages = []
+        self.mid = Middle(width, p, **factory)
+        levels: list[Level] = []
         for level in reversed(range(len(widths))):
-            stage = nn.Module()
-            stage.block = nn.ModuleList()
+            blocks = []
             for _ in range(p.num_res_blocks + 1):
-                stage.block.append(ResnetBlock(width, widths[level], p, **factory))
+                blocks.append(ResnetBlock(width, widths[level], p, **factory))
                 width = widths[level]
-            if level > 0:
-                stage.upsample = Upsample(width, **factory)
-            stages.append(stage)
+            levels.append(Level(blocks, up=Upsample(width, **factory) if level > 0 else None))
         # Published keys count levels from the finest, so the list is stored back to front.
-        self.up = nn.ModuleList(reversed(stages))
+        self.up = nn.ModuleList(reversed(levels))
         self.norm_out = group_norm(width, p, **factory)
         self.conv_out = nn.Conv2d(width, p.out_ch, 3, padding=1, **factory)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = run_middle(self.mid, self.conv_in(z))
-        for stage in reversed(self.up):
-            for block in stage.block:
-                h = block(h)
-            if hasattr(stage, "upsample"):
-                h = stage.upsample(h)
+        h = self.mid(self.conv_in(z))
+        for level in reversed(self.up):
+            h = level(h)
         return self.conv_out(F.silu(self.norm_out(h)))
 
 

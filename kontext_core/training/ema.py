@@ -34,7 +34,8 @@ class EMA:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         average = list(self.average.values())
-        torch._foreach_lerp_(average, [p.detach() for p in self._live.values()], 1 - decay)
+        live = [parameter.detach() for parameter in self._live.values()]
+        torch._foreach_lerp_(average, live, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -327,11 +327,12 @@ def make_sample(
         held_out: a case that training never makes: held-out wording, and a held-out pair of
             shape and colour wherever the task draws one.
     """
-    if task is None:
+    chosen = task
+    if chosen is None:
         names = _BY_COUNT[rng.randrange(3) if references is None else references]
-        task = rng.choices(names, [TASKS[name][1] for name in names])[0]
+        chosen = rng.choices(names, [TASKS[name][1] for name in names])[0]
     while True:
-        sample = replace(TASKS[task][2](rng, held_out), task=task)
+        sample = replace(TASKS[chosen][2](rng, held_out), task=chosen)
         scenes = (*sample.references, sample.target)
         if held_out or not any(scene.held_out for scene in scenes):
             return sample

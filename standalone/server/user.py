@@ -24,8 +24,9 @@ from .runs import json_body
 __all__ = ["UserRoutes"]
 
 log = logging.getLogger(__name__)
-# Without this the editor opens a tutorial on the first start and asks other hosts for its models.
-FIRST_SETTINGS = {"Comfy.TutorialCompleted": True}
+# The first visit shows the templates on an empty canvas. True would show ComfyUI's own first graph,
+# whose nodes are not here.
+FIRST_SETTINGS = {"Comfy.TutorialCompleted": False}
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -357,14 +357,14 @@ def test_a_mask_is_painted_onto_a_copy(bench: Bench, client: Client) -> None:
 
 
 def test_settings_are_kept(client: Client, bench: Bench) -> None:
-    assert client.get("/settings") == {"Comfy.TutorialCompleted": True}
+    assert client.get("/settings") == {"Comfy.TutorialCompleted": False}
     assert client.post("/api/settings/Comfy.Locale", "fr")[0] == 200
     assert client.post("/settings", {"a": 1})[0] == 200
-    expected = {"Comfy.TutorialCompleted": True, "Comfy.Locale": "fr", "a": 1}
+    expected = {"Comfy.TutorialCompleted": False, "Comfy.Locale": "fr", "a": 1}
     assert client.get("/settings") == expected
     assert client.get("/settings/Comfy.Locale") == "fr"
     (bench.folders.user / "default/comfy.settings.json").write_text("broken")
-    assert client.get("/settings") == {"Comfy.TutorialCompleted": True}
+    assert client.get("/settings") == {"Comfy.TutorialCompleted": False}
 
 
 def test_workflows_are_saved_moved_listed_deleted(client: Client) -> None:

@@ -74,7 +74,9 @@ def _serve(options: argparse.Namespace) -> None:
     app = build_app(registry, state, frontend)
 
     def ready(url: str) -> None:
-        print(f"Graph editor: {url}   (Ctrl-C stops it)", flush=True)
+        print(f"Graph editor: {url}   (Ctrl-C stops it)")
+        template = f"{url}/?template=two_references&source={PACK_NAME}"
+        print(f"With the two-reference graph open: {template}", flush=True)
 
     asyncio.run(serve(app, opened, ready))
 

@@ -241,10 +241,17 @@ def box_around(
     )
 
 
+def _unit(thing: Thing) -> tuple[float, float, float]:
+    """`placed` on a canvas of 1x1."""
+    if thing.dx or thing.dy:
+        return placed(thing)
+    return _STILL[thing.size, thing.place]
+
+
 def _apart(one: Thing, other: Thing) -> bool:
     """Whether two things don't touch on a square canvas; on any other they are further apart."""
-    ax, ay, a = placed(one)
-    bx, by, b = placed(other)
+    ax, ay, a = _unit(one)
+    bx, by, b = _unit(other)
     if math.hypot(ax - bx, ay - by) >= (
         a * (_CORNER if one.kind == "square" else 1)
         + b * (_CORNER if other.kind == "square" else 1)
@@ -263,8 +270,13 @@ def fits(things: tuple[Thing, ...]) -> bool:
     return all(_apart(one, other) for i, one in enumerate(things) for other in things[i + 1 :])
 
 
+# By kind, for speed.
+_HELD_COLOURS = {kind: [c for c in COLOURS if (kind, c) in HELD_OUT] for kind in KINDS}
+_FREE_COLOURS = {kind: [c for c in COLOURS if (kind, c) not in HELD_OUT] for kind in KINDS}
+
 # One thing of each size and place, to try out places with.
 _PROBES = {size: tuple(Thing("circle", "red", size, place) for place in PLACES) for size in SIZES}
+_STILL = {(p.size, p.place): placed(p) for probes in _PROBES.values() for p in probes}
 
 
 def free_places(things: tuple[Thing, ...], size: str) -> list[str]:
@@ -298,25 +310,19 @@ def random_thing(
     """
     kinds_taken = {thing.kind for thing in others}
     colours_taken = {thing.colour for thing in others}.union(backgrounds)
-    pairs = [
-        (kind, free)
-        for kind in kinds
-        if kind not in kinds_taken
-        and (
-            free := [
-                colour
-                for colour in COLOURS
-                if colour not in colours_taken and ((kind, colour) in HELD_OUT) is held_out
-            ]
-        )
-    ]
-    if not pairs:
+    table = _HELD_COLOURS if held_out else _FREE_COLOURS
+    pool = [kind for kind in kinds if kind not in kinds_taken]
+    colours: list[str] = []
+    while pool and not colours:
+        kind = rng.choice(pool)
+        pool.remove(kind)
+        colours = [colour for colour in table[kind] if colour not in colours_taken]
+    if not colours:
         raise InputError(
             f"no {'held-out ' if held_out else ''}pair of kind and colour is left among {kinds}, "
             f"beside {sorted(kinds_taken)} and without {sorted(colours_taken)}; offer more kinds "
             "or another background"
         )
-    kind, colours = rng.choice(pairs)
     colour = rng.choice(colours)
     allowed = [size for size in sizes if not (others and size == "big")] or list(sizes)
     if kind not in SHAPES:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .shapes import capsule, ellipse, polygon, polyline, rounded_box
+from .distances import capsule, ellipse, polygon, polyline, rounded_box
 
 __all__ = ["creature"]
 

@@ -1,4 +1,4 @@
-"""Signed distances of everything that can be drawn, looked up from tables made once.
+"""Signed distances of everything that can be drawn, as tables that are made once.
 
 Distances are in units of the thing's radius, negative inside; x runs right and y down. A table
 covers -`RANGE`..`RANGE` on both axes, so that drawing any kind costs the same few operations.
@@ -13,64 +13,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["RANGE", "capsule", "ellipse", "polygon", "polyline", "rounded_box", "table"]
+from .creatures import creature
+from .distances import Point, polygon, polyline, rounded_box
+from .scene import CREATURES, KINDS
+
+__all__ = ["RANGE", "faces", "silhouettes"]
 
 RANGE = 2.0
-
-Point = tuple[float, float]
-
-
-def _segment(x: Tensor, y: Tensor, start: Point, end: Point) -> Tensor:
-    """Squared distance to a straight piece."""
-    (ax, ay), (bx, by) = start, end
-    ex, ey = bx - ax, by - ay
-    wx, wy = x - ax, y - ay
-    along = torch.clamp((wx * ex + wy * ey) / max(ex * ex + ey * ey, 1e-12), 0, 1)
-    return (wx - ex * along) ** 2 + (wy - ey * along) ** 2
-
-
-def polyline(x: Tensor, y: Tensor, points: Sequence[Point], half: float) -> Tensor:
-    """A line through the points, `half` wide to each side, with round ends."""
-    squared = _segment(x, y, points[0], points[1])
-    for start, end in zip(points[1:], points[2:], strict=False):
-        squared = torch.minimum(squared, _segment(x, y, start, end))
-    return squared.sqrt() - half
-
-
-def capsule(x: Tensor, y: Tensor, start: Point, end: Point, half: float) -> Tensor:
-    """One straight piece with round ends."""
-    return polyline(x, y, (start, end), half)
-
-
-def polygon(x: Tensor, y: Tensor, points: Sequence[Point], rounding: float = 0.0) -> Tensor:
-    """A closed polygon grown by `rounding`."""
-    inside = torch.zeros_like(x, dtype=torch.bool)
-    squared = torch.full_like(x, math.inf)
-    for start, end in zip(points, (*points[1:], points[0]), strict=True):
-        squared = torch.minimum(squared, _segment(x, y, start, end))
-        (ax, ay), (bx, by) = start, end
-        if ay != by:
-            crosses = (y < ay) != (y < by)
-            inside ^= crosses & (x < (bx - ax) * (y - ay) / (by - ay) + ax)
-    return torch.where(inside, -squared.sqrt(), squared.sqrt()) - rounding
-
-
-def ellipse(x: Tensor, y: Tensor, centre: Point, rx: float, ry: float) -> Tensor:
-    """An upright ellipse; the distance is exact on its rim and close nearby."""
-    px, py = (x - centre[0]) / rx, (y - centre[1]) / ry
-    level = torch.sqrt(px * px + py * py)
-    slope = torch.sqrt((px / rx) ** 2 + (py / ry) ** 2).clamp(min=1e-6)
-    return torch.where(level < 0.2, (level - 1) * min(rx, ry), level * (level - 1) / slope)
-
-
-def rounded_box(
-    x: Tensor, y: Tensor, centre: Point, half_width: float, half_height: float, rounding: float
-) -> Tensor:
-    """A box with round corners; the half sizes include the rounding."""
-    px = (x - centre[0]).abs() - half_width + rounding
-    py = (y - centre[1]).abs() - half_height + rounding
-    outside = torch.sqrt(px.clamp(min=0) ** 2 + py.clamp(min=0) ** 2)
-    return outside + torch.maximum(px, py).clamp(max=0) - rounding
 
 
 def _circle(x: Tensor, y: Tensor) -> Tensor:
@@ -100,19 +49,14 @@ def _star(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _heart(x: Tensor, y: Tensor) -> Tensor:
-    # Two round lobes over a right-angled point.
-    lobe, side = 0.44, 0.92
-    corner = side * math.sqrt(2) / 2
-    square = polygon(
-        x, y, ((0, corner - 0.52 + 0.36), (corner, -0.16), (0, -corner - 0.16), (-corner, -0.16))
-    )
-    offset = corner / 2
+    # A square standing on its corner, with half a disc on each upper side.
+    half, lift = 0.74, 0.07
+    square = polygon(x, y, ((0, half + lift), (half, lift), (0, lift - half), (-half, lift)))
     lobes = [
-        torch.sqrt((x - sign * offset) ** 2 + (y + 0.16 + offset) ** 2) - side / 2
+        torch.sqrt((x - sign * half / 2) ** 2 + (y - lift + half / 2) ** 2) - half / math.sqrt(2)
         for sign in (-1, 1)
     ]
-    del lobe
-    return torch.minimum(square, torch.minimum(*lobes))
+    return _true_inside(torch.minimum(square, torch.minimum(*lobes)))
 
 
 def _arc(
@@ -164,20 +108,50 @@ _SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-@functools.lru_cache(maxsize=128)
-def table(kind: str, side: int) -> Tensor:
-    """Distances [c, side, side] of a kind, corners on the corners of the range.
+def _true_inside(distance: Tensor) -> Tensor:
+    """Correct a union: where parts overlap, the smallest distance is not the one to the rim.
 
-    One channel for shapes and glyphs; creatures add their light parts and their dark parts.
+    Points deeper than two samples get the distance to the nearest place where a row or a column
+    of the table [s, s] crosses the rim.
     """
-    from .creatures import creature
+    step = 2 * RANGE / (distance.shape[-1] - 1)
+    crossings = []
+    for along in (0, 1):
+        field = distance if along else distance.T
+        before, after = field[:, :-1], field[:, 1:]
+        row, column = torch.nonzero((before < 0) != (after < 0), as_tuple=True)
+        share = before[row, column] / (before[row, column] - after[row, column])
+        point = torch.stack((column + share, row.to(share)), 1)
+        crossings.append(point if along else point.flip(1))
+    rim = torch.cat(crossings)
+    row, column = torch.nonzero(distance < -2 * step, as_tuple=True)
+    deep = torch.stack((column, row), 1).to(rim)
+    nearest = torch.cat([torch.cdist(part, rim).amin(1) for part in deep.split(8192)])
+    out = distance.clone()
+    out[row, column] = -nearest * step
+    return out
 
-    axis = torch.linspace(-RANGE, RANGE, side, dtype=torch.float64)
+
+@functools.lru_cache(maxsize=2 * len(KINDS))
+def _table(kind: str, side: int) -> Tensor:
+    """Distances [c, side, side]; creatures have three channels, all else one."""
+    axis = torch.linspace(-RANGE, RANGE, side)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     if kind in _SHAPES:
-        channels = (_SHAPES[kind](x, y),)
-    elif kind in _STROKES:
-        channels = (_glyph(kind, x, y),)
-    else:
-        channels = creature(kind, x, y)
-    return torch.stack(channels).float().contiguous()
+        return _SHAPES[kind](x, y)[None]
+    if kind in _STROKES:
+        return _true_inside(_glyph(kind, x, y))[None]
+    silhouette, light, dark = creature(kind, x, y)
+    return torch.stack((_true_inside(silhouette), light, dark))
+
+
+@functools.lru_cache(maxsize=2)
+def silhouettes(side: int) -> Tensor:
+    """Distances of all kinds under each other, [1, 1, kinds * side, side]."""
+    return torch.cat([_table(kind, side)[:1] for kind in KINDS], 1)[None]
+
+
+@functools.lru_cache(maxsize=2)
+def faces(side: int) -> Tensor:
+    """What is light and what is dark on a creature, under each other, [1, 2, creatures * side, side]."""
+    return torch.cat([_table(kind, side)[1:] for kind in CREATURES], 1)[None]

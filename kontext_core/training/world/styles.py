@@ -73,8 +73,11 @@ def add_textures(picture: Tensor, scenes: Sequence[Scene]) -> None:
         picture[rows] += _NOISE * noise[..., :height, :width]
 
 
-def mosaic(picture: Tensor, rows: list[int], block: int = 4) -> None:
-    """Pixelate rows, in place."""
+def mosaic(picture: Tensor, scenes: Sequence[Scene], block: int = 4) -> None:
+    """Make squares of `block` pixels out of the rows in pixel style, in place."""
+    rows = rows_where(scenes, "style", "pixel")
+    if not rows:
+        return
     height, width = picture.shape[-2:]
     small = F.avg_pool2d(picture[rows], block, ceil_mode=True)
     large = small.repeat_interleave(block, 2).repeat_interleave(block, 3)
@@ -83,8 +86,8 @@ def mosaic(picture: Tensor, rows: list[int], block: int = 4) -> None:
 
 # Per look: factor and offset of each channel.
 _TINTS = {
-    "night": ((0.26, 0.30, 0.48), (0.0, 0.01, 0.05)),
-    "sunset": ((0.90, 0.60, 0.36), (0.10, 0.04, 0.0)),
+    "night": ((0.36, 0.39, 0.60), (0.0, 0.01, 0.05)),
+    "sunset": ((0.90, 0.62, 0.40), (0.10, 0.05, 0.0)),
     "inverted": ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)),
 }
 

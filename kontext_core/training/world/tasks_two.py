@@ -1,0 +1,149 @@
+"""Tasks with two references: a thing before another background, in another colour, or two together."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from .describing import background_phrase, class_words, kind_words, place_phrase
+from .sample import JITTER, Ask, Retry, Sample
+from .scene import HELD_OUT, PLACES, Scene, fits, random_scene
+from .tasks_global import named_ground
+from .wording import Phrase
+
+__all__ = ["combine", "compose", "transfer"]
+
+_OPPOSITE = (("left", "right"), ("right", "left"), ("top", "bottom"), ("bottom", "top"))
+
+
+def _pair(ask: Ask) -> tuple[Scene, Scene]:
+    """Two one-thing scenes that differ in everything that a task may carry over."""
+    rng = ask.rng
+    one = random_scene(rng, 1, held_out=ask.held, jitter=JITTER)
+    two = random_scene(rng, 1, jitter=JITTER)
+    a, b = one.things[0], two.things[0]
+    colours = {a.colour, b.colour}
+    if (
+        a.kind == b.kind
+        or len(colours) < 2
+        or colours & {one.top, one.bottom, two.top, two.bottom}
+        or (one.top, one.bottom) == (two.top, two.bottom)
+        or (not ask.held and {(a.kind, b.colour), (b.kind, a.colour)} & HELD_OUT)
+    ):
+        raise Retry
+    return (one, two) if rng.random() < 0.5 else (two, one)
+
+
+def _of(rng: random.Random, what: str, image: str, *, used: bool = False) -> str:
+    """'the star of image 1', 'image 1's star'."""
+    drawn = rng.random()
+    if drawn < 0.5:
+        return f"the {what} of {image}"
+    if drawn < 0.72:
+        return f"the {what} from {image}"
+    if drawn < 0.84:
+        return f"the {what} in {image}"
+    if drawn < 0.88 and used:
+        return f"the {what} used in {image}"
+    return f"{image}'s {what}"
+
+
+def _noun(ask: Ask, pair: tuple[Scene, Scene], k: int, number: str, general: bool) -> Phrase:
+    """What one picture's thing is called.
+
+    With `general` words, the sentence stays true when the pictures change places; otherwise the
+    meaning has the mark "named".
+    """
+    rng = ask.rng
+    thing, other = pair[k].things[0], pair[1 - k].things[0]
+    classes = class_words(thing.kind)
+    if general:
+        both = classes if class_words(other.kind) == classes else ()
+        return Phrase(rng.choice(("object", "thing", *both)))
+    drawn = rng.random()
+    if drawn < 0.15:
+        return Phrase(rng.choice(classes), {"named": "yes"})
+    meaning = {"named": "yes", f"kind{number}": thing.kind}
+    text = kind_words(rng, thing.kind)
+    if drawn < 0.35:
+        text = f"{thing.colour} {text}"
+        meaning[f"colour{number}"] = thing.colour
+    return Phrase(text, meaning)
+
+
+def _two(
+    ask: Ask, task: str, make: Callable[[Scene, Scene], Scene], **extra: Phrase
+) -> Callable[[tuple[Scene, Scene]], Sample]:
+    """Say it about a pair; `make(first, second)` builds the answer for roles i, j."""
+
+    def about(pair: tuple[Scene, Scene]) -> Sample:
+        rng = ask.rng
+        i = rng.randrange(2)
+        j = 1 - i
+        general = rng.random() < 0.55
+        noun, noun2 = _noun(ask, pair, i, "", general), _noun(ask, pair, j, "2", general)
+        one, other = f"image {i + 1}", f"image {j + 1}"
+        if rng.random() < 0.55:
+            colour = Phrase(_of(rng, "colour", other, used=True))
+        else:
+            text = (
+                f"the {noun2.text}'s colour {rng.choice(('of', 'from', 'in'))} {other}"
+                if rng.random() < 0.2
+                else f"the colour of {_of(rng, noun2.text, other)}"
+            )
+            # The colour that is given can't be named by another colour word.
+            colour = Phrase(text, noun2.meaning)
+        swapped = make(pair[j], pair[i])
+        sample = ask.sample(
+            task, task, pair, make(pair[i], pair[j]), ordered=True, swapped=swapped,
+            said={"source": str(i + 1)},
+            i=Phrase(str(i + 1)), j=Phrase(str(j + 1)),
+            o=Phrase(_of(rng, noun.text, one), noun.meaning),
+            o2=Phrase(_of(rng, noun2.text, other), noun2.meaning),
+            b=Phrase(_of(rng, "background", other)), c=colour, **extra,
+        )  # fmt: skip
+        named = sample.meaning.pop("named", None)
+        return replace(sample, swapped=None) if named else sample
+
+    return about
+
+
+def compose(ask: Ask) -> Sample:
+    """The thing of one picture on the background of the other."""
+
+    def make(a: Scene, b: Scene) -> Scene:
+        return replace(a, top=b.top, bottom=b.bottom, texture=b.texture, seed=b.seed)
+
+    return _two(ask, "compose", make)(_pair(ask))
+
+
+def transfer(ask: Ask) -> Sample:
+    """The picture of one thing in the colour of the other."""
+
+    def make(a: Scene, b: Scene) -> Scene:
+        return a.with_thing(0, colour=b.things[0].colour)
+
+    return _two(ask, "transfer", make)(_pair(ask))
+
+
+def combine(ask: Ask) -> Sample:
+    """Both things side by side, at named places on a named background."""
+    rng = ask.rng
+    pair = _pair(ask)
+    places = tuple(rng.choice(_OPPOSITE) if rng.random() < 0.6 else rng.sample(sorted(PLACES), 2))
+    top, bottom, texture = named_ground(rng, {scene.things[0].colour for scene in pair})
+
+    def make(first: Scene, second: Scene) -> Scene:
+        things = tuple(
+            replace(scene.things[0], place=place, size="medium", dx=0.0, dy=0.0)
+            for scene, place in zip((first, second), places, strict=True)
+        )
+        if not fits(things):
+            raise Retry
+        return Scene(things, top, bottom, texture)
+
+    return _two(
+        ask, "combine", make, place=place_phrase(rng, places[0]),
+        place2=place_phrase(rng, places[1], "2"), on=background_phrase(rng, top, bottom, texture),
+    )(pair)  # fmt: skip

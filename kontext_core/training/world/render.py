@@ -26,7 +26,10 @@ _KIND = {name: i for i, name in enumerate(KINDS)}
 _CREATURE = {name: i for i, name in enumerate(CREATURES)}
 _COLOUR = {name: i for i, name in enumerate(COLOURS)}
 _RGB = {name: torch.tensor(rgb)[:, None, None] for name, rgb in COLOURS.items()}
-_INK = torch.tensor([0.10, 0.08, 0.12])[:, None, None]
+_INK = torch.tensor([0.16, 0.13, 0.18])[:, None, None]
+
+# Pixels from nothing to full cover: a little more than one, which saves the autoencoder 0.6 dB.
+_SOFT = 1.4
 
 # How far glows and shadows reach beyond a thing's radius, as a share of the shorter side.
 _REACH = 0.1
@@ -112,7 +115,7 @@ def _look_up(atlas: Tensor, side: int, which: Tensor, x: Tensor, y: Tensor) -> T
 
 
 def _cover(distance: Tensor) -> Tensor:
-    return torch.rsub(distance, 0.5).clamp_(0, 1)
+    return (0.5 - distance / _SOFT).clamp_(0, 1)
 
 
 def _marks(spot: _Spot) -> Tensor:
@@ -176,8 +179,8 @@ def _shade(picture: Tensor, spots: list[_Spot], style: str, short: int) -> None:
             part.lerp_(_RGB[spot.thing.colour], _glow(spot.distance, _REACH * short, 0.5))
         elif style == "sticker":
             step = max(1, round(0.03 * short))
-            shadow = (0.9 - spot.distance[:-step, :-step] / (0.05 * short)).clamp_(0, 1)
-            part[:, step:, step:] *= 1 - 0.42 * shadow
+            shadow = (0.9 - spot.distance[:-step, :-step] / (0.06 * short)).clamp_(0, 1)
+            part[:, step:, step:] *= 1 - 0.38 * shadow
     if style == "sticker":
         for spot in spots:
             part = picture[:, spot.rows, spot.columns]

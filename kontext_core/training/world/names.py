@@ -1,0 +1,113 @@
+"""The world's tables: every kind, colour, place, pattern and style that has a name."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BACKGROUNDS",
+    "COLOURS",
+    "CREATURES",
+    "EXTENTS",
+    "GLYPHS",
+    "HELD_OUT",
+    "KINDS",
+    "LOOKS",
+    "PATTERNS",
+    "PLACES",
+    "SHAPES",
+    "SIZES",
+    "STYLES",
+    "TEXTURES",
+]
+
+SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond")
+CREATURES = ("cat", "bunny", "bear", "robot")
+GLYPHS = ("A", "C", "E", "H", "O", "T", "X", "Z", "3", "4", "5", "7")
+KINDS = SHAPES + CREATURES + GLYPHS
+
+# sRGB in 0..1. Things wear these; backgrounds wear a paler version (see `BACKGROUNDS`).
+COLOURS: dict[str, tuple[float, float, float]] = {
+    "red": (0.86, 0.16, 0.16),
+    "orange": (0.96, 0.54, 0.10),
+    "yellow": (0.97, 0.85, 0.16),
+    "green": (0.18, 0.64, 0.28),
+    "blue": (0.16, 0.38, 0.86),
+    "purple": (0.52, 0.24, 0.72),
+    "pink": (0.96, 0.47, 0.70),
+    "white": (0.96, 0.96, 0.96),
+}
+
+
+def _pale(rgb: tuple[float, float, float]) -> tuple[float, float, float]:
+    red, green, blue = (0.55 * value + 0.42 for value in rgb)
+    return red, green, blue
+
+
+BACKGROUNDS: dict[str, tuple[float, float, float]] = {
+    **{name: _pale(rgb) for name, rgb in COLOURS.items()},
+    "grey": (0.50, 0.50, 0.52),
+    "black": (0.08, 0.08, 0.10),
+}
+
+# Of a thing: its colour alternates with a darker tone. Glyphs are always plain.
+PATTERNS = ("plain", "striped", "dotted")
+
+# Of a background: two close tones of its colour.
+TEXTURES = ("plain", "striped", "checked", "dotted", "noisy")
+
+# Radius as a share of the shorter side. Creatures and glyphs are drawn medium or big.
+SIZES: dict[str, float] = {"small": 0.12, "medium": 0.17, "big": 0.25}
+
+# (row, column) on a 3x3 grid, by the name that the instructions use.
+PLACES: dict[str, tuple[int, int]] = {
+    "top left": (0, 0),
+    "top": (0, 1),
+    "top right": (0, 2),
+    "left": (1, 0),
+    "middle": (1, 1),
+    "right": (1, 2),
+    "bottom left": (2, 0),
+    "bottom": (2, 1),
+    "bottom right": (2, 2),
+}
+
+# The light on the whole picture, and how it is drawn.
+LOOKS = ("plain", "night", "grey", "inverted", "sunset")
+STYLES = ("plain", "outline", "neon", "pixel", "sticker", "soft")
+
+# One pair per kind that no training picture or sentence ever contains.
+HELD_OUT: frozenset[tuple[str, str]] = frozenset(
+    {
+        ("circle", "purple"), ("square", "pink"), ("triangle", "blue"),
+        ("star", "green"), ("heart", "orange"), ("diamond", "red"),
+        ("cat", "green"), ("bunny", "blue"), ("bear", "pink"), ("robot", "yellow"),
+        ("A", "red"), ("C", "orange"), ("E", "yellow"), ("H", "green"), ("O", "blue"),
+        ("T", "purple"), ("X", "pink"), ("Z", "white"), ("3", "green"), ("4", "red"),
+        ("5", "purple"), ("7", "blue"),
+    }
+)  # fmt: skip
+
+# A kind's left, top, right and bottom, in radii from its centre, and its farthest point from it.
+EXTENTS: dict[str, tuple[float, float, float, float, float]] = {
+    "circle": (-0.94, -0.94, 0.94, 0.94, 0.94),
+    "square": (-0.77, -0.77, 0.77, 0.77, 1.07),
+    "triangle": (-0.87, -0.95, 0.87, 0.71, 1.11),
+    "star": (-0.94, -0.95, 0.94, 0.84, 1.01),
+    "heart": (-0.90, -0.83, 0.90, 0.82, 1.00),
+    "diamond": (-0.77, -1.0, 0.77, 1.0, 1.0),
+    "cat": (-0.91, -0.77, 0.91, 0.89, 1.03),
+    "bunny": (-0.67, -0.91, 0.67, 0.97, 1.0),
+    "bear": (-0.88, -0.75, 0.88, 0.93, 1.04),
+    "robot": (-0.97, -0.98, 0.97, 0.79, 1.03),
+    "A": (-0.73, -0.87, 0.73, 0.87, 1.06),
+    "C": (-0.67, -0.87, 0.61, 0.87, 0.88),
+    "E": (-0.61, -0.85, 0.61, 0.85, 0.98),
+    "H": (-0.65, -0.87, 0.65, 0.87, 1.01),
+    "O": (-0.73, -0.87, 0.73, 0.87, 0.87),
+    "T": (-0.73, -0.85, 0.73, 0.87, 1.05),
+    "X": (-0.67, -0.87, 0.67, 0.87, 1.03),
+    "Z": (-0.64, -0.85, 0.64, 0.85, 0.99),
+    "3": (-0.67, -0.87, 0.61, 0.87, 0.89),
+    "4": (-0.69, -0.87, 0.73, 0.89, 0.92),
+    "5": (-0.60, -0.85, 0.64, 0.86, 0.97),
+    "7": (-0.65, -0.85, 0.65, 0.87, 1.0),
+}

@@ -9,15 +9,16 @@ from dataclasses import replace
 from ...errors import InputError
 from .names import (
     BACKGROUNDS,
+    BOUNDS,
     COLOURS,
     CREATURES,
-    EXTENTS,
     GLYPHS,
     HELD_OUT,
     KINDS,
     LOOKS,
     PATTERNS,
     PLACES,
+    REACH,
     SHAPES,
     SIZES,
     STYLES,
@@ -27,15 +28,16 @@ from .thing import Scene, Thing, box_around, centre, placed
 
 __all__ = [
     "BACKGROUNDS",
+    "BOUNDS",
     "COLOURS",
     "CREATURES",
-    "EXTENTS",
     "GLYPHS",
     "HELD_OUT",
     "KINDS",
     "LOOKS",
     "PATTERNS",
     "PLACES",
+    "REACH",
     "SHAPES",
     "SIZES",
     "STYLES",
@@ -62,11 +64,6 @@ _STILL = {
     (size, place): placed(Thing("circle", "red", size, place)) for size in SIZES for place in PLACES
 }
 
-# As large as any kind gets.
-_ANY = (-1.0, -1.0, 1.0, 1.0, max(extent[4] for extent in EXTENTS.values()))
-
-Extent = tuple[float, float, float, float, float]
-
 
 def _unit(thing: Thing) -> tuple[float, float, float]:
     """`placed` on a canvas of 1x1; on any other, things are further apart."""
@@ -75,43 +72,26 @@ def _unit(thing: Thing) -> tuple[float, float, float]:
     return _STILL[thing.size, thing.place]
 
 
-def _apart(
-    one: tuple[float, float, float], first: Extent, other: tuple[float, float, float],
-    second: Extent,
-) -> bool:  # fmt: skip
-    """Whether two things don't touch, because their circles or their boxes don't."""
+def _apart(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
+    """Whether two things of any kind don't touch, so that a thing may always become another kind.
+
+    Their circles don't, or the squares around them don't.
+    """
     (ax, ay, a), (bx, by, b) = one, other
-    dx, dy = bx - ax, by - ay
-    if math.hypot(dx, dy) >= a * first[4] + b * second[4] + _GAP:
-        return True
-    if dx >= 0:
-        across = dx + b * second[0] - a * first[2]
-    else:
-        across = -dx + a * first[0] - b * second[2]
-    if dy >= 0:
-        down = dy + b * second[1] - a * first[3]
-    else:
-        down = -dy + a * first[1] - b * second[3]
-    return max(across, down) >= _GAP
+    across, down = abs(ax - bx), abs(ay - by)
+    return max(across, down) >= a + b + _GAP or (math.hypot(across, down) >= REACH * (a + b) + _GAP)
 
 
 def fits(things: tuple[Thing, ...]) -> bool:
-    """Whether no two things touch, wherever their jitter took them."""
-    return all(
-        _apart(_unit(one), EXTENTS[one.kind], _unit(other), EXTENTS[other.kind])
-        for i, one in enumerate(things)
-        for other in things[i + 1 :]
-    )
+    """Whether no two things touch, whatever their kinds and wherever their jitter took them."""
+    spots = [_unit(thing) for thing in things]
+    return all(_apart(one, other) for i, one in enumerate(spots) for other in spots[i + 1 :])
 
 
 def free_places(things: tuple[Thing, ...], size: str) -> list[str]:
-    """Places where a thing of this size, of whatever kind, would touch nothing."""
-    taken = [(_unit(thing), EXTENTS[thing.kind]) for thing in things]
-    return [
-        place
-        for place in PLACES
-        if all(_apart(_STILL[size, place], _ANY, spot, extent) for spot, extent in taken)
-    ]
+    """Places where a thing of this size would touch nothing."""
+    spots = [_unit(thing) for thing in things]
+    return [place for place in PLACES if all(_apart(_STILL[size, place], spot) for spot in spots)]
 
 
 def random_thing(
@@ -174,8 +154,8 @@ def random_thing(
     still = Thing(kind, colour, size, rng.choice(places), pattern)
     for _ in range(4 if jitter else 0):
         thing = replace(still, dx=rng.uniform(-jitter, jitter), dy=rng.uniform(-jitter, jitter))
-        spot, extent = placed(thing), EXTENTS[kind]
-        if all(_apart(spot, extent, _unit(other), EXTENTS[other.kind]) for other in others):
+        spot = placed(thing)
+        if all(_apart(spot, _unit(other)) for other in others):
             return thing
     return still
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from ...errors import InputError
 from .names import (
     BACKGROUNDS,
+    BOUNDS,
     COLOURS,
-    EXTENTS,
     GLYPHS,
     HELD_OUT,
     KINDS,
@@ -145,7 +145,7 @@ def box_around(
     The margin leaves the thing free of the outline, which is two pixels wide.
     """
     x, y, radius = placed(thing, height, width)
-    left, top, right, bottom, _ = EXTENTS[thing.kind]
+    left, top, right, bottom = BOUNDS[thing.kind]
     margin = max(3.5, 0.05 * min(height, width))
     return (
         max(0.0, (x + left * radius - margin) / width),

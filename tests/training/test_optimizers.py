@@ -49,6 +49,14 @@ def test_muon_solves_a_small_regression():
     assert loss.item() < first / 100
 
 
+def test_muon_takes_convolutions_as_matrices():
+    gradient = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(2))
+    kernel, matrix = nn.Parameter(torch.zeros(6, 4, 3, 3)), nn.Parameter(torch.zeros(6, 36))
+    kernel.grad, matrix.grad = gradient, gradient.flatten(1).clone()
+    Muon([kernel, matrix], lr=0.1).step()
+    assert torch.allclose(kernel.flatten(1), matrix, atol=1e-6)
+
+
 def test_muon_refuses_vectors():
     with pytest.raises(InputError, match="matrices"):
         Muon([nn.Parameter(torch.zeros(4))])

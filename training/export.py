@@ -1,4 +1,4 @@
-"""Recipe, part 4: averaged weights of parts 2 and 3 as the embedded model's files.
+"""Recipe, part 6: averaged weights of parts 2 and 5 as the embedded model's files.
 
     python training/export.py --out kontext_core/assets/tiny
 

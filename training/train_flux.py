@@ -1,58 +1,53 @@
-"""Recipe, part 3: the transformer and its text encoder, from scratch, on linear latents.
+"""Recipe, part 4: the transformer, on linear latents, with the text encoder of part 3.
 
-    python training/train_flux.py --run runs/flux --steps 24000
+    python training/train_flux.py --run runs/flux --steps 12000
 
-Runs beside part 2 (the autoencoder). Every step takes text to image, one-reference and
-two-reference samples together; more than half of the samples are sentences whose word order
-matters. Muon on the matrices of the blocks, AdamW on everything else; the rate is held, then
-falls to zero. Stop it at any time: the same command goes on at the last checkpoint. On several
-cores start one process each with --world N --rank 0 .. N-1 and a share of the --groups.
+Every step takes text to image, one-reference and two-reference samples together. Muon on the
+matrices of the blocks, AdamW on everything else; the rate is held and falls to zero over the last
+`--cool` steps. Kill it at any time: the same command goes on at the last checkpoint, with the same
+numbers as if nothing had happened (same machine and `--threads`). `--begin OTHER/last.pt` goes on
+from another run's state, so a long run at full rate can be cooled down more than once.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
+import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from fit_pca import load_pca
 from torch import Tensor
+from train_text import build_text
 
 from kontext_core.config import FluxParams, TextEncoderParams
-from kontext_core.latents import pack
 from kontext_core.models.flux import Flux
-from kontext_core.models.text import FIRST_WORD, TextEncoder
-from kontext_core.stitcher import Reference, stitch
+from kontext_core.models.text import TextEncoder
 from kontext_core.training.batch import Group, StepData, encode_group, token_ids
 from kontext_core.training.checkpoint import load_state, save_state
 from kontext_core.training.ema import EMA
-from kontext_core.training.flow import flow_loss, noised, sample_timesteps
+from kontext_core.training.flow import sample_timesteps
 from kontext_core.training.muon import Muon
+from kontext_core.training.objective import CellLabels, group_velocity, weighted_flow_loss
+from kontext_core.training.run_log import RunLog
+from kontext_core.training.world.scene import COLOURS, KINDS
 from kontext_core.training.world.tasks import make_sample
 from kontext_core.training.world.wording import vocabulary
 
 HELD_SEED = 987_654
+LABELS = 0.1  # weight of the cell labels beside the flow loss
 
 
-def build(words: list[str], width: int = 128) -> tuple[Flux, TextEncoder]:
-    """Both models with their starting weights."""
-    text = TextEncoder(
-        TextEncoderParams(
-            vocab_size=FIRST_WORD + len(words), width=width, depth=2, num_heads=4,
-            out_dim=width, vec_dim=width, min_length=16, max_length=128,
-        ),
-        words,
-    )  # fmt: skip
-    torch.nn.init.normal_(text.embed.weight, std=0.5)
+def build_flux(width: int = 128, heads: int = 4, depth: int = 2, singles: int = 4) -> Flux:
+    """The transformer with its starting weights."""
     flux = Flux(
         FluxParams(
-            vec_in_dim=width, context_in_dim=width, hidden_size=width, num_heads=4, depth=2,
-            depth_single_blocks=4, axes_dim=(8, 12, 12),
+            vec_in_dim=128, context_in_dim=128, hidden_size=width, num_heads=heads, depth=depth,
+            depth_single_blocks=singles,
+            axes_dim=(width // heads - 24, 12, 12) if width // heads <= 48 else (16, 24, 24),
         )
     )  # fmt: skip
     for name, parameter in flux.named_parameters():
@@ -65,212 +60,220 @@ def build(words: list[str], width: int = 128) -> tuple[Flux, TextEncoder]:
             parts[:, 2] = 0.5
         elif name.startswith("final_layer"):
             torch.nn.init.zeros_(parameter)
-    return flux, text
+    return flux
 
 
-_CONTEXTS: dict[tuple, Tensor] = {}
+def load_text(path: Path, words: list[str]) -> TextEncoder:
+    """The averaged text encoder of part 3."""
+    state = load_state(path)
+    if state["words"] != words:
+        raise SystemExit(f"{path} was trained with another vocabulary; run train_text.py again")
+    text = build_text(words, state["text_params"]["width"], state["text_params"]["depth"])
+    assert text.params == TextEncoderParams(**state["text_params"])
+    average = state["ema"]["average"]
+    text.load_state_dict({
+        key.removeprefix("text."): value for key, value in average.items()
+        if key.startswith("text.")
+    })  # fmt: skip
+    return text
 
 
-def ids_for(target: Tensor, references: list[Tensor]) -> Tensor:
-    """Rotary ids of target and references, from the same `stitch` that inference uses."""
-    key = (tuple(target.shape[1:]), *(tuple(r.shape[1:]) for r in references))
-    if key not in _CONTEXTS:
-        shape = (1, *target.shape[1:])
-        blank = [Reference(torch.zeros(1, *r.shape[1:])) for r in references]
-        _CONTEXTS[key] = stitch(shape, blank).img_ids
-    return _CONTEXTS[key]
-
-
-def group_loss(
-    flux: Flux, text: TextEncoder, group: Group, t: Tensor, eps: Tensor, guidance: Tensor,
-    reference_noise: float = 0.0,
-) -> Tensor:  # fmt: skip
-    """Rectified-flow loss of each sample; the loss sees target tokens only."""
-    txt, vec = text(group.ids)
-    x, noise = pack(group.target), pack(eps)
-    references = [pack(r) for r in group.references]
-    if reference_noise:
-        # References come from an encoder that only nearly matches the linear latents.
-        references = [r + reference_noise * torch.randn_like(r) for r in references]
-    img = torch.cat([noised(x, noise, t), *references], dim=1)
-    velocity = flux(
-        img, ids_for(group.target, group.references), txt,
-        torch.zeros(1, txt.shape[1], 3), t, vec, guidance, target_tokens=x.shape[1],
-    )  # fmt: skip
-    return flow_loss(velocity, x, noise)
+def optimizers(
+    flux: Flux, *others: torch.nn.Module, text: torch.nn.Module
+) -> tuple[Muon, torch.optim.AdamW]:
+    """Muon for the blocks' matrices, AdamW for the rest; the text encoder, if it moves, slowly."""
+    matrices = [
+        p for n, p in flux.named_parameters() if p.ndim == 2 and "_blocks." in n and "mod" not in n
+    ]
+    chosen = {id(p) for p in matrices}
+    rest = [p for part in (flux, *others) for p in part.parameters() if id(p) not in chosen]
+    groups = [{"params": rest, "base": 1.5e-3}, {"params": list(text.parameters()), "base": 3e-4}]
+    return Muon(matrices, lr=0.02), torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
 
 
 class Probes:
-    """Loss at t = 0.9 on held-out cases: with the right words, scrambled words, 1 and 2 exchanged.
+    """Flow loss at t = 0.9 on held-out cases: right words, scrambled words, 1 and 2 exchanged.
 
     An order-blind model has three equal numbers. Same noise for all, EMA weights.
     """
 
-    def __init__(self, pca, tokenizer, min_length: int, count: int = 64) -> None:
+    def __init__(self, pca, text: TextEncoder, count: int = 64) -> None:
         rng = random.Random(HELD_SEED)
-        self.groups: dict[str, list[tuple[str, Group]]] = {}
+        self.groups: dict[str, Group] = {}
         for name, references in (("t2i", 0), ("edit", 1), ("two", 2)):
             samples = []
             while len(samples) < count:
                 sample = make_sample(rng, references=references, held_out=True)
                 if references == 1 or (sample.ordered and (references == 0 or sample.swapped)):
                     samples.append(sample)
-            target, latents = encode_group(samples, pca, 64, 64)
+            target, latents = encode_group(samples, pca, (64, 64))
             prompts = {"right": [s.prompt for s in samples]}
             prompts["scrambled"] = [" ".join(rng.sample(p.split(), len(p.split())))
                                     for p in prompts["right"]]  # fmt: skip
             if references == 2:
-                flip = str.maketrans("12", "21")
-                prompts["exchanged"] = [p.translate(flip) for p in prompts["right"]]
-            self.groups[name] = [
-                (kind, Group(token_ids(tokenizer, texts, min_length), target, latents))
-                for kind, texts in prompts.items()
-            ]
+                prompts["exchanged"] = [exchanged(p) for p in prompts["right"]]
+            for kind, texts in prompts.items():
+                ids = token_ids(text.tokenizer, texts, text.params.min_length)
+                none = torch.zeros(count, 16, 4, dtype=torch.long)
+                self.groups[f"{name}/{kind}"] = Group(
+                    ids, target, latents, none, none, torch.ones(count, 16)
+                )
 
     @torch.no_grad()
-    def __call__(self, flux: Flux, text: TextEncoder) -> dict[str, float]:
+    def __call__(self, flux: Flux, text: TextEncoder, device: torch.device) -> dict[str, float]:
         out = {}
-        for name, variants in self.groups.items():
-            for kind, group in variants:
-                b = len(group.target)
-                eps = torch.randn(group.target.shape, generator=torch.Generator().manual_seed(3))
-                loss = group_loss(
-                    flux, text, group, torch.full((b,), 0.9), eps, torch.full((b,), 2.5)
-                )
-                out[f"{name}/{kind}"] = round(float(loss.mean()), 4)
+        for name, held in self.groups.items():
+            group = held.to(device)
+            eps = torch.randn(held.target.shape, generator=torch.Generator().manual_seed(3))
+            t, guidance = (torch.full((len(eps),), v, device=device) for v in (0.9, 2.5))
+            eps = eps.to(device)
+            velocity = group_velocity(flux, *text(group.ids), group, t, eps, guidance)
+            loss = weighted_flow_loss(velocity.float(), group.target, eps, group.weight)
+            out[name] = round(float(loss.mean()), 4)
         return out
 
 
-def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Mean over all processes, in one message; a parameter without gradient counts as zero."""
-    flat = torch.cat([
-        (p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters
-    ])  # fmt: skip
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    start = 0
-    for p in parameters:
-        p.grad = flat[start : start + p.numel()].view_as(p).clone()
-        start += p.numel()
+def exchanged(prompt: str) -> str:
+    """The same sentence with the two images exchanged, however they are numbered."""
+    pairs = (("1", "2"), ("one", "two"), ("first", "second"))
+    other = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
+    return " ".join(other.get(word, word) for word in prompt.replace(",", " ,").split())
 
 
-def rate(step: int, steps: int, hold: float, warm: int = 100) -> float:
-    """Share of the full learning rate: warm-up, hold, linear fall to zero."""
-    start = hold * steps
-    return min(1.0, (step + 1) / warm, max(0.0, (steps - step) / (steps - start)))
+def rate(step: int, steps: int, cool: int, warm: int = 100) -> float:
+    """Share of the full learning rate: warm-up, hold, linear fall to zero over the last `cool`."""
+    return min(1.0, (step + 1) / warm, (steps - step) / max(1, cool))
+
+
+def noise_for(
+    group: Group, generator: torch.Generator, reference_noise: float
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    """t, eps, guidance and references of one group, from the step's generator alone."""
+    b = len(group.target)
+    t = sample_timesteps(b, group.weight.shape[1], generator=generator)
+    eps = torch.randn(group.target.shape, generator=generator)
+    # No effect before distillation: the model only learns not to mind the value.
+    guidance = 1 + 4 * torch.rand(b, generator=generator)
+    references = []
+    for reference in group.references:
+        # A user's reference may be a picture of ours from the turn before, with its faults.
+        level = reference_noise * torch.rand(b, 1, 1, 1, generator=generator).square()
+        references.append(reference + level * torch.randn(reference.shape, generator=generator))
+    return t, eps, guidance, references
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/flux"))
+    parser.add_argument("--begin", type=Path, help="another run's checkpoint to go on from")
     parser.add_argument("--pca", type=Path, default=Path("runs/pca.safetensors"))
-    parser.add_argument("--steps", type=int, default=24_000)
-    parser.add_argument("--hold", type=float, default=0.5, help="share before the rate falls")
+    parser.add_argument("--text", type=Path, default=Path("runs/text/last.pt"))
+    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--cool", type=int, default=2_000, help="last steps, with a falling rate")
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--depth", type=int, default=2)
+    parser.add_argument("--singles", type=int, default=4)
+    parser.add_argument("--batch", type=float, default=1.0, help="multiplies the groups of a step")
+    parser.add_argument("--train-text", action="store_true", help="let the text encoder move too")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--save-every", type=int, default=500)
-    parser.add_argument(
-        "--groups", default="14,30,20", help="samples a step with 0, 1 and 2 references"
-    )
-    parser.add_argument("--rank", type=int, default=0, help="of this process")
-    parser.add_argument("--world", type=int, default=1, help="processes that average gradients")
-    parser.add_argument("--port", type=int, default=29_511, help="where they meet on this machine")
-    parser.add_argument("--stop-at", type=int, default=None, help="leave after this step")
+    parser.add_argument("--save-every", type=int, default=200)
+    parser.add_argument("--stop-at", type=int, help="leave after this step")
     args = parser.parse_args()
+    device = torch.device(args.device)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    if args.world > 1:
-        meet = f"tcp://127.0.0.1:{args.port}"
-        dist.init_process_group("gloo", init_method=meet, rank=args.rank, world_size=args.world)
     pca = load_pca(args.pca)
     words = vocabulary()
-    flux, text = build(words)
-    matrices = [
-        p for n, p in flux.named_parameters() if p.ndim == 2 and "_blocks." in n and "mod" not in n
-    ]
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in (*flux.parameters(), *text.parameters()) if id(p) not in chosen]
-    muon = Muon(matrices, lr=0.02)
-    adam = torch.optim.AdamW(rest, lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    text = load_text(args.text, words)
+    flux = build_flux(args.width, args.heads, args.depth, args.singles)
+    labels = CellLabels(flux, len(KINDS), len(COLOURS))
+    for part in (text, flux, labels):
+        part.to(device)
+    text.requires_grad_(args.train_text)
+    muon, adam = optimizers(flux, labels, text=text)
     ema = EMA({"flux": flux, "text": text}, decay=0.998)
+    parts = {"flux": flux, "text": text, "labels": labels, "muon": muon, "adam": adam, "ema": ema}
     checkpoint = args.run / "last.pt"
-    first = 0
-    if checkpoint.exists():
-        state = load_state(checkpoint)
+    first, totals = 0, []
+    source = checkpoint if checkpoint.exists() else args.begin
+    if source is not None:
+        state = load_state(source)
         if state["words"] != words:
             raise SystemExit("the world's vocabulary changed since this run began; start another")
-        flux.load_state_dict(state["flux"])
-        text.load_state_dict(state["text"])
-        muon.load_state_dict(state["muon"])
-        adam.load_state_dict(state["adam"])
-        ema.load_state_dict(state["ema"])
-        first = state["step"]
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        first, totals = state["step"], state["totals"]
         print(f"going on at step {first}")
-    data = StepData(
-        pca, text.tokenizer, text.params.min_length, seed=args.seed + 1_000 * args.rank,
-        groups=tuple(enumerate(int(count) for count in args.groups.split(","))),
-    )  # fmt: skip
+    minimum = text.params.min_length
+    data = StepData(pca, text.tokenizer, minimum, seed=args.seed, scale=args.batch)
     last = args.stop_at or args.steps
     loader = torch.utils.data.DataLoader(
         data, batch_size=None, sampler=range(first, last), num_workers=args.workers,
         prefetch_factor=6 if args.workers else None,
     )  # fmt: skip
-    probes = Probes(pca, text.tokenizer, text.params.min_length)
-    args.run.mkdir(parents=True, exist_ok=True)
-    log = (args.run / "log.jsonl").open("a", encoding="utf-8")
-    print(sum(p.numel() for p in (*matrices, *rest)), "parameters")
+    probes = Probes(pca, text)
+    log = RunLog(args.run / "log.jsonl", first)
+    wanted_stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: wanted_stop.append(number))
+    print(sum(p.numel() for p in flux.parameters()), "parameters")
     began, seen = time.time(), 0
-    totals: list[float] = []
     for step, groups in zip(range(first, last), loader, strict=True):
-        noise_seed = (args.seed + 1_000 * args.rank) * 1_000_003 + step
-        generator = torch.Generator().manual_seed(noise_seed)
-        share = rate(step, args.steps, args.hold)
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
+        share = rate(step, args.steps, args.cool)
         muon.param_groups[0]["lr"] = 0.02 * share
-        adam.param_groups[0]["lr"] = 1.5e-3 * share
+        for group in adam.param_groups:
+            group["lr"] = group["base"] * share
         count = sum(len(group.target) for group in groups)
-        losses = []
-        for group in groups:
-            b = len(group.target)
-            tokens = group.target.shape[2] * group.target.shape[3] // 4
-            t = sample_timesteps(b, tokens, generator=generator)
-            eps = torch.randn(group.target.shape, generator=generator)
-            # Guidance has no effect yet: the model only learns not to mind the value.
-            guidance = 1 + 4 * torch.rand(b, generator=generator)
-            loss = group_loss(flux, text, group, t, eps, guidance, 0.05).sum() / count
-            loss.backward()
-            losses.append(loss.item() * count / b)
-        if args.world > 1:
-            average_gradients([*matrices, *rest])
-        torch.nn.utils.clip_grad_norm_(rest, 1.0)
+        flow = cells = 0.0
+        for held in groups:
+            t, eps, guidance, references = noise_for(held, generator, 0.15)
+            group, t, eps, guidance = (
+                held.to(device),
+                t.to(device),
+                eps.to(device),
+                guidance.to(device),
+            )
+            references = [r.to(device) for r in references]
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                txt, vec = text(group.ids)
+                velocity = group_velocity(flux, txt, vec, group, t, eps, guidance, references)
+                by_flow = weighted_flow_loss(velocity, group.target, eps, group.weight)
+                by_cell = labels.loss(txt.shape[1], group.kind, group.colour, group.weight)
+            ((by_flow + LABELS * by_cell).sum() / count).backward()
+            flow += by_flow.sum().item() / count
+            cells += by_cell.sum().item() / count
+        torch.nn.utils.clip_grad_norm_([p for g in adam.param_groups for p in g["params"]], 1.0)
         muon.step()
         adam.step()
         muon.zero_grad()
         adam.zero_grad()
         ema.update()
         seen += count
-        totals.append(sum(losses) / len(losses))
+        totals.append((flow, cells))
         done = step + 1
-        if args.rank:
-            continue
-        if done % 100 == 0 or done == last:
-            row = {"step": done, "loss": round(sum(totals) / len(totals), 4),
-                   "groups": [round(x, 3) for x in losses], "seconds": round(time.time() - began),
+        if done % 50 == 0 or done == last:
+            row = {"step": done, "loss": round(sum(f for f, _ in totals) / len(totals), 4),
+                   "cells": round(sum(c for _, c in totals) / len(totals), 4),
+                   "samples": done * count, "seconds": round(time.time() - began),
                    "ms": round(1000 * (time.time() - began) / seen, 2)}  # fmt: skip
             totals = []
             if done % 500 == 0 or done in (100, 200, 300, 400) or done == last:
                 with ema.applied():
-                    row.update(probes(flux, text))
-            print(json.dumps(row), flush=True)
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-        if done % args.save_every == 0 or done == last:
+                    row.update(probes(flux, text, device))
+            print(log.write(row), flush=True)
+        if done % args.save_every == 0 or done == last or wanted_stop:
             save_state(checkpoint, {
-                "step": done, "words": words, "flux": flux.state_dict(),
-                "text": text.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(),
-                "ema": ema.state_dict(), "flux_params": asdict(flux.params),
-                "text_params": asdict(text.params),
+                "step": done, "totals": totals, "words": words,
+                **{name: part.state_dict() for name, part in parts.items()},
+                "flux_params": asdict(flux.params), "text_params": asdict(text.params),
             })  # fmt: skip
+        if wanted_stop:
+            print(f"stopped at step {done}; the same command goes on from here")
+            return
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from fit_pca import load_pca
 from torch import Tensor
 from train_text import build_text
 
-from kontext_core.config import FluxParams, TextEncoderParams
+from kontext_core.config import FluxParams
 from kontext_core.models.flux import Flux
 from kontext_core.models.text import TextEncoder
 from kontext_core.training.batch import Group, StepData, encode_group, token_ids
@@ -35,7 +35,6 @@ from kontext_core.training.objective import CellLabels, group_velocity, weighted
 from kontext_core.training.run_log import RunLog
 from kontext_core.training.world.scene import COLOURS, KINDS
 from kontext_core.training.world.tasks import make_sample
-from kontext_core.training.world.wording import vocabulary
 
 HELD_SEED = 987_654
 LABELS = 0.1  # weight of the cell labels beside the flow loss
@@ -63,13 +62,11 @@ def build_flux(width: int = 128, heads: int = 4, depth: int = 2, singles: int = 
     return flux
 
 
-def load_text(path: Path, words: list[str]) -> TextEncoder:
+def load_text(path: Path) -> TextEncoder:
     """The averaged text encoder of part 3."""
     state = load_state(path)
-    if state["words"] != words:
-        raise SystemExit(f"{path} was trained with another vocabulary; run train_text.py again")
+    words = state["words"]
     text = build_text(words, state["text_params"]["width"], state["text_params"]["depth"])
-    assert text.params == TextEncoderParams(**state["text_params"])
     average = state["ema"]["average"]
     text.load_state_dict({
         key.removeprefix("text."): value for key, value in average.items()
@@ -187,8 +184,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     pca = load_pca(args.pca)
-    words = vocabulary()
-    text = load_text(args.text, words)
+    text = load_text(args.text)
+    words = text.tokenizer.words
     flux = build_flux(args.width, args.heads, args.depth, args.singles)
     labels = CellLabels(flux, len(KINDS), len(COLOURS))
     for part in (text, flux, labels):
@@ -203,7 +200,7 @@ def main() -> None:
     if source is not None:
         state = load_state(source)
         if state["words"] != words:
-            raise SystemExit("the world's vocabulary changed since this run began; start another")
+            raise SystemExit(f"{source} belongs to another text encoder than {args.text}")
         for name, part in parts.items():
             part.load_state_dict(state[name])
         first, totals = state["step"], state["totals"]

@@ -105,18 +105,17 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    words = vocabulary()
+    checkpoint = args.run / "last.pt"
+    state = load_state(checkpoint) if checkpoint.exists() else None
+    # A run keeps the words that it began with; others are spelled.
+    words = vocabulary() if state is None else state["words"]
     text = build_text(words)
     readout = SlotReadout(SLOT_VALUES, text.params.out_dim, text.params.vec_dim)
     parameters = [*text.parameters(), *readout.parameters()]
     adam = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.02)
     ema = EMA({"text": text, "readout": readout}, decay=0.995)
-    checkpoint = args.run / "last.pt"
     first = 0
-    if checkpoint.exists():
-        state = load_state(checkpoint)
-        if state["words"] != words:
-            raise SystemExit("the world's vocabulary changed since this run began; start another")
+    if state is not None:
         for name, part in (("text", text), ("readout", readout), ("adam", adam), ("ema", ema)):
             part.load_state_dict(state[name])
         first = state["step"]

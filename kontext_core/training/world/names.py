@@ -4,9 +4,9 @@ from __future__ import annotations
 
 __all__ = [
     "BACKGROUNDS",
+    "BOUNDS",
     "COLOURS",
     "CREATURES",
-    "BOUNDS",
     "GLYPHS",
     "HELD_OUT",
     "KINDS",
@@ -96,7 +96,7 @@ BOUNDS: dict[str, tuple[float, float, float, float]] = {
     "star": (-0.94, -0.95, 0.94, 0.84),
     "heart": (-0.90, -0.83, 0.90, 0.82),
     "diamond": (-0.77, -1.0, 0.77, 1.0),
-    "cat": (-0.91, -0.77, 0.91, 0.89),
+    "cat": (-0.93, -0.79, 0.93, 0.84),
     "bunny": (-0.67, -0.91, 0.67, 0.97),
     "bear": (-0.88, -0.75, 0.88, 0.93),
     "robot": (-0.97, -0.98, 0.97, 0.79),

@@ -134,7 +134,7 @@ def _marks(spot: _Spot) -> Tensor:
     marks = _cover(away * spot.radius)
     if spot.face is not None:
         # It keeps clear of eyes and mouth, or they would drown.
-        marks *= (spot.face[1] / (0.16 * spot.radius)).clamp_(0, 1)
+        marks *= (spot.face[1] / (0.1 * spot.radius)).clamp_(0, 1)
     return marks
 
 
@@ -156,7 +156,7 @@ def _lines(spot: _Spot, thickness: float) -> Tensor:
     inside = _cover(spot.distance)
     lines = inside - _cover(spot.distance + thickness)
     if spot.thing.pattern != "plain":
-        lines = torch.maximum(lines, 0.45 * inside * _marks(spot))
+        lines = torch.maximum(lines, 0.6 * inside * _marks(spot))
     if spot.face is not None:
         lines = torch.maximum(lines, _cover(spot.face[1]))
     return lines

@@ -120,7 +120,7 @@ GLOBAL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "blend {top} into {bottom} in the background",
             "background gradient: {top} above, {bottom} below",
             "can the background go from {top} to {bottom}?",
-            "I'd like a gradient of {top} and {bottom} behind it, {top} at the top",
+            "I'd like a gradient behind it, {top} at the top and {bottom} at the bottom",
             "set the background to {top} above and {bottom} below",
             "at the bottom the background should be {bottom}, at the top {top}",
             "the upper part of the background {top}, the lower part {bottom}",

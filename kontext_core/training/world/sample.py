@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import InputError
-from .scene import STYLES, Scene, Thing, fits, random_scene, random_thing
+from .scene import SHAPES, STYLES, Scene, Thing, fits, random_scene, random_thing
 from .wording import SLOTS, Phrase, say
 
 __all__ = ["JITTER", "Ask", "Retry", "Sample"]
@@ -96,7 +96,8 @@ class Ask:
             thing = random_thing(self.rng, others, **options)
         except InputError:
             raise Retry from None
-        if not fits((*others, thing)):
+        # A crowd makes things small, which only shapes may be.
+        if (thing.size == "small" and thing.kind not in SHAPES) or not fits((*others, thing)):
             raise Retry
         return thing
 

@@ -28,6 +28,12 @@ __all__ = ["background", "character", "look", "named_ground", "style", "text_to_
 # Their pictures don't show what pattern a thing has.
 _BARE = ("outline", "neon")
 
+# What a character is called when its kind goes unsaid.
+_NAMES = (
+    "character", "character", "character", "character", "character", "creature", "figure", "hero",
+    "mascot", "guy", "friend", "buddy", "protagonist",
+)  # fmt: skip
+
 
 def named_ground(
     rng: random.Random, colours: set[str], *, gradient: float = 0.25, textures: float = 0.3
@@ -132,7 +138,7 @@ def _who(rng: random.Random, thing: Thing, size: str) -> Phrase:
     """'this character', 'the same cat', 'a big version of this cat'."""
     meaning = {}
     if rng.random() < 0.6:
-        noun = rng.choice(("character", "character", "character", "creature", "figure"))
+        noun = rng.choice(_NAMES)
     else:
         noun = kind_words(rng, thing.kind)
         meaning["kind"] = thing.kind

@@ -160,7 +160,6 @@ def add(ask: Ask) -> Sample:
     )  # fmt: skip
     return ask.sample(
         "add", "add", (scene,), replace(scene, things=(*scene.things, thing)),
-        ordered=len(scene.things) > 1,
         thing=thing_phrase(rng, thing), place=place_phrase(rng, thing.place),
     )  # fmt: skip
 
@@ -197,19 +196,19 @@ def resize(ask: Ask) -> Sample:
     """A thing one size up or down."""
     rng = ask.rng
     scene = ask.scene((1, 1, 2))
-    index = rng.randrange(len(scene.things))
-    thing = scene.things[index]
-    names = [name for name in SIZES if name != "small" or thing.kind in SHAPES]
-    if thing.size not in names:
+    possible = []
+    for index, thing in enumerate(scene.things):
+        names = [name for name in SIZES if name != "small" or thing.kind in SHAPES]
+        # A crowd may have made a creature small; it stays so.
+        now = names.index(thing.size) if thing.size in names else len(names)
+        for key, step in (("bigger", 1), ("smaller", -1)):
+            if 0 <= now + step < len(names):
+                target = scene.with_thing(index, size=names[now + step])
+                if fits(target.things):
+                    possible.append((index, key, target))
+    if not possible:
         raise Retry
-    step = rng.choice((-1, 1))
-    now = names.index(thing.size) + step
-    if not 0 <= now < len(names):
-        raise Retry
-    target = scene.with_thing(index, size=names[now])
-    if not fits(target.things):
-        raise Retry
-    key = "bigger" if step > 0 else "smaller"
+    index, key, target = rng.choice(possible)
     return ask.sample(
         "resize", key, (scene,), target, said={"size": key}, old=point_at(rng, scene, index)
     )

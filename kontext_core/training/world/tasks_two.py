@@ -8,31 +8,39 @@ from dataclasses import replace
 
 from .describing import background_phrase, class_words, kind_words, place_phrase
 from .sample import JITTER, Ask, Retry, Sample
-from .scene import HELD_OUT, PLACES, Scene, fits, random_scene
+from .scene import HELD_OUT, PLACES, SHAPES, SIZES, Scene, Thing, fits, random_scene
 from .tasks_global import named_ground
 from .wording import Phrase
 
 __all__ = ["combine", "compose", "transfer"]
 
+_PLACES = tuple(PLACES)
 _OPPOSITE = (("left", "right"), ("right", "left"), ("top", "bottom"), ("bottom", "top"))
 
 
 def _pair(ask: Ask) -> tuple[Scene, Scene]:
     """Two one-thing scenes that differ in everything that a task may carry over."""
     rng = ask.rng
-    one = random_scene(rng, 1, held_out=ask.held, jitter=JITTER)
-    two = random_scene(rng, 1, jitter=JITTER)
-    a, b = one.things[0], two.things[0]
-    colours = {a.colour, b.colour}
-    if (
-        a.kind == b.kind
-        or len(colours) < 2
-        or colours & {one.top, one.bottom, two.top, two.bottom}
-        or (one.top, one.bottom) == (two.top, two.bottom)
-        or (not ask.held and {(a.kind, b.colour), (b.kind, a.colour)} & HELD_OUT)
-    ):
+    both = random_scene(rng, 2, held_out=ask.held)
+    a, b = both.things
+    if not ask.held and {(a.kind, b.colour), (b.kind, a.colour)} & HELD_OUT:
         raise Retry
+    one = replace(both, things=(_anywhere(rng, a),))
+    top, bottom, texture = named_ground(rng, {a.colour, b.colour})
+    if (top, bottom) == (one.top, one.bottom):
+        raise Retry
+    seed = rng.randrange(1 << 16) if texture == "noisy" else 0
+    two = Scene((_anywhere(rng, b),), top, bottom, texture, seed=seed)
     return (one, two) if rng.random() < 0.5 else (two, one)
+
+
+def _anywhere(rng: random.Random, thing: Thing) -> Thing:
+    """The thing as it could be alone in a picture: of any size, at any place."""
+    sizes = tuple(SIZES) if thing.kind in SHAPES else ("medium", "big")
+    dx, dy = rng.uniform(-JITTER, JITTER), rng.uniform(-JITTER, JITTER)
+    return Thing(
+        thing.kind, thing.colour, rng.choice(sizes), rng.choice(_PLACES), thing.pattern, dx, dy
+    )
 
 
 def _of(rng: random.Random, what: str, image: str, *, used: bool = False) -> str:
@@ -131,7 +139,7 @@ def combine(ask: Ask) -> Sample:
     """Both things side by side, at named places on a named background."""
     rng = ask.rng
     pair = _pair(ask)
-    places = tuple(rng.choice(_OPPOSITE) if rng.random() < 0.6 else rng.sample(sorted(PLACES), 2))
+    places = tuple(rng.choice(_OPPOSITE) if rng.random() < 0.6 else rng.sample(_PLACES, 2))
     top, bottom, texture = named_ground(rng, {scene.things[0].colour for scene in pair})
 
     def make(first: Scene, second: Scene) -> Scene:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from ...errors import InputError
 from .phrases_global import GLOBAL
 from .phrases_local import LOCAL
+from .phrases_more import MORE
 from .scene import BACKGROUNDS, COLOURS, GLYPHS, KINDS, LOOKS, PATTERNS, PLACES, SIZES, STYLES
 from .scene import TEXTURES as _TEXTURES
 from .words import (
@@ -49,7 +50,10 @@ __all__ = [
     "vocabulary",
 ]
 
-WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {**LOCAL, **GLOBAL}
+# Key to (wordings for training, held-out wordings).
+WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    key: (train + MORE[key], held) for key, (train, held) in {**LOCAL, **GLOBAL}.items()
+}
 
 TASK_NAMES = (
     "text_to_image", "recolour", "recolour_all", "replace", "add", "remove", "move", "resize",
@@ -261,8 +265,8 @@ _SWAPS = {
     "1st": "2nd", "2nd": "1st",
 }  # fmt: skip
 _NUMBERED = re.compile(
-    r"(\b(?:image|picture|photo|reference|input|img)s?(?: number)? #?)(1|2|one|two)\b"
-    r"|\b(first|second|1st|2nd)\b"
+    r"(\b(?:image|picture|photo|reference|input|img)s?(?: number)? #?)(one|two)\b"
+    r"|\b(1|2|first|second|1st|2nd)\b"
 )
 
 

@@ -144,7 +144,9 @@ VERBS = frozenset(
     lower squeeze write print type rewrite correct update fix empty clean redraw darken drain
     desaturate wash invert reverse flip bathe shine light keep copy imitate match combine mix merge
     paste lift generate sketch design compose build produce imagine repeat reuse blend start
-    fade let""".split()
+    fade let render illustrate depict adjust alter arrange ensure plop overlay upgrade zap dump
+    toss ditch kill stop nudge teleport pull align try position borrow grab steal recreate join
+    rework kick rename""".split()
 )
 
 PREFIXES: tuple[str, ...] = (

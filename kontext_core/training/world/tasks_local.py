@@ -82,13 +82,9 @@ def recolour(ask: Ask) -> Sample:
     index = rng.randrange(len(scene.things))
     thing = scene.things[index]
     # "make the red star blue" and "make the blue star red" are both sensible then.
-    new = None
-    if rng.random() < 0.6:
-        rest = scene.without(index)
-        new = new_colour(ask, rest, thing.kind, shared=True)
-    if ordered := new is not None and new != thing.colour:
-        assert new is not None
-    else:
+    shared = rng.random() < 0.6
+    new = new_colour(ask, scene.without(index), thing.kind, shared=True) if shared else None
+    if not (ordered := new is not None and new != thing.colour):
         new = new_colour(ask, scene, thing.kind)
     if new is None:
         raise Retry
@@ -99,7 +95,7 @@ def recolour(ask: Ask) -> Sample:
 
 
 def recolour_all(ask: Ask) -> Sample:
-    """Two things, each in its own new colour; half of the time each in the other's old one."""
+    """Two things, each in its own new colour; often each in the other's old one."""
     rng = ask.rng
     scene = ask.scene((2, 2, 3))
     one, two = rng.sample(range(len(scene.things)), 2)

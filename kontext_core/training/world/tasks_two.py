@@ -16,6 +16,13 @@ __all__ = ["combine", "compose", "transfer"]
 
 _PLACES = tuple(PLACES)
 _OPPOSITE = (("left", "right"), ("right", "left"), ("top", "bottom"), ("bottom", "top"))
+# Where two medium things stand clear of each other; squares reach furthest.
+_CLEAR = tuple(
+    (one, two)
+    for one in PLACES
+    for two in PLACES
+    if one != two and fits(tuple(Thing("square", "red", "medium", place) for place in (one, two)))
+)
 
 
 def _pair(ask: Ask) -> tuple[Scene, Scene]:
@@ -139,7 +146,7 @@ def combine(ask: Ask) -> Sample:
     """Both things side by side, at named places on a named background."""
     rng = ask.rng
     pair = _pair(ask)
-    places = tuple(rng.choice(_OPPOSITE) if rng.random() < 0.6 else rng.sample(_PLACES, 2))
+    places = rng.choice(_OPPOSITE if rng.random() < 0.5 else _CLEAR)
     top, bottom, texture = named_ground(rng, {scene.things[0].colour for scene in pair})
 
     def make(first: Scene, second: Scene) -> Scene:

@@ -1,0 +1,211 @@
+"""Is this picture the right answer? Analysis by synthesis: draw right and wrong ones and compare.
+
+Every attribute has a right rendition and others in which it alone differs. The picture has it
+right where, in the pixels that tell the two apart, its error to the right rendition is clearly
+the smaller. The judge sees the question and the picture, never the model that drew it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import ShapeError
+from ..training.world.render import render
+from ..training.world.scene import LOOKS, STYLES, Scene
+from ..training.world.styles import apply_looks
+from ..training.world.tasks import TASKS, Sample
+from .judge_background import background_doubt, profiles, texture_doubt
+from .judge_compare import blur, fitted_blur, smooth, strangeness, untouched_psnr, wrongness
+from .judge_doubts import EDITS, Doubt, alone, doubts, free_place, grounds, textures
+from .judge_fit import candidates, choose, settle
+
+__all__ = ["LIMIT", "Verdict", "judge", "judge_all"]
+
+# How far from right (0) to wrong (1) an attribute may be.
+LIMIT = 0.4
+# Largest local deviation from the right rendition (see `strangeness`), of 1.
+STRANGE = 0.11
+# What an edit may not touch keeps at least this PSNR, in dB.
+UNTOUCHED = 20.0
+# How far a thing may stand off its place, in pixels of a 64-pixel picture.
+REACH = 2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge found.
+
+    Attributes:
+        right: nothing failed.
+        failed: names of the attributes that are wrong.
+        details: per attribute how far it is from right (0) to wrong (1), at its worst;
+            "nothing_else": the largest local deviation; "untouched_psnr" in dB, for edits.
+    """
+
+    right: bool
+    failed: tuple[str, ...]
+    details: dict[str, float] = field(default_factory=dict)
+
+
+def judge(sample: Sample, picture: Tensor, references: Sequence[Tensor] = ()) -> Verdict:
+    """Judge one picture [3, h, w] in 0..1; see `judge_all`."""
+    if picture.ndim != 3:
+        raise ShapeError(f"picture has shape {tuple(picture.shape)}; expected [3, h, w]")
+    return judge_all([sample], picture[None], [references])[0]
+
+
+@torch.no_grad()
+def judge_all(
+    samples: Sequence[Sample],
+    pictures: Tensor,
+    references: Sequence[Sequence[Tensor]] | None = None,
+) -> list[Verdict]:
+    """Judge answers, one to each sample.
+
+    Args:
+        pictures: [n, 3, h, w] in 0..1.
+        references: what each question showed, [3, h, w] each; drawn from the samples if None or
+            empty. Only the untouched area is compared with them.
+
+    Raises:
+        ShapeError: the pictures are not [n, 3, h, w] with one per sample.
+    """
+    if pictures.ndim != 4 or pictures.shape[1] != 3 or len(pictures) != len(samples):
+        raise ShapeError(
+            f"pictures have shape {tuple(pictures.shape)} for {len(samples)} samples; expected "
+            "[samples, 3, h, w]"
+        )
+    shown = references if references is not None else [()] * len(samples)
+    verdicts: list[Verdict] = []
+    # A few cases at a time: enough for the renderer, few enough for the memory.
+    for start in range(0, len(samples), 4):
+        part = slice(start, start + 4)
+        verdicts += _judge_some(samples[part], pictures[part].float(), shown[part])
+    return verdicts
+
+
+class _Drawings:
+    """Scenes by their smooth renditions; draws what it does not have yet, all at once."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.size = (height, width)
+        self.known: dict[Scene, Tensor] = {}
+
+    def draw(self, scenes: Sequence[Scene]) -> None:
+        new = list(dict.fromkeys(scene for scene in scenes if scene not in self.known))
+        if new:
+            self.known.update(zip(new, smooth(render(new, *self.size)), strict=True))
+
+    def __getitem__(self, scene: Scene) -> Tensor:
+        return self.known[scene]
+
+    def stack(self, scenes: Sequence[Scene]) -> Tensor:
+        return torch.stack([self.known[scene] for scene in scenes])
+
+
+def _judge_some(
+    samples: Sequence[Sample], pictures: Tensor, shown: Sequence[Sequence[Tensor]]
+) -> list[Verdict]:
+    drawings = _Drawings(*pictures.shape[-2:])
+    smoothed = smooth(pictures)
+    first: list[Scene] = []
+    for sample in samples:
+        first += [sample.target, alone(sample.target)]
+        first += [alone(sample.target, i) for i in range(len(sample.target.things))]
+        for i, scenes in candidates(sample):
+            first += [alone(scene, i) for scene in scenes]
+    drawings.draw(first)
+    rights = [_fitted(s, x, drawings) for s, x in zip(samples, smoothed, strict=True)]
+    asked = [doubts(sample, right) for sample, right in zip(samples, rights, strict=True)]
+    second: list[Scene] = []
+    for sample, right, mine in zip(samples, rights, asked, strict=True):
+        second += [right, replace(right, look="plain"), *sample.references]
+        second += textures(right).values()
+        second += [replace(right, style=style) for style in STYLES]
+        for doubt in mine:
+            second += [doubt.scene] if doubt.base is None else [doubt.scene, doubt.base]
+    drawings.draw(second)
+    return [
+        _verdict(sample, right, mine, x, list(images), drawings)
+        for sample, right, mine, x, images in zip(
+            samples, rights, asked, smoothed, shown, strict=True
+        )
+    ]
+
+
+def _fitted(sample: Sample, x: Tensor, drawings: _Drawings) -> Scene:
+    """The right answer with its things where, and as large as, the picture has them."""
+    right = sample.target
+    drawn, empty = drawings[right], drawings[alone(right)]
+    reach = max(1, round(REACH * min(x.shape[-2:]) / 64))
+    best = {}
+    for i, scenes in candidates(sample):
+        without = drawn - (drawings[alone(right, i)] - empty)
+        layers = drawings.stack([alone(scene, i) for scene in scenes]) - empty
+        best[i] = scenes[choose(x, without, layers)]
+    things = []
+    for i in range(len(right.things)):
+        without = drawn - (drawings[alone(right, i)] - empty)
+        layer = drawings[alone(best.get(i, right), i)] - empty
+        thing = best.get(i, right).things[i]
+        things.append(settle(x - without, layer, thing, reach * (1 + free_place(sample, i))))
+    return replace(right, things=tuple(things))
+
+
+def _verdict(
+    sample: Sample, right: Scene, asked: list[Doubt], x: Tensor, images: list[Tensor],
+    drawings: _Drawings,
+) -> Verdict:  # fmt: skip
+    drawn = drawings[right]
+    names = [doubt.name for doubt in asked]
+    wrong = [_wrong_picture(doubt, drawn, drawings) for doubt in asked]
+    others = [look for look in LOOKS if look != right.look]
+    seen = drawings[replace(right, look="plain")].repeat(len(others), 1, 1, 1)
+    apply_looks(seen, [replace(right, look=look) for look in others])
+    names += ["look"] * len(others)
+    # A soft picture is compared with soft renditions; how soft it may be is another question.
+    soft, sigma = fitted_blur(x, drawn)
+    stack = torch.cat([torch.stack(wrong), seen]) if wrong else seen
+    found = [wrongness(x, soft, blur(stack, sigma) if sigma else stack)]
+    styles = [replace(right, style=style) for style in STYLES if style != right.style]
+    found.append(wrongness(x, soft, drawings.stack(styles)))
+    found.append(wrongness(x, drawn, blur(drawn[None], 4.0 * min(x.shape[-2:]) / 64)))
+    names += ["style"] * len(styles) + ["sharpness"]
+    details: dict[str, float] = {}
+    values = torch.cat([position * visible for position, visible in found]).tolist()
+    for name, value in zip(names, values, strict=True):
+        details[name] = max(details.get(name, 0.0), value)
+
+    grounds_, empties = grounds(right), {k: drawings[s] for k, s in textures(right).items()}
+    area = _background_area(drawn, empties[right.texture])
+    details["background"] = background_doubt(x, area, profiles(grounds_, x.shape[-2]))
+    details["texture"] = texture_doubt(x, right.texture, empties, area)
+    failed = [name for name, value in details.items() if value > LIMIT]
+    details["nothing_else"] = strangeness(x, drawn)
+    if details["nothing_else"] > STRANGE:
+        failed.append("nothing_else")
+    if TASKS[sample.task].category in EDITS:
+        before = smooth(images[0][None])[0] if images else drawings[sample.references[0]]
+        change = (drawings[sample.target] - drawings[sample.references[0]]).abs().amax(0) > 0.01
+        still = 1 - F.max_pool2d(change.float()[None], 7, 1, 3)[0]
+        details["untouched_psnr"] = untouched_psnr(x, before, still)
+        if details["untouched_psnr"] < UNTOUCHED:
+            failed.append("untouched")
+    return Verdict(not failed, tuple(failed), details)
+
+
+def _wrong_picture(doubt: Doubt, drawn: Tensor, drawings: _Drawings) -> Tensor:
+    if doubt.base is None:
+        return drawings[doubt.scene]
+    return drawn + drawings[doubt.scene] - drawings[doubt.base]
+
+
+def _background_area(drawn: Tensor, empty: Tensor) -> Tensor:
+    """1 where only the background is seen, some pixels away from things."""
+    near = ((drawn - empty).abs().amax(0) > 0.01).float()
+    return 1 - F.max_pool2d(near[None], 5, 1, 2)[0]

@@ -119,7 +119,7 @@ def field_values():
 
 @pytest.mark.parametrize(("name", "value"), list(field_values()))
 def test_textures_looks_and_styles_show(name, value):
-    for scene in scenes(1, 40, textures=0):
+    for scene in scenes(1, 16, textures=0):
         others = [v for f, v in field_values() if f == name and v != value]
         changed = [replace(scene, **{name: v}) for v in ("plain", value, *others)]
         plain, picture, *rest = render(changed)
@@ -290,6 +290,7 @@ def test_pictures_of_any_size(size):
 def test_no_scenes_and_no_room():
     assert render([], 32, 32).shape == (0, 3, 32, 32)
     assert coverage(Scene(()), 32, 32).shape == (0, 32, 32)
+    assert label_maps([Scene(())], 32, 40)[0].shape == (1, 4, 5)
     with pytest.raises(InputError, match="16x16"):
         render([Scene(())], 15, 64)
 

@@ -221,26 +221,25 @@ def _draw(scenes: Sequence[Scene], spots: Sequence[list[_Spot]], height: int, wi
 def _labels(
     scenes: Sequence[Scene], spots: Sequence[list[_Spot]], height: int, width: int
 ) -> tuple[Tensor, Tensor]:
-    flat = [(i, spot) for i, things in enumerate(spots) for spot in things]
-    visible = torch.zeros(len(flat), height, width)
-    for n, (i, spot) in enumerate(flat):
-        window = spot.rows, spot.columns
-        cover = _cover(spot.distance)
-        for earlier in range(n - 1, -1, -1):
-            if flat[earlier][0] != i:
-                break
-            visible[(earlier, *window)] *= 1 - cover
-        visible[(n, *window)] = cover
-    share = F.avg_pool2d(visible[:, None], _CELL)[:, 0]
-    kind = torch.zeros(len(scenes), height // _CELL, width // _CELL, dtype=torch.int64)
-    colour = torch.zeros_like(kind)
-    best = torch.full(kind.shape, 0.25)
-    for (i, spot), part in zip(flat, share, strict=True):
-        take = part > best[i]
-        kind[i][take] = _KIND[spot.thing.kind] + 1
-        colour[i][take] = _COLOUR[spot.thing.colour] + 1
-        best[i][take] = part[take]
-    return kind, colour
+    most = max(1, *(len(things) for things in spots), 1)
+    visible = torch.zeros(len(scenes), most, height, width)
+    kinds = [[0] * most for _ in scenes]
+    colours = [[0] * most for _ in scenes]
+    for i, things in enumerate(spots):
+        for k, spot in enumerate(things):
+            cover = _cover(spot.distance)
+            if k:
+                visible[i, :k, spot.rows, spot.columns] *= 1 - cover
+            visible[i, k, spot.rows, spot.columns] = cover
+            kinds[i][k] = _KIND[spot.thing.kind] + 1
+            colours[i][k] = _COLOUR[spot.thing.colour] + 1
+    share, which = F.avg_pool2d(visible, _CELL).max(1)
+    kind, colour = (
+        torch.tensor(codes).view(-1, most).gather(1, which.flatten(1)).view_as(which)
+        for codes in (kinds, colours)
+    )
+    seen = share > 0.25
+    return kind * seen, colour * seen
 
 
 def render(scenes: Sequence[Scene], height: int = 64, width: int = 64) -> Tensor:

@@ -126,7 +126,7 @@ def _true_inside(distance: Tensor) -> Tensor:
     rim = torch.cat(crossings)
     row, column = torch.nonzero(distance < -2 * step, as_tuple=True)
     deep = torch.stack((column, row), 1).to(rim)
-    nearest = torch.cat([torch.cdist(part, rim).amin(1) for part in deep.split(8192)])
+    nearest = torch.cat([torch.cdist(part, rim).amin(1) for part in deep.split(1024)])
     out = distance.clone()
     out[row, column] = -nearest * step
     return out

@@ -143,11 +143,14 @@ def rate(step: int, steps: int, cool: int, warm: int = 100) -> float:
 
 
 def noise_for(
-    group: Group, generator: torch.Generator, reference_noise: float
+    group: Group, generator: torch.Generator, reference_noise: float, extra: float = 0.3
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """t, eps, guidance and references of one group, from the step's generator alone."""
+    """t, eps, guidance and references of one group, from the step's generator alone.
+
+    `extra`: see `sample_timesteps`; more noise teaches layout, less teaches detail.
+    """
     b = len(group.target)
-    t = sample_timesteps(b, group.weight.shape[1], generator=generator)
+    t = sample_timesteps(b, group.weight.shape[1], extra=extra, generator=generator)
     eps = torch.randn(group.target.shape, generator=generator)
     # No effect before distillation: the model only learns not to mind the value.
     guidance = 1 + 4 * torch.rand(b, generator=generator)
@@ -173,6 +176,7 @@ def main() -> None:
     parser.add_argument("--singles", type=int, default=4)
     parser.add_argument("--batch", type=float, default=1.0, help="multiplies the groups of a step")
     parser.add_argument("--train-text", action="store_true", help="let the text encoder move too")
+    parser.add_argument("--extra", type=float, default=0.75, help="towards noise, in logits")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -227,7 +231,7 @@ def main() -> None:
         count = sum(len(group.target) for group in groups)
         flow = cells = 0.0
         for held in groups:
-            t, eps, guidance, references = noise_for(held, generator, 0.15)
+            t, eps, guidance, references = noise_for(held, generator, 0.15, args.extra)
             group, t, eps, guidance = (
                 held.to(device),
                 t.to(device),

@@ -1,13 +1,14 @@
-"""Command line: `python -m kontext_core edit --image A --image B --prompt "..." --out out.png`."""
+"""Command line: `python -m kontext_core edit ...` makes a picture, `bench tiny` measures a model."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from . import __version__
-from .errors import InputError, KontextError
+from .commands.bench import add_bench
+from .commands.edit import add_edit
+from .errors import KontextError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -15,97 +16,16 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m kontext_core", description=__doc__)
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(dest="command", required=True)
-    edit = commands.add_parser(
-        "edit", help="edit pictures by an instruction, or make one from words alone"
-    )
-    edit.add_argument("--model", default="tiny", help='"tiny" or a model folder (%(default)s)')
-    edit.add_argument(
-        "--image", action="append", default=[], metavar="FILE",
-        help="a reference picture; repeat it for image 1, image 2, ...",
-    )  # fmt: skip
-    words = edit.add_mutually_exclusive_group(required=True)
-    words.add_argument("--prompt", help="the instruction")
-    words.add_argument("--prompt-file", metavar="FILE", help="a text file with the instruction")
-    edit.add_argument("--negative", help="what to steer away from; needs --cfg above 1")
-    edit.add_argument(
-        "--cfg", type=float, default=1.0, help="true guidance, 1 is off (%(default)s)"
-    )
-    edit.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    edit.add_argument("--steps", type=int, default=28, help="(%(default)s)")
-    edit.add_argument("--guidance", type=float, default=2.5, help="(%(default)s)")
-    edit.add_argument("--width", type=int, help="in pixels; default: that of image 1")
-    edit.add_argument("--height", type=int, help="in pixels; default: that of image 1")
-    edit.add_argument("--method", default="offset", help="offset, index or uxo (%(default)s)")
-    edit.add_argument("--denoise", type=float, default=1.0, help="below 1 starts from image 1")
-    edit.add_argument("--solver", default="euler", help="euler or heun (%(default)s)")
-    edit.add_argument("--device", default="cpu", help="cpu, cuda, mps (%(default)s)")
-    edit.add_argument("--out", required=True, metavar="FILE", help="where to write the picture")
+    add_edit(commands)
+    add_bench(commands)
     return top
-
-
-def read_prompt(path: str) -> str:
-    """Text of an instruction file.
-
-    Raises:
-        InputError: it can't be read as UTF-8, or holds nothing.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't read the instruction from {path} ({error})") from error
-    if not text.strip():
-        raise InputError(f"the instruction file {path} is empty; write the instruction into it")
-    return text.strip()
-
-
-def run_edit(options: argparse.Namespace) -> None:
-    """The `edit` command."""
-    # Imported here so that --help and a wrong option answer at once.
-    import torch
-    from tqdm import tqdm
-
-    from .images import load_image, save_image
-    from .pipeline import check_instruction, edit, load_pipeline
-
-    prompt = options.prompt if options.prompt is not None else read_prompt(options.prompt_file)
-    check_instruction(prompt)
-    images = [load_image(path) for path in options.image]
-    try:
-        device = torch.device(options.device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {options.device!r} can't be used here ({error})") from error
-    pipeline = load_pipeline(options.model, device=device)
-    with tqdm(desc="steps", total=max(options.steps, 0), file=sys.stderr) as bar:
-
-        def step(*_: object) -> None:
-            bar.update()
-
-        result = edit(
-            pipeline,
-            prompt,
-            images,
-            seed=options.seed,
-            steps=options.steps,
-            guidance=options.guidance,
-            width=options.width,
-            height=options.height,
-            negative=options.negative,
-            cfg=options.cfg,
-            method=options.method,
-            denoise=options.denoise,
-            solver=options.solver,
-            callback=step,
-        )
-    path = save_image(result, options.out, {"prompt": prompt, "seed": str(options.seed)})
-    print(path)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; 0 when it worked, 1 after a plain message when it did not."""
     options = parser().parse_args(arguments)
     try:
-        run_edit(options)
+        print(options.run(options))
     except KontextError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,150 +1,356 @@
-"""Scores of a model folder on held-out scenes of the world, pictures only.
+"""Held-out cases of the drawn world: questions, a model's answers, and what they are worth.
 
-Cases have wordings and (shape, colour) pairs that training never made. Everything goes through
-the code that users run: autoencoder, stitcher, sampler, schedule.
+Cases show (kind, colour) pairs that training never drew. Everything goes through the code that
+users run: autoencoder, stitcher, sampler, schedule. A case's answer is the one that
+`pipeline.edit` gives for its words, references and noise seed, whatever it is batched with.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+import time
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import InputError
 from ..guidance import Conditioning
 from ..pipeline import Pipeline
 from ..sampling import make_noise, sample
 from ..schedule import make_timesteps
 from ..stitcher import Reference, stitch
 from ..training.world.render import render
+from ..training.world.scene import Scene
 from ..training.world.tasks import TASKS, Sample, make_sample
-from .metrics import mse, psnr
+from ..training.world.wording import WORDINGS
+from .judge import Verdict, judge_all
+from .metrics import psnr, ssim, wilson
 
-__all__ = ["Cases", "autoencoder_scores", "generate", "held_out_cases", "scores"]
+__all__ = [
+    "EDITS",
+    "JUDGED",
+    "WORDING_SETS",
+    "Case",
+    "Outcome",
+    "Tick",
+    "answers",
+    "assess",
+    "blanked",
+    "draw",
+    "exchange_images",
+    "exchanged_pictures",
+    "exchanged_words",
+    "held_out_cases",
+    "scrambled",
+    "summary",
+    "untouched_area",
+]
+
+# grammar: sentences as in training; held_out: sentences of the same authors that training never
+# used; blind: sentences by somebody who had not seen either.
+WORDING_SETS = ("grammar", "held_out", "blind")
+
+# Categories whose answers keep everything outside the edit as it was.
+EDITS = ("local", "text", "box")
+
+# Told how much was done, in model evaluations of one picture; judging costs about so many.
+Tick = Callable[[int], None]
+JUDGED = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One question with its pictures, drawn.
+
+    Attributes:
+        sample: words, scenes and the right answer.
+        references: what the model is shown, [3, h, w] in 0..1 each.
+        target: the right answer, [3, h, w].
+        seed: of the noise that the answer starts from.
+    """
+
+    sample: Sample
+    references: tuple[Tensor, ...]
+    target: Tensor
+    seed: int
+
+    @property
+    def category(self) -> str:
+        """The task's category."""
+        return TASKS[self.sample.task].category
 
 
 @dataclass(frozen=True)
-class Cases:
-    """Samples of one task, drawn: target and references [n, 3, h, w] in 0..1."""
+class Outcome:
+    """What one answer is worth; `untouched` (dB) is None where nothing is to be left alone."""
 
-    task: str
-    samples: list[Sample]
-    target: Tensor
-    references: list[Tensor]
+    verdict: Verdict
+    psnr: float
+    ssim: float
+    untouched: float | None
+
+
+@cache
+def _sentences(wordings: str) -> Mapping[str, Sequence[str]] | None:
+    if wordings == "grammar":
+        return {key: train for key, (train, _) in WORDINGS.items()}
+    if wordings == "blind":
+        text = files(__package__).joinpath("wordings.json").read_text(encoding="utf-8")
+        return json.loads(text)
+    if wordings == "held_out":
+        return None
+    raise InputError(f"unknown wordings {wordings!r}; use one of {', '.join(WORDING_SETS)}")
 
 
 def held_out_cases(
     task: str,
     count: int,
     *,
-    seed: int = 2024,
-    held_out: bool = True,
-    size: tuple[int, int] = (64, 64),
-) -> Cases:
-    """`count` cases of a task; the same ones for the same seed. `size` is (height, width)."""
-    rng = random.Random(f"{seed}/{task}/{held_out}")
-    samples = [make_sample(rng, task=task, held_out=held_out) for _ in range(count)]
-    references = [
-        render([sample.references[i] for sample in samples], *size)
-        for i in range(len(samples[0].references))
-    ]
-    return Cases(task, samples, render([sample.target for sample in samples], *size), references)
-
-
-@torch.no_grad()
-def generate(
-    pipeline: Pipeline,
-    prompts: Sequence[str],
-    references: Sequence[Tensor],
-    size: tuple[int, int],
-    *,
-    steps: int = 16,
-    guidance: float = 2.5,
-    cfg: float = 1.0,
     seed: int = 0,
-) -> Tensor:
-    """Pictures [n, 3, h, w] in 0..1, one per prompt, as one batch.
+    wordings: str = "held_out",
+    size: tuple[int, int] = (64, 64),
+) -> list[Case]:
+    """`count` cases of a task; the first of them are the same for any larger count.
 
     Args:
-        references: one batch [n, 3, h, w] in 0..1 per numbered image.
-        size: (height, width) of the results.
-        steps, guidance, cfg, seed: as in `pipeline.edit`.
+        seed: of scenes, words and noise.
+        wordings: which sentences, one of `WORDING_SETS`.
+        size: (height, width) of all pictures.
+
+    Raises:
+        InputError: an unknown task or set of wordings.
     """
-    flux = pipeline.model
-    latents = [Reference(pipeline.autoencoder.encode(r * 2 - 1)) for r in references]
-    shape = (len(prompts), 16, size[0] // 8, size[1] // 8)
-    context = stitch(shape, latents, latent_format=flux.latent_format)
-    wanted = Conditioning(*pipeline.text_encoder.encode(list(prompts)), guidance)
-    unwanted = None
-    if cfg != 1:
-        unwanted = Conditioning(*pipeline.text_encoder.encode([""] * len(prompts)), guidance)
-    latent = sample(
-        flux, context, wanted, make_timesteps(steps, context.target_tokens),
-        noise=make_noise(seed, shape), negative=unwanted, cfg=cfg,
-    )  # fmt: skip
-    return (pipeline.autoencoder.decode(latent) / 2 + 0.5).clamp(0, 1)
+    if task not in TASKS:
+        raise InputError(f"unknown task {task!r}; use one of {', '.join(TASKS)}")
+    sentences = _sentences(wordings)
+    rng = random.Random(f"{seed}/{wordings}/{task}")
+    samples = [make_sample(rng, task=task, held_out=True, wordings=sentences) for _ in range(count)]
+    seeds = [zlib.crc32(f"{seed}/{wordings}/{task}/{i}".encode()) for i in range(count)]
+    return draw(samples, seeds, size)
 
 
-def exchange_numbers(prompt: str) -> str:
-    """'image 1' becomes 'image 2' and the other way round."""
-    return prompt.translate(str.maketrans("12", "21"))
+def draw(samples: Sequence[Sample], seeds: Sequence[int], size: tuple[int, int]) -> list[Case]:
+    """Cases from samples: their scenes rendered at (height, width)."""
+    scenes = [scene for one in samples for scene in (one.target, *one.references)]
+    pictures = iter(render(scenes, *size)) if scenes else iter(())
+    cases = []
+    for one, number in zip(samples, seeds, strict=True):
+        target = next(pictures)
+        cases.append(Case(one, tuple(next(pictures) for _ in one.references), target, number))
+    return cases
 
 
-def scores(pipeline: Pipeline, cases: Cases, **options: float) -> dict[str, float]:
-    """What one task's pictures show.
+_PAIRS = (("1", "2"), ("first", "second"), ("1st", "2nd"), ("former", "latter"))
+_OTHER = {word: pair[1 - i] for pair in _PAIRS for i, word in enumerate(pair)}
+_NUMBER = re.compile(
+    r"(?<![0-9a-z])(1st|2nd|first|second|former|latter)(?![0-9a-z])|(?<![0-9])([12])(?![0-9a-z])",
+    re.IGNORECASE,
+)
+# "one" is also a pronoun; it is a number where it follows what it counts.
+_WRITTEN = re.compile(
+    r"\b((?:image|picture|photo|photograph|pic|img|reference|input|number|drawing)s?) (one|two)\b",
+    re.IGNORECASE,
+)
 
-    Returns:
-        psnr: result against the right answer, dB. copy: the best reference against it. gain: the
-        difference. judged: share of cases whose error is under a quarter of the reference's, i.e.
-        at least 6 dB nearer the right answer than doing nothing. For order-critical cases,
-        scrambled: psnr with the words shuffled. For two references, exchanged_words and
-        exchanged_pictures: share whose result then is nearer the swapped answer than the old one.
+
+def exchange_images(prompt: str) -> str:
+    """The sentence with the two images exchanged, however they are numbered.
+
+    Image 1 and 2, first and second, 1st and 2nd, former and latter, image one and two.
     """
-    size = (cases.target.shape[2], cases.target.shape[3])
-    prompts = [sample.prompt for sample in cases.samples]
-    out = generate(pipeline, prompts, cases.references, size, **options)  # type: ignore[arg-type]
-    found = {"psnr": psnr(out, cases.target)}
-    if cases.references:
-        error = torch.stack([mse(r, cases.target) for r in cases.references]).amin(0)
-        found["copy"] = -10 * torch.log10(error.clamp(min=1e-10))
-        found["gain"] = found["psnr"] - found["copy"]
-        found["judged"] = (mse(out, cases.target) < error / 4).float()
-    rng = random.Random(1)
-    ordered = [i for i, sample in enumerate(cases.samples) if sample.ordered]
-    if ordered:
-        shuffled = [" ".join(rng.sample(p.split(), len(p.split()))) for p in prompts]
-        wrong = generate(pipeline, shuffled, cases.references, size, **options)  # type: ignore[arg-type]
-        found["ordered"] = found["psnr"][ordered]
-        found["scrambled"] = psnr(wrong, cases.target)[ordered]
-    swappable = [i for i, sample in enumerate(cases.samples) if sample.swapped is not None]
-    if swappable:
-        swapped = render([s.swapped for s in cases.samples if s.swapped is not None], *size)
-        right = cases.target[swappable]
-        for name, words, pictures in (
-            ("exchanged_words", [exchange_numbers(p) for p in prompts], cases.references),
-            ("exchanged_pictures", prompts, cases.references[::-1]),
-        ):
-            other = generate(pipeline, words, pictures, size, **options)[swappable]  # type: ignore[arg-type]
-            found[name] = (mse(other, swapped) < mse(other, right)).float()
-    return {name: float(value.mean()) for name, value in found.items()}
+
+    def number(match: re.Match[str]) -> str:
+        return _OTHER[match.group(0).lower()]
+
+    def written(match: re.Match[str]) -> str:
+        return f"{match.group(1)} {'two' if match.group(2).lower() == 'one' else 'one'}"
+
+    return _WRITTEN.sub(written, _NUMBER.sub(number, prompt))
+
+
+def exchanged_words(case: Case) -> Case | None:
+    """The case with the images' numbers exchanged in its words, or None where that says nothing."""
+    prompt = exchange_images(case.sample.prompt)
+    swapped = case.sample.swapped
+    if swapped is None or prompt == case.sample.prompt:
+        return None
+    meaning = dict(case.sample.meaning)
+    if meaning.get("source") in ("1", "2"):
+        meaning["source"] = _OTHER[meaning["source"]]
+    return _other_answer(replace(case.sample, prompt=prompt, meaning=meaning), case, swapped)
+
+
+def exchanged_pictures(case: Case) -> Case | None:
+    """The case with its two references exchanged, or None where no answer to that is right."""
+    if case.sample.swapped is None:
+        return None
+    turned = replace(case.sample, references=case.sample.references[::-1])
+    shown = replace(case, references=case.references[::-1])
+    return _other_answer(turned, shown, case.sample.swapped)
+
+
+def _other_answer(turned: Sample, case: Case, right: Scene) -> Case:
+    turned = replace(turned, target=right, swapped=case.sample.target)
+    height, width = case.target.shape[-2:]
+    return replace(case, sample=turned, target=render([right], height, width)[0])
+
+
+def blanked(case: Case) -> Case | None:
+    """The case with grey sheets for references, or None where it has none."""
+    if not case.references:
+        return None
+    return replace(case, references=tuple(torch.full_like(r, 0.5) for r in case.references))
+
+
+def scrambled(case: Case) -> Case | None:
+    """The case with its words in another order, or None where their order says nothing."""
+    words = case.sample.prompt.split()
+    if not case.sample.ordered or len(set(words)) < 2:
+        return None
+    rng = random.Random(case.seed)
+    mixed = words
+    while mixed == words:
+        mixed = rng.sample(words, len(words))
+    return replace(case, sample=replace(case.sample, prompt=" ".join(mixed)))
 
 
 @torch.no_grad()
-def autoencoder_scores(pipeline: Pipeline, count: int = 96) -> dict[str, float]:
-    """PSNR (mean and lowest tenth) and latent spread on held-out pictures."""
-    values: dict[str, list[Tensor]] = defaultdict(list)
-    for task in TASKS:
-        x = held_out_cases(task, max(1, count // len(TASKS)), seed=77).target
-        raw = pipeline.autoencoder.encode(x * 2 - 1)
-        back = (pipeline.autoencoder.decode(raw) / 2 + 0.5).clamp(0, 1)
-        values["psnr"].append(psnr(back, x))
-        values["z"].append(pipeline.model.latent_format.process_in(raw).flatten())
-    decibels = torch.cat(values["psnr"])
+def answers(
+    pipeline: Pipeline,
+    cases: Sequence[Case],
+    *,
+    steps: int = 28,
+    guidance: float = 2.5,
+    batch: int = 32,
+    tick: Tick = lambda count: None,
+    times: list[float] | None = None,
+) -> Tensor:
+    """The model's pictures [n, 3, h, w] in 0..1, on the CPU, in the order of the cases.
+
+    Args:
+        cases: all of one size, with any number of references.
+        steps, guidance: as in `pipeline.edit`.
+        batch: at most so many at a time.
+        tick: see `Tick`.
+        times: takes the seconds that each picture took, as its share of its batch.
+    """
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    texts = pipeline.text_encoder
+    for i, case in enumerate(cases):
+        # Padding differs from no padding, so only texts of one length share a batch.
+        length = texts.tokenize([case.sample.prompt]).shape[1]
+        groups[len(case.references), length].append(i)
+    out: list[Tensor] = [torch.empty(0)] * len(cases)
+    taken = [0.0] * len(cases)
+    for rows in groups.values():
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            began = time.perf_counter()
+            pictures = _answer(pipeline, [cases[i] for i in part], steps, guidance, tick)
+            for i, picture in zip(part, pictures, strict=True):
+                out[i] = picture
+                taken[i] = (time.perf_counter() - began) / len(part)
+    if times is not None:
+        times.extend(taken)
+    return torch.stack(out)
+
+
+def _answer(
+    pipeline: Pipeline, cases: Sequence[Case], steps: int, guidance: float, tick: Tick
+) -> Tensor:
+    flux, autoencoder = pipeline.model, pipeline.autoencoder
+    height, width = cases[0].target.shape[-2:]
+    scale = flux.latent_format.downscale
+    shape = (1, flux.latent_format.channels, height // scale, width // scale)
+    references = []
+    for pictures in zip(*(case.references for case in cases), strict=True):
+        stack = torch.stack(pictures).to(flux.device, flux.dtype)
+        references.append(Reference(autoencoder.encode(stack * 2 - 1)))
+    context = stitch((len(cases), *shape[1:]), references, latent_format=flux.latent_format)
+    words = Conditioning(
+        *pipeline.text_encoder.encode([case.sample.prompt for case in cases]), guidance
+    )
+    latent = sample(
+        flux,
+        context,
+        words,
+        make_timesteps(steps, context.target_tokens),
+        noise=torch.cat([make_noise(case.seed, shape) for case in cases]),
+        callback=lambda *_: tick(len(cases)),
+    )
+    return (autoencoder.decode(latent).float() / 2 + 0.5).clamp(0, 1).cpu()
+
+
+def untouched_area(before: Tensor, after: Tensor, margin: int = 3) -> Tensor:
+    """[b, 1, h, w]: 1 where two pictures [b, 3, h, w] agree, and do so `margin` pixels around."""
+    change = ((before - after).abs().amax(1, keepdim=True) > 1 / 255).float()
+    return 1 - F.max_pool2d(change, 2 * margin + 1, 1, margin)
+
+
+def assess(
+    cases: Sequence[Case], pictures: Tensor, tick: Tick = lambda count: None
+) -> list[Outcome]:
+    """What the answers [n, 3, h, w] are worth, in the order of the cases."""
+    outcomes = []
+    for start in range(0, len(cases), 8):
+        some = cases[start : start + 8]
+        made = pictures[start : start + 8]
+        target = torch.stack([case.target for case in some])
+        verdicts = judge_all(
+            [case.sample for case in some], made, [case.references for case in some]
+        )
+        decibels, similar = psnr(made, target).tolist(), ssim(made, target).tolist()
+        for i, case in enumerate(some):
+            outcomes.append(
+                Outcome(verdicts[i], decibels[i], similar[i], _untouched(case, made[i]))
+            )
+        tick(len(some) * JUDGED)
+    return outcomes
+
+
+def _untouched(case: Case, picture: Tensor) -> float | None:
+    if case.category not in EDITS:
+        return None
+    before, right = case.references[0][None], case.target[None]
+    area = untouched_area(before, right)
+    if not bool(area.any()):
+        return None
+    return float(psnr(picture[None], before, area))
+
+
+def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
+    """Success and pictures of some answers, as one row of a table.
+
+    Returns:
+        n, right; success with its 95 % interval low, high; psnr (dB) and ssim to the right
+        answer, means; untouched: mean dB where something is to be left alone, else None;
+        failed: how often each attribute was wrong.
+    """
+    count, right = len(outcomes), sum(one.verdict.right for one in outcomes)
+    low, high = wilson(right, count)
+    left = [one.untouched for one in outcomes if one.untouched is not None]
+    failed = Counter(name for one in outcomes for name in one.verdict.failed)
     return {
-        "psnr": float(decibels.mean()),
-        "psnr_p10": float(decibels.quantile(0.1)),
-        "latent_std": float(torch.cat(values["z"]).std()),
+        "n": count,
+        "right": right,
+        "success": round(right / count, 4) if count else None,
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "psnr": _mean([one.psnr for one in outcomes]),
+        "ssim": _mean([one.ssim for one in outcomes]),
+        "untouched": _mean(left),
+        "failed": dict(sorted(failed.items(), key=lambda item: (-item[1], item[0]))),
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None

@@ -1,12 +1,20 @@
-"""The shipped weights do what their card says, on a few held-out cases. Pictures only."""
+"""The shipped weights do what their results say, case by case, and what the card claims."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from kontext_core.evaluation.held_out import autoencoder_scores, held_out_cases, scores
+import kontext_core
+from kontext_core.evaluation.held_out import answers, assess, exchanged_words, held_out_cases
+from kontext_core.evaluation.reconstruction import reconstruction
 from kontext_core.pipeline import load_pipeline
+from kontext_core.training.world.tasks import TASKS
 
-COUNT, STEPS = 12, 6
+RESULTS = Path(kontext_core.__file__).parent / "assets" / "tiny" / "results.json"
 
 
 @pytest.fixture(scope="module")
@@ -14,35 +22,68 @@ def pipeline():
     return load_pipeline("tiny")
 
 
-def test_autoencoder_reaches_its_figure_and_unit_latents(pipeline):
-    found = autoencoder_scores(pipeline, count=39)
-    assert found["psnr"] > 29.5  # measured 30.7
-    assert 0.8 < found["latent_std"] < 1.2  # measured 0.97
+@pytest.fixture(scope="module")
+def results() -> dict:
+    if not RESULTS.exists():
+        pytest.skip("the weights were not measured yet: bench tiny, then training/write_report.py")
+    return json.loads(RESULTS.read_text(encoding="utf-8"))
 
 
-def test_word_order_counts_in_text_to_image(pipeline):
-    found = scores(pipeline, held_out_cases("text_to_image", COUNT), steps=STEPS)
-    assert found["ordered"] > found["scrambled"] + 2  # measured 18.5 and 13.7 dB
+def again(pipeline, results: dict, wordings: str, tasks: list[str], count: int) -> float:
+    """Share of cases that are judged now as they were when the results were written."""
+    settings = results["settings"]
+    count = min(count, settings["cases"])
+    cases = [
+        case
+        for task in tasks
+        for case in held_out_cases(task, count, seed=settings["seed"], wordings=wordings)
+    ]
+    made = answers(pipeline, cases, steps=settings["steps"], guidance=settings["guidance"])
+    now = [one.verdict.right for one in assess(cases, made)]
+    before = [
+        digit == "1" for task in tasks for digit in results["verdicts"][wordings][task][:count]
+    ]
+    return sum(a == b for a, b in zip(now, before, strict=True)) / len(now)
+
+
+def test_results_are_those_of_these_weights(pipeline, results) -> None:
+    # All but one or two verdicts on the fence, where products round in another order.
+    assert again(pipeline, results, "grammar", list(TASKS), 1) >= 0.9
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["compose", "transfer"])
-def test_exchanging_references_or_their_numbers_gives_the_exchanged_picture(pipeline, task):
-    found = scores(pipeline, held_out_cases(task, COUNT), steps=STEPS)
-    # Measured 1.0 and 1.0 for both tasks; gains 9.5 and 7.2 dB; scrambled 9 dB lower and more.
-    assert found["exchanged_words"] >= 0.9
-    assert found["exchanged_pictures"] >= 0.9
-    assert found["gain"] > 4
-    assert found["ordered"] > found["scrambled"] + 4
+@pytest.mark.parametrize("wordings", ["held_out", "blind"])
+def test_results_in_other_words_are_those_of_these_weights(pipeline, results, wordings) -> None:
+    assert again(pipeline, results, wordings, list(TASKS), 2) >= 0.9
+
+
+def test_it_looks_at_its_references_and_reads_the_order_of_words(results) -> None:
+    for probe in ("blank", "scrambled"):
+        row = results["probes"][probe]["all"]
+        assert row["high"] < row["asked"], probe
+    for task, row in results["sets"]["grammar"]["exchanged"]["words"].items():
+        assert row["success"] > 0.5, task
 
 
 @pytest.mark.slow
-def test_background_edits_beat_copying(pipeline):
-    found = scores(pipeline, held_out_cases("background", COUNT), steps=STEPS)
-    assert found["gain"] > 8  # measured 15.5
+def test_exchanged_words_give_the_exchanged_answer(pipeline, results) -> None:
+    tasks = ("compose", "transfer")
+    cases = [c for task in tasks for c in held_out_cases(task, 8, wordings="grammar")]
+    turned = [other for case in cases if (other := exchanged_words(case)) is not None]
+    outcomes = assess(turned, answers(pipeline, turned, steps=results["settings"]["steps"]))
+    rows = results["sets"]["grammar"]["exchanged"]["words"]
+    low = min(rows[task]["low"] for task in tasks)
+    assert sum(one.verdict.right for one in outcomes) / len(outcomes) >= low - 0.15
 
 
-def test_any_text_is_accepted(pipeline):
+def test_the_autoencoder_reaches_its_figures(pipeline, results) -> None:
+    found = reconstruction(pipeline, 8)["all"]
+    # Eight instead of some fifty pictures of a kind.
+    assert found["psnr"] > results["autoencoder"]["all"]["psnr"] - 1
+    assert 0.8 < found["latent_std"] < 1.2
+
+
+def test_any_text_is_accepted(pipeline) -> None:
     txt, vec = pipeline.text_encoder.encode(["Füge 日本 🙂 hinzu, please!", "make it night"])
     assert bool(torch.isfinite(txt).all()) and bool(torch.isfinite(vec).all())
     assert not torch.equal(vec[0], vec[1])

@@ -22,7 +22,7 @@ from typing import Any
 from kontext_core.errors import InputError
 from kontext_core.evaluation.page import drift_charts, sweep_chart
 from kontext_core.evaluation.report import read_results
-from kontext_core.evaluation.tables import NAMES, success, tables
+from kontext_core.evaluation.tables import label, success, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "kontext_core/assets/tiny"
@@ -43,7 +43,7 @@ def blocks(results: Mapping[str, Any]) -> dict[str, str]:
 def _headline(results: Mapping[str, Any]) -> str:
     found = {name: each["all"] for name, each in results["sets"].items()}
     cases = found["grammar"]["n"]
-    shares = ", ".join(f"{NAMES[name]} {success(row)}" for name, row in found.items())
+    shares = ", ".join(f"{label(name)} {success(row)}" for name, row in found.items())
     latency = results["timing"]["latency"]
     return (
         f"Answers judged right in every attribute, {cases} scenes that training never drew per set "
@@ -56,10 +56,10 @@ def _headline(results: Mapping[str, Any]) -> str:
 def _categories(results: Mapping[str, Any]) -> str:
     """The short table: categories only."""
     sets = results["sets"]
-    lines = [f"| | {' | '.join(NAMES[name] for name in sets)} |", f"|---|{'--:|' * len(sets)}"]
+    lines = [f"| | {' | '.join(label(name) for name in sets)} |", f"|---|{'--:|' * len(sets)}"]
     for category in dict.fromkeys(results["categories"].values()):
         cells = [success(each["categories"].get(category)) for each in sets.values()]
-        lines.append(f"| {NAMES.get(category, category)} | {' | '.join(cells)} |")
+        lines.append(f"| {label(category)} | {' | '.join(cells)} |")
     cells = [f"**{success(each['all'])}**" for each in sets.values()]
     lines.append(f"| **all** | {' | '.join(cells)} |")
     return "\n".join(lines)

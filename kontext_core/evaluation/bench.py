@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..pipeline import Pipeline, edit
 from ..training.world.tasks import CATEGORIES, TASKS
 from .drift import drift, local_chains
@@ -80,7 +79,6 @@ def bench(
     results = {
         "format": FORMAT,
         "benchmark": "tiny",
-        "version": __version__,
         "model": name,
         "size": list(size),
         "settings": asdict(settings),

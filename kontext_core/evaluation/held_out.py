@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import time
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +28,6 @@ from ..sampling import make_noise, sample
 from ..schedule import make_timesteps
 from ..stitcher import Reference, stitch
 from ..training.world.render import render
-from ..training.world.scene import Scene
 from ..training.world.tasks import TASKS, Sample, make_sample
 from ..training.world.wording import WORDINGS
 from .judge import Verdict, judge_all
@@ -44,13 +42,8 @@ __all__ = [
     "Tick",
     "answers",
     "assess",
-    "blanked",
     "draw",
-    "exchange_images",
-    "exchanged_pictures",
-    "exchanged_words",
     "held_out_cases",
-    "scrambled",
     "summary",
     "untouched_area",
 ]
@@ -104,8 +97,7 @@ def _sentences(wordings: str) -> Mapping[str, Sequence[str]] | None:
     if wordings == "grammar":
         return {key: train for key, (train, _) in WORDINGS.items()}
     if wordings == "blind":
-        text = files(__package__).joinpath("wordings.json").read_text(encoding="utf-8")
-        return json.loads(text)
+        return json.loads(Path(__file__).with_name("wordings.json").read_text(encoding="utf-8"))
     if wordings == "held_out":
         return None
     raise InputError(f"unknown wordings {wordings!r}; use one of {', '.join(WORDING_SETS)}")
@@ -147,80 +139,6 @@ def draw(samples: Sequence[Sample], seeds: Sequence[int], size: tuple[int, int])
         target = next(pictures)
         cases.append(Case(one, tuple(next(pictures) for _ in one.references), target, number))
     return cases
-
-
-_PAIRS = (("1", "2"), ("first", "second"), ("1st", "2nd"), ("former", "latter"))
-_OTHER = {word: pair[1 - i] for pair in _PAIRS for i, word in enumerate(pair)}
-_NUMBER = re.compile(
-    r"(?<![0-9a-z])(1st|2nd|first|second|former|latter)(?![0-9a-z])|(?<![0-9])([12])(?![0-9a-z])",
-    re.IGNORECASE,
-)
-# "one" is also a pronoun; it is a number where it follows what it counts.
-_WRITTEN = re.compile(
-    r"\b((?:image|picture|photo|photograph|pic|img|reference|input|number|drawing)s?) (one|two)\b",
-    re.IGNORECASE,
-)
-
-
-def exchange_images(prompt: str) -> str:
-    """The sentence with the two images exchanged, however they are numbered.
-
-    Image 1 and 2, first and second, 1st and 2nd, former and latter, image one and two.
-    """
-
-    def number(match: re.Match[str]) -> str:
-        return _OTHER[match.group(0).lower()]
-
-    def written(match: re.Match[str]) -> str:
-        return f"{match.group(1)} {'two' if match.group(2).lower() == 'one' else 'one'}"
-
-    return _WRITTEN.sub(written, _NUMBER.sub(number, prompt))
-
-
-def exchanged_words(case: Case) -> Case | None:
-    """The case with the images' numbers exchanged in its words, or None where that says nothing."""
-    prompt = exchange_images(case.sample.prompt)
-    swapped = case.sample.swapped
-    if swapped is None or prompt == case.sample.prompt:
-        return None
-    meaning = dict(case.sample.meaning)
-    if meaning.get("source") in ("1", "2"):
-        meaning["source"] = _OTHER[meaning["source"]]
-    return _other_answer(replace(case.sample, prompt=prompt, meaning=meaning), case, swapped)
-
-
-def exchanged_pictures(case: Case) -> Case | None:
-    """The case with its two references exchanged, or None where no answer to that is right."""
-    if case.sample.swapped is None:
-        return None
-    turned = replace(case.sample, references=case.sample.references[::-1])
-    shown = replace(case, references=case.references[::-1])
-    return _other_answer(turned, shown, case.sample.swapped)
-
-
-def _other_answer(turned: Sample, case: Case, right: Scene) -> Case:
-    turned = replace(turned, target=right, swapped=case.sample.target)
-    height, width = case.target.shape[-2:]
-    return replace(case, sample=turned, target=render([right], height, width)[0])
-
-
-def blanked(case: Case) -> Case | None:
-    """The case with grey sheets for references, or None where it has none."""
-    if not case.references:
-        return None
-    return replace(case, references=tuple(torch.full_like(r, 0.5) for r in case.references))
-
-
-def scrambled(case: Case) -> Case | None:
-    """The case with its words in another order, or None where their order says nothing."""
-    words = case.sample.prompt.split()
-    if not case.sample.ordered or len(set(words)) < 2:
-        return None
-    rng = random.Random(case.seed)
-    mixed = words
-    while mixed == words:
-        mixed = rng.sample(words, len(words))
-    return replace(case, sample=replace(case.sample, prompt=" ".join(mixed)))
 
 
 @torch.no_grad()

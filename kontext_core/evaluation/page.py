@@ -13,7 +13,7 @@ from torch import Tensor
 from ..training.world.tasks import TASKS
 from .chart import Chart, Line
 from .sheet import Shown, picture, strip, verdict_text
-from .tables import NAMES, success, tables
+from .tables import label, success, tables
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -126,7 +126,7 @@ def sweep_chart(results: Mapping[str, Any], key: str) -> Chart:
             if category in found["categories"]
         ]
         if points:
-            lines.append(Line(NAMES.get(category, category), points))
+            lines.append(Line(label(category), points))
     return Chart(
         lines, key, "success", x_ticks=list(swept), x_log=key == "steps", y_range=(0, 1),
         percent=True,
@@ -154,12 +154,12 @@ def drift_charts(results: Mapping[str, Any]) -> list[Chart]:
 def _bars(results: Mapping[str, Any]) -> list[str]:
     parts = ['<div class="bars">']
     for wordings, found in results["sets"].items():
-        parts.append(f"<div><h3>{escape(NAMES[wordings])} wordings</h3>")
+        parts.append(f"<div><h3>{escape(label(wordings))} wordings</h3>")
         rows = {"all": found["all"], **found["categories"]}
         for name, row in rows.items():
             low, high = 100 * row["low"], 100 * row["high"]
             parts.append(
-                f'<div class="bar"><span>{escape(NAMES.get(name, name))}</span>'
+                f'<div class="bar"><span>{escape(label(name))}</span>'
                 f'<div class="track"><div class="fill" style="width:{100 * row["success"]:.1f}%">'
                 f'</div><div class="span" style="left:{low:.1f}%;width:{high - low:.1f}%"></div>'
                 f"</div><span>{escape(success(row))}</span></div>"
@@ -178,9 +178,9 @@ def _loop(loop: Sequence[Tensor], count: int = 3) -> list[str]:
 def _task(task: str, shown: Sequence[Shown], results: Mapping[str, Any]) -> str:
     most = max(len(one.case.references) for one in shown) + 2
     row = results["sets"]["held_out"]["tasks"][task]
-    head = f"{NAMES.get(task, task.replace('_', ' '))}: {success(row)}"
+    head = f"{label(task)}: {success(row)}"
     cards = "".join(_card(one) for one in shown)
-    category = NAMES.get(TASKS[task].category, TASKS[task].category)
+    category = label(TASKS[task].category)
     return (
         f'<h3>{escape(head)} <span class="quiet">({escape(category)})</span></h3>'
         f'<div class="cases" style="--min:{most * 120 + 30}px">{cards}</div>'

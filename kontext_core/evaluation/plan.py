@@ -17,12 +17,9 @@ from .held_out import (
     Outcome,
     answers,
     assess,
-    blanked,
-    exchanged_pictures,
-    exchanged_words,
     held_out_cases,
-    scrambled,
 )
+from .probes import blanked, exchanged_pictures, exchanged_words, scrambled
 
 __all__ = [
     "PROBED",

@@ -15,7 +15,7 @@ from ..training.world.tasks import CATEGORIES
 from .bench import FORMAT, Bench
 from .page import drift_charts, page, sweep_chart
 from .sheet import contact_sheet, of_category, strip
-from .tables import NAMES
+from .tables import label
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -114,13 +114,12 @@ def write_report(found: Bench, folder: str | Path) -> Path:
 def sheets(found: Bench) -> dict[str, Image.Image]:
     """Every PNG of a result by name: tasks, categories, drift, charts."""
     pictures = {
-        task: contact_sheet(shown, title=NAMES.get(task, task.replace("_", " ")))
-        for task, shown in found.shown.items()
+        task: contact_sheet(shown, title=label(task)) for task, shown in found.shown.items()
     }
     for category in CATEGORIES:
         some = of_category(found.shown, category)
         if some:
-            title = NAMES.get(category, category)
+            title = label(category)
             pictures[f"category_{category}"] = contact_sheet(some, title=title)
     for i in range(min(3, len(found.chains))):
         pictures[f"drift_{i + 1}"] = strip([turn[i] for turn in found.loop])

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..images import to_pil
 from ..training.world.tasks import TASKS
 from .chart import font
 
@@ -33,8 +32,11 @@ class Shown:
 
 
 def picture(tensor: Tensor) -> Image.Image:
-    """[3, h, w] in 0..1 as a Pillow picture."""
-    return to_pil(tensor.movedim(0, -1))
+    """[3, h, w] in 0..1 as a Pillow picture, rounded to 8 bits."""
+    from PIL import Image
+
+    pixels = (tensor.movedim(0, -1).clamp(0, 1) * 255).round().byte().contiguous()
+    return Image.fromarray(pixels.numpy())
 
 
 def verdict_text(shown: Shown) -> str:

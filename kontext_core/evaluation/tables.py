@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-__all__ = ["NAMES", "Table", "success", "tables"]
+__all__ = ["Table", "label", "success", "tables"]
 
-NAMES = {
+_LABELS = {
     "text_to_image": "text to image",
     "two_references": "two references",
     "recolour_all": "recolour two things",
@@ -111,8 +111,9 @@ def _number(value: float | None, digits: int = 1) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _name(name: str) -> str:
-    return NAMES.get(name, name.replace("_", " "))
+def label(name: str) -> str:
+    """A task, category, set or attribute in words."""
+    return _LABELS.get(name, name.replace("_", " "))
 
 
 def _tasks(results: Mapping[str, Any]) -> Table:
@@ -138,13 +139,13 @@ def _tasks(results: Mapping[str, Any]) -> Table:
             strong.add(len(rows))
             mean = sum(batched[task] for task in tasks) / len(tasks)
             rows.append(
-                cells(_name(category), lambda each, c=category: each["categories"].get(c), mean)
+                cells(label(category), lambda each, c=category: each["categories"].get(c), mean)
             )
         else:
             strong.add(len(rows))
         rows += [
             cells(
-                ("" if len(tasks) == 1 else "· ") + _name(task),
+                ("" if len(tasks) == 1 else "· ") + label(task),
                 lambda each, t=task: each["tasks"].get(t),
                 batched.get(task),
             )
@@ -153,7 +154,7 @@ def _tasks(results: Mapping[str, Any]) -> Table:
     settings = results["settings"]
     return Table(
         "Success by task: share judged right, with its 95 % interval",
-        ["task", *(_name(name) for name in sets), "PSNR", "SSIM", "untouched", "s/picture"],
+        ["task", *(label(name) for name in sets), "PSNR", "SSIM", "untouched", "s/picture"],
         rows,
         f"{settings['cases']} cases per task and set of wordings, {settings['steps']} steps, "
         f"guidance {settings['guidance']:g}, seed {settings['seed']}. PSNR (dB) and SSIM to the "
@@ -167,7 +168,7 @@ def _exchanged(results: Mapping[str, Any]) -> Table:
     rows = []
     tasks = [t for t, c in results["categories"].items() if c == "two_references"]
     for task in tasks:
-        row = [_name(task)]
+        row = [label(task)]
         for each in results["sets"].values():
             row += [
                 success(each["exchanged"].get(what, {}).get(task)) for what in ("words", "pictures")
@@ -176,7 +177,7 @@ def _exchanged(results: Mapping[str, Any]) -> Table:
             rows.append(row)
     header = ["task"]
     for name in results["sets"]:
-        header += [f"{_name(name)}: words", "pictures"]
+        header += [f"{label(name)}: words", "pictures"]
     return Table(
         "References exchanged: share that gives the exchanged answer",
         header,
@@ -190,7 +191,7 @@ def _probes(results: Mapping[str, Any]) -> Table:
     probes = results["probes"]
     rows = []
     for category in dict.fromkeys(results["categories"].values()):
-        row = [_name(category)]
+        row = [label(category)]
         for probe in ("blank", "scrambled"):
             found = probes.get(probe, {}).get("categories", {}).get(category)
             row += [_share(found["asked"]) if found else "", success(found)]
@@ -215,8 +216,8 @@ def _failures(results: Mapping[str, Any]) -> Table:
     for category, row in results["sets"]["held_out"]["categories"].items():
         wrong = row["n"] - row["right"]
         worst = list(row["failed"].items())[:6]
-        named = ", ".join(f"{_name(name)} {count}" for name, count in worst)
-        rows.append([_name(category), f"{wrong} of {row['n']}", named or "-"])
+        named = ", ".join(f"{label(name)} {count}" for name, count in worst)
+        rows.append([label(category), f"{wrong} of {row['n']}", named or "-"])
     return Table(
         "What is wrong when it is wrong",
         ["category", "wrong", "attributes (an answer may fail several)"],
@@ -230,7 +231,7 @@ def _swept(results: Mapping[str, Any], key: str, title: str) -> Table:
     swept = results[key]
     rows = [["all", *(success(found["all"]) for found in swept.values())]]
     rows += [
-        [_name(category), *(success(found["categories"].get(category)) for found in swept.values())]
+        [label(category), *(success(found["categories"].get(category)) for found in swept.values())]
         for category in dict.fromkeys(results["categories"].values())
     ]
     rows.append(["PSNR, all", *(_number(found["all"]["psnr"]) for found in swept.values())])

@@ -20,17 +20,19 @@ from kontext_core.evaluation.held_out import (
     WORDING_SETS,
     answers,
     assess,
-    blanked,
-    exchange_images,
-    exchanged_pictures,
-    exchanged_words,
     held_out_cases,
-    scrambled,
     summary,
     untouched_area,
 )
 from kontext_core.evaluation.metrics import ms_ssim, ssim, wilson
 from kontext_core.evaluation.plan import QUICK, Progress, Settings, scaled
+from kontext_core.evaluation.probes import (
+    blanked,
+    exchange_images,
+    exchanged_pictures,
+    exchanged_words,
+    scrambled,
+)
 from kontext_core.evaluation.reconstruction import SCENES, reconstruction
 from kontext_core.evaluation.report import read_results, write_report
 from kontext_core.evaluation.tables import tables

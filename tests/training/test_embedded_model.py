@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import kontext_core
-from kontext_core.evaluation.held_out import answers, assess, exchanged_words, held_out_cases
+from kontext_core.evaluation.held_out import answers, assess, held_out_cases
+from kontext_core.evaluation.probes import exchanged_words
 from kontext_core.evaluation.reconstruction import reconstruction
 from kontext_core.pipeline import load_pipeline
 from kontext_core.training.world.tasks import TASKS

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import AutoEncoderParams
 from ..errors import InputError
 from ..latents import FLUX_LATENT, LatentFormat
 from ..models.autoencoder import Encoder, ResnetBlock
+from .linear_parts import clear
 from .patch_pca import PatchPCA
 
 __all__ = ["write_linear_encoder"]
@@ -121,16 +122,16 @@ def write_linear_encoder(
         )
     for module in encoder.modules():
         if isinstance(module, ResnetBlock):
-            _clear(module.conv2)
-    _clear(encoder.mid.attn_1.proj_out)
+            clear(module.conv2)
+    clear(encoder.mid.attn_1.proj_out)
     for layer in (encoder.conv_in, encoder.conv_out):
-        _clear(layer)
+        clear(layer)
     for c in range(params.in_channels):
         encoder.conv_in.weight[c, c, 1, 1] = 1
     for level in encoder.down[:3]:
         first = level.block[0]
         if first.changes_width:
-            _clear(first.nin_shortcut)
+            clear(first.nin_shortcut)
             for c in range(min(first.nin_shortcut.weight.shape[:2])):
                 first.nin_shortcut.weight[c, c] = 1
 
@@ -139,7 +140,7 @@ def write_linear_encoder(
         encoder.down[:3], step_matrices(goal, (widths[0], widths[1])), strict=True
     ):
         conv = level.downsample.conv
-        _clear(conv)
+        clear(conv)
         kernel = rearrange(matrix, "o (i y x) -> o i y x", y=2, x=2)
         conv.weight[: kernel.shape[0], : kernel.shape[1], :2, :2] = kernel
     offset = -goal @ pca.mean
@@ -148,7 +149,7 @@ def write_linear_encoder(
     # Latent k and its negative are channels `at` and `at + 1` of the last level.
     at = torch.arange(latents) % groups * size + torch.arange(latents) // groups * 2
     spread = encoder.down[3].block[0].nin_shortcut
-    _clear(spread)
+    clear(spread)
     constants = torch.ones(widths[-1], dtype=torch.bool)
     gain = torch.zeros(widths[-1])
     for sign, rows in ((1.0, at), (-1.0, at + 1)):
@@ -167,9 +168,3 @@ def write_linear_encoder(
         encoder.conv_out.weight[torch.arange(latents), rows, 1, 1] = sign * recover
     encoder.conv_out.bias[:latents] = latent_format.shift_factor
     encoder.conv_out.bias[latents:] = LOG_VARIANCE
-
-
-def _clear(layer: nn.Conv2d) -> None:
-    layer.weight.zero_()
-    if layer.bias is not None:
-        layer.bias.zero_()

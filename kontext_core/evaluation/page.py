@@ -81,7 +81,7 @@ def page(
         '<h2 id="success">Success</h2>',
         "<p>Share of answers that the judge finds right in every attribute, with its 95 % "
         "interval. Sentences: as in training (grammar); by the same authors but never trained "
-        "(held out); by somebody who saw neither (blind). No scene was trained.</p>",
+        "(held out); by somebody who saw neither (blind). Every case shows a thing in a colour that it never had in training.</p>",
         *_bars(results),
         found["tasks"].html(),
         '<h2 id="checks">Checks</h2>',

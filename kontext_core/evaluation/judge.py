@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from ..training.world.render import render
-from ..training.world.scene import LOOKS, STYLES, Scene
+from ..training.world.scene import LOOKS, PLACES, STYLES, Scene, Thing
 from ..training.world.styles import apply_looks
 from ..training.world.tasks import TASKS, Sample
 from .judge_background import background_doubt, profiles, texture_doubt
@@ -28,8 +28,12 @@ __all__ = ["LIMIT", "Verdict", "judge", "judge_all"]
 
 # How far from right (0) to wrong (1) an attribute may be.
 LIMIT = 0.4
-# Largest local deviation from the right rendition (see `strangeness`), of 1.
-STRANGE = 0.11
+# A style is often a matter of fine detail, of which an autoencoder loses some.
+LIMITS = {"style": 0.47, "sharpness": 0.47}
+# Largest local deviation from the right rendition (see `strangeness`), of 1; less where the light
+# or the style leaves less of every difference.
+STRANGE = 0.075
+DIM = {"night": 0.45, "sunset": 0.75, "outline": 0.6}
 # What an edit may not touch keeps at least this PSNR, in dB.
 UNTOUCHED = 20.0
 # How far a thing may stand off its place, in pixels of a 64-pixel picture.
@@ -98,8 +102,10 @@ class _Drawings:
 
     def draw(self, scenes: Sequence[Scene]) -> None:
         new = list(dict.fromkeys(scene for scene in scenes if scene not in self.known))
-        if new:
-            self.known.update(zip(new, smooth(render(new, *self.size)), strict=True))
+        # In parts that stay in the processor's cache.
+        for start in range(0, len(new), 32):
+            part = new[start : start + 32]
+            self.known.update(zip(part, smooth(render(part, *self.size)), strict=True))
 
     def __getitem__(self, scene: Scene) -> Tensor:
         return self.known[scene]
@@ -121,7 +127,9 @@ def _judge_some(
             first += [alone(scene, i) for scene in scenes]
     drawings.draw(first)
     rights = [_fitted(s, x, drawings) for s, x in zip(samples, smoothed, strict=True)]
-    asked = [doubts(sample, right) for sample, right in zip(samples, rights, strict=True)]
+    asked = [
+        doubts(sample, right, drawings.size) for sample, right in zip(samples, rights, strict=True)
+    ]
     second: list[Scene] = []
     for sample, right, mine in zip(samples, rights, asked, strict=True):
         second += [right, replace(right, look="plain"), *sample.references]
@@ -171,23 +179,32 @@ def _verdict(
     # A soft picture is compared with soft renditions; how soft it may be is another question.
     soft, sigma = fitted_blur(x, drawn)
     stack = torch.cat([torch.stack(wrong), seen]) if wrong else seen
-    found = [wrongness(x, soft, blur(stack, sigma) if sigma else stack)]
     styles = [replace(right, style=style) for style in STYLES if style != right.style]
-    found.append(wrongness(x, soft, drawings.stack(styles)))
-    found.append(wrongness(x, drawn, blur(drawn[None], 4.0 * min(x.shape[-2:]) / 64)))
+    # Blurring a mosaic would only make it look like the others.
+    unlike = drawings.stack(styles)
+    heavy = blur(drawn[None], 4.0 * min(x.shape[-2:]) / 64)
     names += ["style"] * len(styles) + ["sharpness"]
+    position, visible = wrongness(x, drawn, torch.cat([stack, unlike, heavy]))
+    if sigma:
+        softened, _ = wrongness(x, soft, torch.cat([blur(stack, sigma), unlike]))
+        position = torch.cat([softened, position[-1:]])
     details: dict[str, float] = {}
-    values = torch.cat([position * visible for position, visible in found]).tolist()
-    for name, value in zip(names, values, strict=True):
+    for name, value in zip(names, (position * visible).tolist(), strict=True):
         details[name] = max(details.get(name, 0.0), value)
+
+    if details.get("presence", 0) > LIMIT:
+        absent = [d.base for d, v in zip(asked, position.tolist(), strict=False)
+                  if d.name == "presence" and d.base and v > LIMIT]  # fmt: skip
+        if all(_elsewhere(x, right, base.things[0], drawings) for base in absent):
+            details["place"] = details.pop("presence")
 
     grounds_, empties = grounds(right), {k: drawings[s] for k, s in textures(right).items()}
     area = _background_area(drawn, empties[right.texture])
     details["background"] = background_doubt(x, area, profiles(grounds_, x.shape[-2]))
     details["texture"] = texture_doubt(x, right.texture, empties, area)
-    failed = [name for name, value in details.items() if value > LIMIT]
+    failed = [name for name, value in details.items() if value > LIMITS.get(name, LIMIT)]
     details["nothing_else"] = strangeness(x, drawn)
-    if details["nothing_else"] > STRANGE:
+    if details["nothing_else"] > STRANGE * DIM.get(right.look, 1) * DIM.get(right.style, 1):
         failed.append("nothing_else")
     if TASKS[sample.task].category in EDITS:
         before = smooth(images[0][None])[0] if images else drawings[sample.references[0]]
@@ -197,6 +214,17 @@ def _verdict(
         if details["untouched_psnr"] < UNTOUCHED:
             failed.append("untouched")
     return Verdict(not failed, tuple(failed), details)
+
+
+def _elsewhere(x: Tensor, right: Scene, thing: Thing, drawings: _Drawings) -> bool:
+    """Whether a thing that isn't where it should be stands at another place."""
+    empty, mine = alone(right), replace(alone(right), things=(thing,))
+    places = [replace(thing, place=p, dx=0.0, dy=0.0) for p in PLACES if p != thing.place]
+    scenes = [replace(empty, things=(moved,)) for moved in places]
+    drawings.draw(scenes)
+    without = drawings[right] + drawings[empty] - drawings[mine]
+    position, _ = wrongness(x, without, without + drawings.stack(scenes) - drawings[empty])
+    return bool(position.max() > 1 - LIMIT)
 
 
 def _wrong_picture(doubt: Doubt, drawn: Tensor, drawings: _Drawings) -> Tensor:

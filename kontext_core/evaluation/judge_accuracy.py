@@ -30,6 +30,7 @@ from ..training.world.scene import (
     TEXTURES,
     Scene,
     fits,
+    placed,
     random_thing,
 )
 from ..training.world.tasks import CATEGORIES, TASKS, Sample, make_sample
@@ -88,16 +89,16 @@ def accuracy(
         for kind, make in WRONG.items():
             made = [make(sample, rng) for sample in samples]
             _wrong(rows, kind, samples, made, answers, size)
+        faults = [WRONG[rng.choice(_SINGLE)](sample, rng) for sample in samples]
+        _wrong(rows, "half-way to one fault", samples, faults, answers, size, share=0.5)
         _count(rows, "another sample's answer", False, samples, answers.roll(1, 0))
-        _count(rows, "heavy blur", False, samples, blur(answers, 4 * min(size) / 64))
-        drawn = [render([sample.references[0]], *size)[0] if sample.references else None
-                 for sample in samples]  # fmt: skip
-        half = [i for i, picture in enumerate(drawn) if picture is not None]
-        if half:
-            mixed = torch.stack([(answers[i] + drawn[i]) / 2 for i in half])
-            _count(rows, "half-way blend", False, [samples[i] for i in half], mixed)
-    order = {name: i for i, name in enumerate(CATEGORIES)}
-    return sorted(rows.values(), key=lambda row: (not row.right, order[row.category]))
+        blurred = blur(answers, 4 * min(size) / 64)
+        shown = [i for i in range(cases) if _differ(blurred[i], answers[i], faint=False)]
+        _count(rows, "heavy blur", False, [samples[i] for i in shown], blurred[shown])
+        if samples[0].references:
+            mixed = answers.lerp(render([sample.references[0] for sample in samples], *size), 0.5)
+            _count(rows, "half-way to the reference", False, samples, mixed)
+    return sorted(rows.values(), key=lambda row: (not row.right, CATEGORIES.index(row.category)))
 
 
 def _count(
@@ -113,7 +114,7 @@ def _count(
 
 def _wrong(
     rows: dict[tuple[str, str], Row], kind: str, samples: Sequence[Sample],
-    made: Sequence[Scene | None], answers: Tensor, size: tuple[int, int],
+    made: Sequence[Scene | None], answers: Tensor, size: tuple[int, int], share: float = 1.0,
 ) -> None:  # fmt: skip
     at = [i for i, scene in enumerate(made) if scene is not None]
     if not at:
@@ -121,14 +122,21 @@ def _wrong(
     pictures = render([scene for scene in made if scene is not None], *size)
     seen = []
     for k, i in enumerate(at):
-        _, visible = wrongness(smooth(pictures[k]), smooth(answers[i]), smooth(pictures[k : k + 1]))
-        if visible[0]:
+        if _differ(pictures[k], answers[i], faint=kind == "another texture"):
             seen.append(k)
         else:
             category = TASKS[samples[i].task].category
             rows.setdefault((category, kind), Row(category, kind, False)).unseen += 1
     if seen:
-        _count(rows, kind, False, [samples[at[k]] for k in seen], pictures[seen])
+        mixed = answers[[at[k] for k in seen]].lerp(pictures[seen], share)
+        _count(rows, kind, False, [samples[at[k]] for k in seen], mixed)
+
+
+def _differ(one: Tensor, other: Tensor, *, faint: bool) -> bool:
+    """Whether people could tell two pictures apart; of textures less is enough."""
+    if faint:
+        return float((one - other).square().mean().sqrt()) > 0.02
+    return bool(wrongness(smooth(one), smooth(other), smooth(one[None]))[1])
 
 
 def _right(
@@ -178,6 +186,8 @@ def _changed(slot: str) -> Maker:
             return scene.with_thing(i, size=_other(rng, tuple(SIZES), thing.size))
         if free_place(sample, i):
             return None
+        if slot == "offset":
+            return _pushed(scene, i, rng)
         places = [
             place for place in PLACES
             if place != thing.place and fits(scene.with_thing(i, place=place, dx=0, dy=0).things)
@@ -185,6 +195,20 @@ def _changed(slot: str) -> Maker:
         return scene.with_thing(i, place=rng.choice(places), dx=0.0, dy=0.0) if places else None
 
     return make
+
+
+def _pushed(scene: Scene, index: int, rng: random.Random) -> Scene | None:
+    """The thing 6 px of 64 from its place, where the others and the edge leave room."""
+    thing = scene.things[index]
+    ways = [(0.094, 0.0), (-0.094, 0.0), (0.0, 0.094), (0.0, -0.094)]
+    rng.shuffle(ways)
+    x, y, _ = placed(thing)
+    for dx, dy in ways:
+        made = scene.with_thing(index, dx=thing.dx + dx, dy=thing.dy + dy)
+        to_x, to_y, _ = placed(made.things[index])
+        if abs(to_x - x) + abs(to_y - y) > 0.09 and fits(made.things):
+            return made
+    return None
 
 
 def _missing(sample: Sample, rng: random.Random) -> Scene | None:
@@ -236,6 +260,7 @@ WRONG: dict[str, Maker] = {
     "another pattern": _changed("pattern"),
     "another size": _changed("size"),
     "another place": _changed("place"),
+    "6 px off its place": _changed("offset"),
     "a thing missing": _missing,
     "a thing too many": _extra,
     "another background": _background,
@@ -246,6 +271,12 @@ WRONG: dict[str, Maker] = {
     "reference, unedited": _unedited,
     "answer of exchanged images": lambda sample, rng: sample.swapped,
 }
+
+
+_SINGLE = (
+    "another kind", "another colour", "another place", "a thing missing", "another background",
+    "another look", "another style",
+)  # fmt: skip
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -22,7 +22,7 @@ _STRIP = 16
 
 # Backgrounds and textures that differ by less (root mean square) are not told apart; over so
 # many pixels little is enough.
-FAINT = 0.02
+FAINT = 0.01
 
 
 @functools.lru_cache(maxsize=8192)
@@ -66,31 +66,42 @@ def texture_doubt(picture: Tensor, name: str, empties: Mapping[str, Tensor], are
         return 0.0
     plain, noisy = empties["plain"], empties["noisy"]
     beyond = picture - plain
-    forms = {k: t - plain for k, t in empties.items() if k not in ("plain", "noisy")}
-    if max(_strength(form, area, 0) for form in forms.values()) < FAINT:
+    # Their mean is the background's colour, which is asked about elsewhere.
+    forms = {k: _even(empties[k] - plain, area) for k in empties if k not in ("plain", "noisy")}
+    # Some styles leave nothing of a texture; then it is as good as plain.
+    forms = {k: form for k, form in forms.items() if _strength(form, area) >= FAINT}
+    if not forms:
         return 0.0
-    # The best of small shifts; several textures add up, so each is asked about by itself.
-    shifts = [shifted(beyond, dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
+    shifts = [_even(shifted(beyond, dx, dy), area) for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
+    if name in forms:
+        # One shift for all: the one that suits the right texture.
+        right = forms[name]
+        moved = max(shifts, key=lambda x: float((x * right).sum()))
+        others = torch.stack([torch.zeros_like(right), *(forms[k] for k in forms if k != name)])
+        step = others - right
+        return float(
+            ((moved - right) * step).sum((1, 2, 3)).div(step.square().sum((1, 2, 3))).max()
+        )
     share = {
-        k: max(float((moved * area * form).sum()) for moved in shifts)
-        / float((form.square() * area).sum())
+        k: max(float((moved * form).sum()) for moved in shifts) / float(form.square().sum())
         for k, form in forms.items()
     }
-    wrong = max(value for k, value in share.items() if k != name)
-    if name in share:
-        wrong = max(wrong, 1 - share[name])
+    wrong = max(share.values())
     # Noise has no form of its own; its strength is what can be seen.
-    expected = _strength(noisy - plain, area, 1.5)
-    if expected < 0.01:
+    expected = _strength(_even(blur((noisy - plain)[None], 1.5)[0], area), area)
+    if expected < FAINT:
         return wrong
-    rest = beyond - sum(max(0.0, share[k]) * form for k, form in forms.items())
-    level = _strength(rest, area, 1.5) / expected
+    rest = shifts[4] - sum(max(0.0, share[k]) * form for k, form in forms.items())
+    level = _strength(_even(blur(rest[None], 1.5)[0], area), area) / expected
     return max(wrong, 1 - level if name == "noisy" else level - 0.3)
 
 
-def _strength(difference: Tensor, area: Tensor, sigma: float) -> float:
-    """Root mean square of the smooth part, without its mean."""
-    x = blur(difference[None], sigma)[0] if sigma else difference
-    total = area.sum().clamp(min=1)
-    x = x - (x * area).sum((1, 2), keepdim=True) / total
-    return float(((x.square().mean(0) * area).sum() / total).sqrt())
+def _even(difference: Tensor, area: Tensor) -> Tensor:
+    """Without its mean over the area, and nothing outside."""
+    mean = (difference * area).sum((1, 2), keepdim=True) / area.sum()
+    return (difference - mean) * area
+
+
+def _strength(difference: Tensor, area: Tensor) -> float:
+    """Root mean square over the area."""
+    return float((difference.square().mean(0).sum() / area.sum()).sqrt())

@@ -14,6 +14,7 @@ from ..training.world.render import render
 from ..training.world.scene import (
     BACKGROUNDS,
     COLOURS,
+    CREATURES,
     GLYPHS,
     KINDS,
     PATTERNS,
@@ -22,6 +23,7 @@ from ..training.world.scene import (
     TEXTURES,
     Scene,
     Thing,
+    placed,
 )
 from ..training.world.tasks import TASKS, Sample
 
@@ -101,29 +103,41 @@ def alone(scene: Scene, index: int | None = None) -> Scene:
 
 @functools.cache
 def alike(kind: str, count: int) -> tuple[str, ...]:
-    """The other kinds that look most like this one, nearest first.
+    """The kinds to tell this one from: its family, and `count` others that look most like it.
 
     A picture of a kind that is not among them is far from the right one anyway.
     """
-    names = [name for name in KINDS if name != kind]
+    family = next(group for group in (SHAPES, CREATURES, GLYPHS) if kind in group)
+    names = [name for name in KINDS if name not in family]
     drawn = render([Scene((Thing(name, "blue", "medium", "middle"),)) for name in (kind, *names)])
     far = (drawn[1:] - drawn[0]).square().mean((1, 2, 3)).tolist()
-    return tuple(names[i] for i in sorted(range(len(names)), key=far.__getitem__)[:count])
+    nearest = sorted(range(len(names)), key=far.__getitem__)[:count]
+    return (*(k for k in family if k != kind), *(names[i] for i in nearest))
 
 
-def doubts(sample: Sample, right: Scene) -> list[Doubt]:
+def doubts(sample: Sample, right: Scene, size: tuple[int, int]) -> list[Doubt]:
     """Every way in which the answer `right` could be wrong, one attribute at a time.
 
     Args:
         right: `sample.target`, its things moved and sized as the picture has them where that is
             left open.
+        size: (height, width) of the picture.
     """
     found: list[Doubt] = []
     role = roles(sample)
     keeps = TASKS[sample.task].category in (*EDITS, "global")
     for i in range(len(right.things)):
         kept = keeps and role[i] == "kept"
-        mine = _of_thing(right, i, size=not free_size(sample, i), kinds=5 if kept else 9)
+        mine = _of_thing(right, i, size=not free_size(sample, i), kinds=2 if kept else 4)
+        still = right.with_thing(i, dx=sample.target.things[i].dx, dy=sample.target.things[i].dy)
+        if _moved(still.things[i], right.things[i], size):
+            # Another kind drives the fit astray; without it, that kind is met where it stands.
+            base = alone(right, i)
+            mine += [
+                Doubt("kind", alone(still, i).with_thing(0, kind=doubt.scene.things[0].kind), base)
+                for doubt in mine
+                if doubt.name == "kind"
+            ]
         if kept:
             mine = [replace(doubt, name="kept") for doubt in mine]
         elif sample.task == "character" and i == 0:
@@ -136,6 +150,11 @@ def doubts(sample: Sample, right: Scene) -> list[Doubt]:
     if sample.swapped is not None:
         found.append(Doubt("order", sample.swapped))
     return found
+
+
+def _moved(one: Thing, other: Thing, size: tuple[int, int]) -> bool:
+    (ax, ay, _), (bx, by, _) = placed(one, *size), placed(other, *size)
+    return abs(ax - bx) + abs(ay - by) > 0.75 and one.place == other.place
 
 
 def _of_thing(right: Scene, index: int, *, size: bool, kinds: int) -> list[Doubt]:

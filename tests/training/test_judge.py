@@ -37,6 +37,7 @@ def test_the_answer_is_right():
         (AFTER.with_thing(0, pattern="striped"), "pattern"),
         (AFTER.with_thing(0, size="small"), "size"),
         (AFTER.without(0), "presence"),
+        (AFTER.with_thing(0, place="bottom"), "place"),
         (AFTER.with_thing(1, kind="bear"), "kept"),
         (replace(AFTER, top="pink", bottom="pink"), "background"),
         (replace(AFTER, texture="checked"), "texture"),

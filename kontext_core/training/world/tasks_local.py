@@ -60,7 +60,7 @@ def new_kind(ask: Ask, scene: Scene, thing: Thing, *, shared: bool = False) -> s
     groups = [SHAPES] * 4
     if thing.size != "small":
         groups += [CREATURES] * 2 + ([GLYPHS] if thing.pattern == "plain" else [])
-    pool = sum(set(groups), ()) if shared else ask.rng.choice(groups)
+    pool = sum(dict.fromkeys(groups), ()) if shared else ask.rng.choice(groups)
     possible = [
         kind
         for kind in pool

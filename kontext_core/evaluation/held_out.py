@@ -148,6 +148,7 @@ def answers(
     *,
     steps: int = 28,
     guidance: float = 2.5,
+    cfg: float = 1.0,
     batch: int = 32,
     tick: Tick = lambda count: None,
     times: list[float] | None = None,
@@ -156,7 +157,7 @@ def answers(
 
     Args:
         cases: all of one size, with any number of references.
-        steps, guidance: as in `pipeline.edit`.
+        steps, guidance, cfg: as in `pipeline.edit`.
         batch: at most so many at a time.
         tick: see `Tick`.
         times: takes the seconds that each picture took, as its share of its batch.
@@ -173,7 +174,7 @@ def answers(
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
             began = time.perf_counter()
-            pictures = _answer(pipeline, [cases[i] for i in part], steps, guidance, tick)
+            pictures = _answer(pipeline, [cases[i] for i in part], steps, guidance, cfg, tick)
             for i, picture in zip(part, pictures, strict=True):
                 out[i] = picture
                 taken[i] = (time.perf_counter() - began) / len(part)
@@ -183,7 +184,7 @@ def answers(
 
 
 def _answer(
-    pipeline: Pipeline, cases: Sequence[Case], steps: int, guidance: float, tick: Tick
+    pipeline: Pipeline, cases: Sequence[Case], steps: int, guidance: float, cfg: float, tick: Tick
 ) -> Tensor:
     flux, autoencoder = pipeline.model, pipeline.autoencoder
     height, width = cases[0].target.shape[-2:]
@@ -197,12 +198,17 @@ def _answer(
     words = Conditioning(
         *pipeline.text_encoder.encode([case.sample.prompt for case in cases]), guidance
     )
+    unwanted = None
+    if cfg != 1:
+        unwanted = Conditioning(*pipeline.text_encoder.encode([""] * len(cases)), guidance)
     latent = sample(
         flux,
         context,
         words,
         make_timesteps(steps, context.target_tokens),
         noise=torch.cat([make_noise(case.seed, shape) for case in cases]),
+        negative=unwanted,
+        cfg=cfg,
         callback=lambda *_: tick(len(cases)),
     )
     return (autoencoder.decode(latent).float() / 2 + 0.5).clamp(0, 1).cpu()

@@ -75,6 +75,7 @@ def _spots(
         creatures = sum(thing.kind in _CREATURE for _, _, thing in found)
         window = min(short, math.ceil(2 * short * (SIZES[size] + _REACH)) + 2)
         boxes, corners = [], []
+        radius = 0.0  # the same for all of one size
         for _, _, thing in found:
             cx, cy, radius = placed(thing, height, width)
             left = min(max(round(cx - window / 2), 0), width - window)
@@ -86,6 +87,7 @@ def _spots(
         x, y = offset[:, :1] + steps, offset[:, 1:] + steps
         kinds = torch.tensor([_KIND[thing.kind] for _, _, thing in found])
         distance = _look_up(silhouettes(side), side, kinds, x, y)[0] * radius
+        face: Tensor | None = None
         if creatures and with_faces:
             kinds = torch.tensor([_CREATURE[thing.kind] for _, _, thing in found[:creatures]])
             face = _look_up(faces(side), side, kinds, x[:creatures], y[:creatures]) * radius
@@ -94,7 +96,7 @@ def _spots(
             spot = _Spot(
                 thing, radius, slice(top, top + window), slice(left, left + window), u, v, d
             )
-            if n < creatures and with_faces:
+            if face is not None and n < creatures:
                 spot.face = face[:, n]
             out[i][k] = spot
     return out

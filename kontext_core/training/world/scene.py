@@ -122,6 +122,7 @@ def random_thing(
     colours_taken = {thing.colour for thing in others}.union(backgrounds)
     table = _HELD_COLOURS if held_out else _FREE_COLOURS
     pool = [kind for kind in kinds if kind not in kinds_taken]
+    kind = ""
     colours: list[str] = []
     while pool and not colours:
         kind = rng.choice(pool)
@@ -186,6 +187,7 @@ def random_scene(
     """
     few = tuple(size for size in sizes if size != "big") if count > 1 else sizes
     few = few or sizes
+    problem = InputError(f"no {count} things fit")  # until a try says more
     for _ in range(20):
         # The background gives way to the things, so that a narrow `kinds` always finds a colour.
         things: tuple[Thing, ...] = ()

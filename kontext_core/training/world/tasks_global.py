@@ -166,13 +166,12 @@ def character(ask: Ask) -> Sample:
     beside = rng.random() < 0.3 and size == "medium"
     place = rng.choice([name for name in PLACES if name != old.place])
     thing = Thing(old.kind, old.colour, size, place, old.pattern)
-    things: tuple[Thing, ...] = (thing,)
-    if beside:
-        things = (*things, ask.thing(things))
+    company = ask.thing((thing,)) if beside else None
+    things = (thing,) if company is None else (thing, company)
     top, bottom, texture = named_ground(rng, {t.colour for t in things} | {scene.top, scene.bottom})
     on = background_phrase(rng, top, bottom, texture)
-    if beside:
-        what, where = thing_phrase(rng, things[1], "2"), place_phrase(rng, things[1].place, "2")
+    if company is not None:
+        what, where = thing_phrase(rng, company, "2"), place_phrase(rng, company.place, "2")
         link = rng.choice(("next to", "together with", "along with", "with"))
         on = Phrase(
             f"{on.text} {link} {what.text} {where.text}",

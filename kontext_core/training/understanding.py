@@ -35,6 +35,8 @@ class SlotReadout(nn.Module):
         vec_width: of the pooled vector.
     """
 
+    impossible: Tensor
+
     def __init__(self, slots: Mapping[str, Sequence[str]], width: int, vec_width: int) -> None:
         super().__init__()
         sizes = torch.tensor([len(values) for values in slots.values()])

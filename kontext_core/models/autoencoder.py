@@ -107,8 +107,8 @@ class Level(nn.Module):
         self,
         blocks: list[ResnetBlock],
         *,
-        down: nn.Module | None = None,
-        up: nn.Module | None = None,
+        down: Downsample | None = None,
+        up: Upsample | None = None,
     ) -> None:
         super().__init__()
         self.block = nn.ModuleList(blocks)

@@ -18,6 +18,8 @@ Far from every edge, where places can't be known, a cell takes the content of th
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -27,7 +29,7 @@ from ..config import AutoEncoderParams
 from ..errors import InputError
 from ..latents import FLUX_LATENT, LatentFormat
 from ..models.autoencoder import Decoder, ResnetBlock
-from .linear_parts import Fixed, Layout, Maps, clear
+from .linear_parts import Fixed, Layout, Maps, bias_of, blocks_of, clear, levels_of
 from .patch_pca import PatchPCA
 
 __all__ = ["write_linear_decoder"]
@@ -58,14 +60,17 @@ class Writer:
         norm.bias.copy_(offset + gain * mean)
         return norm(x)
 
-    def fix(self, layer: nn.Module, rows: Tensor, columns: Tensor | None = None) -> None:
+    def fix(
+        self, layer: nn.Conv2d | nn.GroupNorm, rows: Tensor, columns: Tensor | None = None
+    ) -> None:
         """Hold these outputs' entries, and what multiplies these inputs."""
-        weight = layer.weight
+        # torch declares a convolution's weight as a tensor; it is a parameter.
+        weight = cast(nn.Parameter, layer.weight)
         mask = rows.view(-1, *[1] * (weight.ndim - 1))
         if columns is not None:
             mask = mask | columns[None, :, None, None]
         self.fixed.add(weight, mask)
-        self.fixed.add(layer.bias, rows)
+        self.fixed.add(bias_of(layer), rows)
 
     def plain_norm(self, norm: nn.GroupNorm, x: Tensor, layout: Layout, *silent: Tensor) -> Tensor:
         """Let everything through as it is, but the constants and the `silent` channels."""
@@ -94,8 +99,8 @@ class Writer:
         block.conv1.weight.mul_(FREE)
         block.conv1.weight[:, counts.flatten()] = 0
         block.conv1.weight[layout.mask(hidden)] = 0
-        block.conv1.bias[hidden] = 0
-        block.conv1.bias[layout.constant] = CONSTANT
+        bias_of(block.conv1)[hidden] = 0
+        bias_of(block.conv1)[layout.constant] = CONSTANT
         clear(block.conv2)
         for count, unit, (y, x) in zip(counts, hidden, taps, strict=True):
             for source, sign in ((0, STEP), (2, -STEP)):
@@ -130,9 +135,9 @@ class Writer:
         structure = layout.mask(told)
         conv.weight.mul_(FREE)
         conv.weight[layout.mask(told, content)] = 0
-        conv.bias[layout.mask(told, content)] = 0
+        bias_of(conv)[layout.mask(told, content)] = 0
         conv.weight[:, layout.constant] = 0
-        conv.bias[layout.constant] = CONSTANT
+        bias_of(conv)[layout.constant] = CONSTANT
         conv.weight[content, content, 1, 1] = 1
         fixed_columns = layout.constant.clone()
         fixed_columns[sources.flatten()] |= counted
@@ -180,7 +185,7 @@ class Writer:
 
         clear(block.conv1)
         clear(block.conv2)
-        block.conv1.bias[outside.constant] = CONSTANT
+        bias_of(block.conv1)[outside.constant] = CONSTANT
         switches = outside.single[:3]
         target = torch.arange(values)
         signs = ((outside.pairs[:values, 0], 1.0), (outside.pairs[:values, 1], -1.0))
@@ -189,12 +194,12 @@ class Writer:
             spread = (maps.samples @ step.T + start).std(0).clamp(min=1e-3)
             block.conv1.weight[units[:, None], plus, 1, 1] = step / spread[:, None]
             block.conv1.weight[units[:, None], minus, 1, 1] = -step / spread[:, None]
-            block.conv1.bias[units] = start / spread
+            bias_of(block.conv1)[units] = start / spread
             every = torch.cat([switches[kind : kind + 1], units])
             for axis in ((0,), (1,), (0, 1))[kind]:
                 for channel, factor in seen[axis]:
                     block.conv1.weight[every, channel, 1, 1] = 2 * GATE * factor
-            block.conv1.bias[every] -= (1, 1, 3)[kind] * GATE
+            bias_of(block.conv1)[every] -= (1, 1, 3)[kind] * GATE
             for rows, sign in signs:
                 block.conv2.weight[rows, units, 1, 1] = sign * spread[target]
                 block.conv2.weight[rows, switches[kind], 1, 1] -= sign * spread
@@ -211,13 +216,13 @@ class Writer:
         made = outside.mask(outside.pairs[: values + (not last)])
         short.weight.mul_(FREE)
         short.weight[made] = 0
-        short.bias[made] = 0
+        bias_of(short)[made] = 0
         short.weight[:, inside.mask(told)] = 0
-        short.bias[outside.constant] = CONSTANT
+        bias_of(short)[outside.constant] = CONSTANT
         for rows, sign in signs:
             short.weight[rows[:, None], plus, 0, 0] = sign * upper / 2
             short.weight[rows[:, None], minus, 0, 0] = -sign * upper / 2
-            short.bias[rows] = sign * upper_0
+            bias_of(short)[rows] = sign * upper_0
         self.fix(short, outside.mask(on), inside.mask(told))
         self.x = block(self.x)
         return finer, on
@@ -251,6 +256,7 @@ def write_linear_decoder(
             "channels and each norm group of at least 4"
         )
     writer = Writer(decoder, params, sample)
+    levels = levels_of(decoder.up)
     coarse = Layout(widths[3], params.norm_groups)
     latents = params.z_channels
     counts = coarse.pairs[latents : latents + 8].view(4, 4)
@@ -259,12 +265,14 @@ def write_linear_decoder(
     decoder.conv_in.weight.mul_(FREE)
     for rows, sign in ((plus, 1.0), (minus, -1.0), (structure, 0.0)):
         decoder.conv_in.weight[rows] = 0
-        decoder.conv_in.bias[rows] = -sign * latent_format.shift_factor * latent_format.scale_factor
+        bias_of(decoder.conv_in)[rows] = (
+            -sign * latent_format.shift_factor * latent_format.scale_factor
+        )
         if sign:
             decoder.conv_in.weight[rows, torch.arange(latents), 1, 1] = (
                 sign * latent_format.scale_factor
             )
-    decoder.conv_in.bias[coarse.constant] = CONSTANT
+    bias_of(decoder.conv_in)[coarse.constant] = CONSTANT
     writer.fix(decoder.conv_in, structure)
     writer.x = decoder.conv_in(latent_format.process_out(sample))
 
@@ -273,7 +281,7 @@ def write_linear_decoder(
     writer.plain_norm(attention.norm, writer.x, coarse, counts)
     clear(attention.proj_out)
     writer.fix(attention.proj_out, structure)
-    for block in (decoder.mid.block_2, *decoder.up[3].block):
+    for block in (decoder.mid.block_2, *blocks_of(levels[3])):
         writer.counting_block(block, counts)
 
     cells = rearrange(sample, "b c h w -> (b h w) c")
@@ -281,8 +289,8 @@ def write_linear_decoder(
     sources, kept = counts, latents
     for level in (2, 1, 0):
         counted, last = level == 2, level == 0
-        told = writer.step_up(decoder.up[level + 1].upsample.conv, kept, sources, counted)
-        first, *others = decoder.up[level].block
+        told = writer.step_up(levels[level + 1].upsample.conv, kept, sources, counted)
+        first, *others = blocks_of(levels[level])
         maps, sources = writer.choosing_block(first, maps, kept, told, counted, last)
         kept = maps.back.shape[1]
         for block in others:

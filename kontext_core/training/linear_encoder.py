@@ -24,7 +24,7 @@ from ..config import AutoEncoderParams
 from ..errors import InputError
 from ..latents import FLUX_LATENT, LatentFormat
 from ..models.autoencoder import Encoder, ResnetBlock
-from .linear_parts import clear
+from .linear_parts import bias_of, blocks_of, clear, levels_of
 from .patch_pca import PatchPCA
 
 __all__ = ["write_linear_encoder"]
@@ -128,35 +128,34 @@ def write_linear_encoder(
         clear(layer)
     for c in range(params.in_channels):
         encoder.conv_in.weight[c, c, 1, 1] = 1
-    for level in encoder.down[:3]:
-        first = level.block[0]
+    *finer, coarsest = levels_of(encoder.down)
+    for level in finer:
+        first = blocks_of(level)[0]
         if first.changes_width:
             clear(first.nin_shortcut)
             for c in range(min(first.nin_shortcut.weight.shape[:2])):
                 first.nin_shortcut.weight[c, c] = 1
 
     goal = pca.components * pca.scale[:, None]
-    for level, matrix in zip(
-        encoder.down[:3], step_matrices(goal, (widths[0], widths[1])), strict=True
-    ):
-        conv = level.downsample.conv
+    convs = [level.downsample.conv for level in finer]
+    for conv, matrix in zip(convs, step_matrices(goal, (widths[0], widths[1])), strict=True):
         clear(conv)
         kernel = rearrange(matrix, "o (i y x) -> o i y x", y=2, x=2)
         conv.weight[: kernel.shape[0], : kernel.shape[1], :2, :2] = kernel
     offset = -goal @ pca.mean
-    conv.bias[:latents] = half(offset)
+    bias_of(convs[-1])[:latents] = half(offset)
 
     # Latent k and its negative are channels `at` and `at + 1` of the last level.
     at = torch.arange(latents) % groups * size + torch.arange(latents) // groups * 2
-    spread = encoder.down[3].block[0].nin_shortcut
+    spread = blocks_of(coarsest)[0].nin_shortcut
     clear(spread)
     constants = torch.ones(widths[-1], dtype=torch.bool)
     gain = torch.zeros(widths[-1])
     for sign, rows in ((1.0, at), (-1.0, at + 1)):
         spread.weight[rows, torch.arange(latents)] = sign
-        spread.bias[rows] = sign * (offset - half(offset))
+        bias_of(spread)[rows] = sign * (offset - half(offset))
         constants[rows] = False
-    spread.bias[constants] = CONSTANT * (-1.0) ** torch.arange(int(constants.sum()))
+    bias_of(spread)[constants] = CONSTANT * (-1.0) ** torch.arange(int(constants.sum()))
     # A group's variance, with latents of variance 1; constants come in pairs in every group.
     share = constants.view(groups, size).float().mean(1).repeat_interleave(size)
     deviation = (share * CONSTANT**2 + (1 - share)).sqrt()
@@ -166,5 +165,5 @@ def write_linear_encoder(
     for sign, rows in ((1.0, at), (-1.0, at + 1)):
         recover = deviation[rows] / half(deviation)[rows] / latent_format.scale_factor
         encoder.conv_out.weight[torch.arange(latents), rows, 1, 1] = sign * recover
-    encoder.conv_out.bias[:latents] = latent_format.shift_factor
-    encoder.conv_out.bias[latents:] = LOG_VARIANCE
+    bias_of(encoder.conv_out)[:latents] = latent_format.shift_factor
+    bias_of(encoder.conv_out)[latents:] = LOG_VARIANCE

@@ -5,11 +5,15 @@ See `linear_encoder.py` and `linear_decoder.py`.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-__all__ = ["Fixed", "Layout", "Maps", "clear"]
+from ..models.autoencoder import Level, ResnetBlock
+
+__all__ = ["Fixed", "Layout", "Maps", "bias_of", "blocks_of", "clear", "levels_of"]
 
 
 @torch.no_grad()
@@ -18,6 +22,21 @@ def clear(layer: nn.Conv2d) -> None:
     layer.weight.zero_()
     if layer.bias is not None:
         layer.bias.zero_()
+
+
+def bias_of(layer: nn.Conv2d | nn.GroupNorm) -> nn.Parameter:
+    """Its bias. torch says it may be None; every convolution and norm here has one."""
+    return cast(nn.Parameter, layer.bias)
+
+
+def levels_of(part: nn.ModuleList) -> list[Level]:
+    """An encoder's `down` or a decoder's `up`: a `ModuleList` doesn't say what it holds."""
+    return [cast(Level, level) for level in part]
+
+
+def blocks_of(level: Level) -> list[ResnetBlock]:
+    """The residual blocks of a level, for the same reason."""
+    return [cast(ResnetBlock, block) for block in level.block]
 
 
 class Fixed:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..config import AutoEncoderParams
 from ..errors import ShapeError
 
-__all__ = ["AutoEncoder", "Decoder", "Encoder", "ResnetBlock"]
+__all__ = ["AutoEncoder", "Decoder", "Encoder", "Level", "ResnetBlock"]
 
 
 def group_norm(channels: int, p: AutoEncoderParams, **factory: Any) -> nn.GroupNorm:

@@ -3,7 +3,7 @@
     python training/export.py --out kontext_core/assets/tiny
 
 Half-precision safetensors under the published key names, `config.json` with every size and the
-preview's colours, `vocab.json`. The card beside them is written by hand from what evaluate.py says.
+preview's colours, `vocab.json`. The card beside them stays; `write_report.py` puts its figures in.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from kontext_core.training.checkpoint import load_state
 
 # (width, height) in pixels that training saw.
-RESOLUTIONS = [[64, 64], [96, 64], [64, 96]]
+RESOLUTIONS = [[64, 64], [96, 64], [64, 96], [80, 80]]
 
 
 def averaged(average: dict[str, Tensor], name: str) -> dict[str, Tensor]:

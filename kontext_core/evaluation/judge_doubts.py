@@ -128,15 +128,14 @@ def doubts(sample: Sample, right: Scene, size: tuple[int, int]) -> list[Doubt]:
     keeps = TASKS[sample.task].category in (*EDITS, "global")
     for i in range(len(right.things)):
         kept = keeps and role[i] == "kept"
-        mine = _of_thing(right, i, size=not free_size(sample, i), kinds=2 if kept else 4)
+        mine = _of_thing(right, i, size=not free_size(sample, i), kinds=4 if kept else 6)
         still = right.with_thing(i, dx=sample.target.things[i].dx, dy=sample.target.things[i].dy)
         if _moved(still.things[i], right.things[i], size):
             # Another kind drives the fit astray; without it, that kind is met where it stands.
             base = alone(right, i)
             mine += [
-                Doubt("kind", alone(still, i).with_thing(0, kind=doubt.scene.things[0].kind), base)
-                for doubt in mine
-                if doubt.name == "kind"
+                Doubt("kind", alone(still, i).with_thing(0, kind=kind), base)
+                for kind in dict.fromkeys(d.scene.things[0].kind for d in mine if d.name == "kind")
             ]
         if kept:
             mine = [replace(doubt, name="kept") for doubt in mine]
@@ -160,17 +159,20 @@ def _moved(one: Thing, other: Thing, size: tuple[int, int]) -> bool:
 def _of_thing(right: Scene, index: int, *, size: bool, kinds: int) -> list[Doubt]:
     base = alone(right, index)
     thing = right.things[index]
-    changes: list[tuple[str, str]] = [("kind", kind) for kind in alike(thing.kind, kinds)]
-    changes += [("colour", colour) for colour in COLOURS if colour != thing.colour]
+    others = [name for name in SIZES if name != thing.size]
+    similar = alike(thing.kind, kinds)
+    changes = [{"kind": kind} for kind in similar]
+    changes += [{"colour": colour} for colour in COLOURS if colour != thing.colour]
     if thing.kind not in GLYPHS:
-        changes += [("pattern", pattern) for pattern in PATTERNS if pattern != thing.pattern]
+        changes += [{"pattern": pattern} for pattern in PATTERNS if pattern != thing.pattern]
     if size:
-        least = "small" if thing.kind in SHAPES else "medium"
-        names = list(SIZES)[list(SIZES).index(least) :]
-        changes += [("size", name) for name in names if name != thing.size]
+        changes += [{"size": name} for name in others]
+    else:
+        # The size is the one that suits the right kind; another kind may have any.
+        changes += [{"kind": kind, "size": name} for kind in similar for name in others]
     return [
         Doubt("presence", alone(right), base),
-        *(Doubt(slot, base.with_thing(0, **{slot: value}), base) for slot, value in changes),
+        *(Doubt(next(iter(change)), base.with_thing(0, **change), base) for change in changes),
     ]
 
 

@@ -107,6 +107,8 @@ def test_bad_shapes():
         judge(RECOLOUR, torch.zeros(64, 64))
     with pytest.raises(ShapeError, match="samples"):
         judge_all([RECOLOUR], torch.zeros(2, 3, 64, 64))
+    with pytest.raises(ShapeError, match="keeps its reference's size"):
+        judge(RECOLOUR, torch.zeros(3, 64, 64), [torch.zeros(3, 64, 96)])
 
 
 def test_every_task_is_judged():

@@ -129,12 +129,13 @@ def doubts(sample: Sample, right: Scene, size: tuple[int, int]) -> list[Doubt]:
     for i in range(len(right.things)):
         kept = keeps and role[i] == "kept"
         mine = _of_thing(right, i, size=not free_size(sample, i), kinds=4 if kept else 6)
-        still = right.with_thing(i, dx=sample.target.things[i].dx, dy=sample.target.things[i].dy)
-        if _moved(still.things[i], right.things[i], size):
-            # Another kind drives the fit astray; without it, that kind is met where it stands.
+        thing, asked = right.things[i], sample.target.things[i]
+        plain = replace(thing, size=asked.size, dx=asked.dx, dy=asked.dy)
+        if plain.size != thing.size or _moved(plain, thing, size):
+            # Another kind drives the fit astray; so it is also met where nothing was fitted.
             base = alone(right, i)
             mine += [
-                Doubt("kind", alone(still, i).with_thing(0, kind=kind), base)
+                Doubt("kind", replace(base, things=(replace(plain, kind=kind),)), base)
                 for kind in dict.fromkeys(d.scene.things[0].kind for d in mine if d.name == "kind")
             ]
         if kept:
@@ -153,26 +154,21 @@ def doubts(sample: Sample, right: Scene, size: tuple[int, int]) -> list[Doubt]:
 
 def _moved(one: Thing, other: Thing, size: tuple[int, int]) -> bool:
     (ax, ay, _), (bx, by, _) = placed(one, *size), placed(other, *size)
-    return abs(ax - bx) + abs(ay - by) > 0.75 and one.place == other.place
+    return abs(ax - bx) + abs(ay - by) > 0.75
 
 
 def _of_thing(right: Scene, index: int, *, size: bool, kinds: int) -> list[Doubt]:
     base = alone(right, index)
     thing = right.things[index]
-    others = [name for name in SIZES if name != thing.size]
-    similar = alike(thing.kind, kinds)
-    changes = [{"kind": kind} for kind in similar]
-    changes += [{"colour": colour} for colour in COLOURS if colour != thing.colour]
+    changes = [("kind", kind) for kind in alike(thing.kind, kinds)]
+    changes += [("colour", colour) for colour in COLOURS if colour != thing.colour]
     if thing.kind not in GLYPHS:
-        changes += [{"pattern": pattern} for pattern in PATTERNS if pattern != thing.pattern]
+        changes += [("pattern", pattern) for pattern in PATTERNS if pattern != thing.pattern]
     if size:
-        changes += [{"size": name} for name in others]
-    else:
-        # The size is the one that suits the right kind; another kind may have any.
-        changes += [{"kind": kind, "size": name} for kind in similar for name in others]
+        changes += [("size", name) for name in SIZES if name != thing.size]
     return [
         Doubt("presence", alone(right), base),
-        *(Doubt(next(iter(change)), base.with_thing(0, **change), base) for change in changes),
+        *(Doubt(slot, base.with_thing(0, **{slot: value}), base) for slot, value in changes),
     ]
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ShapeError
@@ -20,7 +19,17 @@ from ..training.world.scene import LOOKS, PLACES, STYLES, Scene, Thing
 from ..training.world.styles import apply_looks
 from ..training.world.tasks import TASKS, Sample
 from .judge_background import background_doubt, profiles, texture_doubt
-from .judge_compare import blur, fitted_blur, smooth, strangeness, untouched_psnr, wrongness
+from .judge_compare import (
+    blur,
+    fitted_blur,
+    grown,
+    misfit,
+    shifted,
+    smooth,
+    strangeness,
+    untouched_psnr,
+    wrongness,
+)
 from .judge_doubts import EDITS, Doubt, alone, doubts, free_place, grounds, textures
 from .judge_fit import candidates, choose, settle
 
@@ -31,10 +40,12 @@ LIMIT = 0.36
 # Of fine detail an autoencoder loses some, as a mosaic and a blur do, so those may be a bit nearer.
 LIMITS = {"sharpness": 0.47}
 MOSAIC = 0.57
-# Largest local deviation from the right rendition (see `strangeness`), of 1; less where the light
+# How far a thing may be off in what makes it none of the wrong ones (see `misfit`).
+GARBLED = 0.4
+# Largest local deviation from the right background (see `strangeness`), of 1; less where the light
 # or the style leaves less of every difference.
-STRANGE = 0.075
-DIM = {"night": 0.45, "sunset": 0.75, "outline": 0.6}
+STRANGE = 0.06
+DIM = {"night": 0.45, "sunset": 0.75, "grey": 0.6, "outline": 0.6}
 # What an edit may not touch keeps at least this PSNR, in dB.
 UNTOUCHED = 20.0
 # How far a thing may stand off its place, in pixels of a 64-pixel picture.
@@ -49,7 +60,8 @@ class Verdict:
         right: nothing failed.
         failed: names of the attributes that are wrong.
         details: per attribute how far it is from right (0) to wrong (1), at its worst;
-            "nothing_else": the largest local deviation; "untouched_psnr" in dB, for edits.
+            "form": the worst thing's error over what the thing adds; "nothing_else": the
+            background's largest local deviation; "untouched_psnr" in dB, for edits.
     """
 
     right: bool
@@ -128,7 +140,8 @@ def _judge_some(
         for i, scenes in candidates(sample):
             first += [alone(scene, i) for scene in scenes]
     drawings.draw(first)
-    rights = [_fitted(s, x, drawings) for s, x in zip(samples, smoothed, strict=True)]
+    fits = [_fitted(s, x, drawings) for s, x in zip(samples, smoothed, strict=True)]
+    rights = [right for right, _ in fits]
     asked = [
         doubts(sample, right, drawings.size) for sample, right in zip(samples, rights, strict=True)
     ]
@@ -141,14 +154,16 @@ def _judge_some(
             second += [doubt.scene] if doubt.base is None else [doubt.scene, doubt.base]
     drawings.draw(second)
     return [
-        _verdict(sample, right, mine, x, list(images), drawings)
-        for sample, right, mine, x, images in zip(
-            samples, rights, asked, smoothed, shown, strict=True
-        )
+        _verdict(sample, fit, mine, x, list(images), drawings)
+        for sample, fit, mine, x, images in zip(samples, fits, asked, smoothed, shown, strict=True)
     ]
 
 
-def _fitted(sample: Sample, x: Tensor, drawings: _Drawings) -> Scene:
+# The right scene, and how far its things still have to be moved (see `settle`).
+Fit = tuple[Scene, list[tuple[int, int]]]
+
+
+def _fitted(sample: Sample, x: Tensor, drawings: _Drawings) -> Fit:
     """The right answer with its things where, and as large as, the picture has them."""
     right = sample.target
     drawn, empty = drawings[right], drawings[alone(right)]
@@ -158,22 +173,28 @@ def _fitted(sample: Sample, x: Tensor, drawings: _Drawings) -> Scene:
         without = drawn - (drawings[alone(right, i)] - empty)
         layers = drawings.stack([alone(scene, i) for scene in scenes]) - empty
         best[i] = scenes[choose(x, without, layers)]
-    things = []
+    settled = []
     for i in range(len(right.things)):
         without = drawn - (drawings[alone(right, i)] - empty)
         layer = drawings[alone(best.get(i, right), i)] - empty
         thing = best.get(i, right).things[i]
-        things.append(settle(x - without, layer, thing, reach * (1 + free_place(sample, i))))
-    return replace(right, things=tuple(things))
+        settled.append(settle(x - without, layer, thing, reach * (1 + free_place(sample, i))))
+    return replace(right, things=tuple(thing for thing, _ in settled)), [m for _, m in settled]
 
 
 def _verdict(
-    sample: Sample, right: Scene, asked: list[Doubt], x: Tensor, images: list[Tensor],
+    sample: Sample, fit: Fit, asked: list[Doubt], x: Tensor, images: list[Tensor],
     drawings: _Drawings,
 ) -> Verdict:  # fmt: skip
+    right, moves = fit
     drawn = drawings[right]
+    layers = []
+    for i, move in enumerate(moves):
+        layer = drawings[alone(right, i)] - drawings[alone(right)]
+        layers.append(shifted(layer, *move))
+        drawn = drawn + layers[-1] - layer
     names = [doubt.name for doubt in asked]
-    wrong = [_wrong_picture(doubt, drawn, drawings) for doubt in asked]
+    wrong = [_wrong_picture(doubt, drawn, moves, drawings) for doubt in asked]
     others = [look for look in LOOKS if look != right.look]
     seen = drawings[replace(right, look="plain")].repeat(len(others), 1, 1, 1)
     apply_looks(seen, [replace(right, look=look) for look in others])
@@ -202,12 +223,16 @@ def _verdict(
         if all(_elsewhere(x, right, base.things[0], drawings) for base in absent):
             details["place"] = details.pop("presence")
 
-    grounds_, empties = grounds(right), {k: drawings[s] for k, s in textures(right).items()}
-    area = _background_area(drawn, empties[right.texture])
-    details["background"] = background_doubt(x, area, profiles(grounds_, x.shape[-2]))
+    empties = {name: drawings[scene] for name, scene in textures(right).items()}
+    area = 1 - grown((drawn - empties[right.texture]).abs().amax(0) > 0.01, 2)
+    details["background"] = background_doubt(x, area, profiles(grounds(right), x.shape[-2]))
     details["texture"] = texture_doubt(x, right.texture, empties, area)
     failed = [name for name, value in details.items() if value > LIMITS.get(name, LIMIT)]
-    details["nothing_else"] = strangeness(x, drawn)
+    details["form"] = max((misfit(x, soft, layer) for layer in layers), default=0.0)
+    # A thing that is another one is off as well; that needs no saying.
+    if details["form"] > GARBLED and not failed:
+        failed.append("form")
+    details["nothing_else"] = strangeness(x, drawn, area)
     if details["nothing_else"] > STRANGE * DIM.get(right.look, 1) * DIM.get(right.style, 1):
         failed.append("nothing_else")
     if TASKS[sample.task].category in EDITS:
@@ -220,8 +245,7 @@ def _verdict(
                 )
             before = smooth(images[0].float())
         change = (drawings[sample.target] - drawings[sample.references[0]]).abs().amax(0) > 0.01
-        still = 1 - F.max_pool2d(change.float()[None], 7, 1, 3)[0]
-        details["untouched_psnr"] = untouched_psnr(x, before, still)
+        details["untouched_psnr"] = untouched_psnr(x, before, 1 - grown(change, 3))
         if details["untouched_psnr"] < UNTOUCHED:
             failed.append("untouched")
     return Verdict(not failed, tuple(failed), details)
@@ -238,13 +262,17 @@ def _elsewhere(x: Tensor, right: Scene, thing: Thing, drawings: _Drawings) -> bo
     return bool(position.max() > 1 - LIMIT)
 
 
-def _wrong_picture(doubt: Doubt, drawn: Tensor, drawings: _Drawings) -> Tensor:
+def _wrong_picture(
+    doubt: Doubt, drawn: Tensor, moves: list[tuple[int, int]], drawings: _Drawings
+) -> Tensor:
     if doubt.base is None:
         return drawings[doubt.scene]
-    return drawn + drawings[doubt.scene] - drawings[doubt.base]
-
-
-def _background_area(drawn: Tensor, empty: Tensor) -> Tensor:
-    """1 where only the background is seen, some pixels away from things."""
-    near = ((drawn - empty).abs().amax(0) > 0.01).float()
-    return 1 - F.max_pool2d(near[None], 5, 1, 2)[0]
+    step = drawings[doubt.scene] - drawings[doubt.base]
+    if doubt.scene.things and doubt.scene.things[0].pattern != doubt.base.things[0].pattern:
+        # What a pattern has of its own: a thing that is darker all over isn't striped.
+        layer = drawings[doubt.base] - drawings[alone(doubt.base)]
+        inside = (layer.abs().amax(0) > 0.03).float()
+        step = (
+            step - (step * inside).sum((1, 2), keepdim=True) / inside.sum().clamp(min=1)
+        ) * inside
+    return drawn + shifted(step, *moves[doubt.thing])

@@ -13,6 +13,8 @@ __all__ = [
     "VISIBLE",
     "blur",
     "fitted_blur",
+    "grown",
+    "misfit",
     "shifted",
     "smooth",
     "strangeness",
@@ -97,8 +99,13 @@ def wrongness(
     return position, visible
 
 
-def strangeness(picture: Tensor, right: Tensor) -> float:
-    """The largest local deviation that no pixel's shift or soft edge explains, 0..1.
+def grown(area: Tensor, reach: int) -> Tensor:
+    """An area [h, w] of 0 and 1, larger by so many pixels all around."""
+    return F.max_pool2d(area.float()[None], 2 * reach + 1, 1, reach)[0]
+
+
+def strangeness(picture: Tensor, right: Tensor, area: Tensor) -> float:
+    """The largest local deviation in an area that no pixel's shift or soft edge explains, 0..1.
 
     Each pixel may be anything between the darkest and the lightest right value around it; what
     is beyond that is averaged (root mean square) over windows of a small thing's size.
@@ -106,10 +113,26 @@ def strangeness(picture: Tensor, right: Tensor) -> float:
     short = min(picture.shape[-2:])
     highest = F.max_pool2d(right[None], 3, 1, 1)[0]
     lowest = -F.max_pool2d(-right[None], 3, 1, 1)[0]
-    beyond = torch.maximum(picture - highest, lowest - picture).clamp(min=0)
+    beyond = torch.maximum(picture - highest, lowest - picture).clamp(min=0) * area
     side = max(3, round(9 * short / 64)) // 2 * 2 + 1
     local = F.avg_pool2d(beyond.square().mean(0)[None, None], side, 1)
     return float(local.max().sqrt())
+
+
+def misfit(picture: Tensor, right: Tensor, layer: Tensor) -> float:
+    """Error where a thing is, over what the thing adds to the picture (root mean squares).
+
+    0 is drawn to the pixel; a thing that isn't there at all has about 1.
+
+    Args:
+        layer: what the thing adds to the right picture, [3, h, w].
+    """
+    place = (layer.abs().amax(0) > 0.03).float()
+    size = float((layer.square() * place).sum())
+    if size <= 3 * VISIBLE**2 * float(place.sum()):
+        return 0.0
+    error = (picture - right).square() * grown(place, 2)
+    return (float(error.sum()) / size) ** 0.5
 
 
 def untouched_psnr(picture: Tensor, before: Tensor, area: Tensor, reach: int = 1) -> float:

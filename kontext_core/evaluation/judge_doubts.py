@@ -49,12 +49,13 @@ class Doubt:
     """One wrong scene and the name of the attribute in which it is wrong.
 
     With a `base`, the wrong picture is the right one plus what `scene` has over `base`: both
-    show only the thing in question, which is quicker to draw than the whole scene.
+    show only the thing in question, number `thing`, which is quicker to draw than the whole scene.
     """
 
     name: str
     scene: Scene
     base: Scene | None = None
+    thing: int = -1
 
 
 def _said(sample: Sample, index: int, slot: str) -> bool:
@@ -135,7 +136,7 @@ def doubts(sample: Sample, right: Scene, size: tuple[int, int]) -> list[Doubt]:
             # Another kind drives the fit astray; so it is also met where nothing was fitted.
             base = alone(right, i)
             mine += [
-                Doubt("kind", replace(base, things=(replace(plain, kind=kind),)), base)
+                Doubt("kind", replace(base, things=(replace(plain, kind=kind),)), base, i)
                 for kind in dict.fromkeys(d.scene.things[0].kind for d in mine if d.name == "kind")
             ]
         if kept:
@@ -167,8 +168,8 @@ def _of_thing(right: Scene, index: int, *, size: bool, kinds: int) -> list[Doubt
     if size:
         changes += [("size", name) for name in SIZES if name != thing.size]
     return [
-        Doubt("presence", alone(right), base),
-        *(Doubt(slot, base.with_thing(0, **{slot: value}), base) for slot, value in changes),
+        Doubt("presence", alone(right), base, index),
+        *(Doubt(slot, base.with_thing(0, **{slot: value}), base, index) for slot, value in changes),
     ]
 
 

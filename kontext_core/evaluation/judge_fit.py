@@ -47,17 +47,23 @@ def choose(picture: Tensor, without: Tensor, layers: Tensor) -> int:
     return int(gain.sum((1, 2)).argmax())
 
 
-def settle(beyond: Tensor, layer: Tensor, thing: Thing, reach: int) -> Thing:
+def settle(
+    beyond: Tensor, layer: Tensor, thing: Thing, reach: int
+) -> tuple[Thing, tuple[int, int]]:
     """The thing, moved by up to `reach` px to where the picture shows it best.
 
     Args:
         beyond: what the picture has more than the scene without the thing, [3, h, w].
         layer: what the thing adds to the scene.
+
+    Returns:
+        The thing, and (right, down) in whole pixels: what it still has to be moved, since no
+        scene has a thing closer to the edge.
     """
     h, w = layer.shape[-2:]
     rows, columns = (layer.abs().amax(0) > 0.02).nonzero(as_tuple=True)
     if not len(rows):
-        return thing
+        return thing, (0, 0)
     top, bottom = max(int(rows.min()) - reach, 0), min(int(rows.max()) + reach + 1, h)
     left, right = max(int(columns.min()) - reach, 0), min(int(columns.max()) + reach + 1, w)
     padded = F.pad(layer, (reach, reach, reach, reach))
@@ -69,7 +75,15 @@ def settle(beyond: Tensor, layer: Tensor, thing: Thing, reach: int) -> Thing:
     i, j = divmod(int(error.argmin()), 2 * reach + 1)
     dx = reach - j - _parabola(error[i], j)
     dy = reach - i - _parabola(error[:, j], i)
-    return moved(thing, dx, dy, h, w)
+    if abs(dx) < 0.2 and abs(dy) < 0.2:
+        return thing, (0, 0)
+    x, y, _ = placed(thing, h, w)
+    row, column = PLACES[thing.place]
+    home_x, home_y = (0.2 + 0.3 * column) * w, (0.2 + 0.3 * row) * h
+    short = min(h, w)
+    there = replace(thing, dx=(x + dx - home_x) / short, dy=(y + dy - home_y) / short)
+    to_x, to_y, _ = placed(there, h, w)
+    return there, (round(x + dx - to_x), round(y + dy - to_y))
 
 
 def _parabola(errors: Tensor, at: int) -> float:
@@ -79,15 +93,3 @@ def _parabola(errors: Tensor, at: int) -> float:
     before, here, after = (float(errors[k]) for k in (at - 1, at, at + 1))
     bend = before + after - 2 * here
     return 0.0 if bend <= 1e-12 else max(-0.5, min(0.5, 0.5 * (before - after) / bend))
-
-
-def moved(thing: Thing, dx: float, dy: float, height: int, width: int) -> Thing:
-    """The thing `dx`, `dy` pixels from where it is drawn; less at the picture's edge."""
-    if abs(dx) < 0.2 and abs(dy) < 0.2:
-        return thing
-    short = min(height, width)
-    x, y, _ = placed(thing, height, width)
-    still = replace(thing, dx=0.0, dy=0.0)
-    row, column = PLACES[thing.place]
-    home_x, home_y = (0.2 + 0.3 * column) * width, (0.2 + 0.3 * row) * height
-    return replace(still, dx=(x + dx - home_x) / short, dy=(y + dy - home_y) / short)

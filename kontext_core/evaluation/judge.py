@@ -267,12 +267,4 @@ def _wrong_picture(
 ) -> Tensor:
     if doubt.base is None:
         return drawings[doubt.scene]
-    step = drawings[doubt.scene] - drawings[doubt.base]
-    if doubt.scene.things and doubt.scene.things[0].pattern != doubt.base.things[0].pattern:
-        # What a pattern has of its own: a thing that is darker all over isn't striped.
-        layer = drawings[doubt.base] - drawings[alone(doubt.base)]
-        inside = (layer.abs().amax(0) > 0.03).float()
-        step = (
-            step - (step * inside).sum((1, 2), keepdim=True) / inside.sum().clamp(min=1)
-        ) * inside
-    return drawn + shifted(step, *moves[doubt.thing])
+    return drawn + shifted(drawings[doubt.scene] - drawings[doubt.base], *moves[doubt.thing])

@@ -9,6 +9,7 @@ import torch
 from kontext_core.errors import ShapeError
 from kontext_core.evaluation.judge import judge, judge_all
 from kontext_core.evaluation.judge_accuracy import WRONG, accuracy, table
+from kontext_core.evaluation.judge_compare import shifted
 from kontext_core.training.world.render import render
 from kontext_core.training.world.scene import Scene, Thing
 from kontext_core.training.world.tasks import TASKS, Sample, make_sample
@@ -68,6 +69,21 @@ def test_what_is_left_open_may_be_anything():
     assert _failed(scene.with_thing(0, place="top right", size="big", colour="blue"), sample)
     placed = replace(sample, meaning={**said, "place": "left"})
     assert _failed(scene.with_thing(0, place="top right"), placed)
+
+
+def test_a_thing_at_the_edge_may_be_a_pixel_off():
+    scene = AFTER.with_thing(0, place="top left").with_thing(1, place="bottom right", size="big")
+    sample = replace(RECOLOUR, target=scene, references=(scene.with_thing(0, colour="red"),))
+    picture = render([scene])[0]
+    for dx, dy in ((-1, -1), (1, 1), (-1, 1)):
+        assert judge(sample, shifted(picture, dx, dy)).right
+
+
+def test_a_garbled_thing_is_wrong_though_it_is_nothing_else():
+    picture = render([AFTER])[0]
+    star = picture[:, 24:40, 4:22]
+    picture[:, 24:40, 4:22] = star.mean((1, 2), keepdim=True).lerp(star.flip(1), 0.4)
+    assert not judge(RECOLOUR, picture).right
 
 
 def test_judging_together_is_judging_one_by_one():

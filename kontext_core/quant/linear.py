@@ -1,0 +1,215 @@
+"""Layers whose weights stay as they are stored and are decoded while they are used.
+
+`QuantLinear` and `QuantEmbedding` hold ggml blocks; `ScaledLinear` and `ScaledEmbedding` hold numbers
+of another dtype than the one computed in (float8, float16, bfloat16), with an optional scale. The
+compute dtype is the input's (for embeddings: a given one). Nothing here learns: gradients reach the
+input only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError, ShapeError
+from .decode import dequantize
+from .types import row_bytes
+
+__all__ = ["QuantEmbedding", "QuantLinear", "ScaledEmbedding", "ScaledLinear", "plain_weight"]
+
+
+class _Stored(nn.Module):
+    """Moves between devices, but keeps its weight and scale in their dtype when the network is cast."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Stored:
+        kept = {"weight": self.weight.data, "scale": self.scale}
+        device = fn(torch.empty(0, device=self.weight.device)).device
+        self.weight = _frozen(torch.empty(0))
+        self.scale = None
+        super()._apply(fn, recurse)
+        self.weight = _frozen(kept["weight"].to(device))
+        self.scale = None if kept["scale"] is None else kept["scale"].to(device)
+        return self
+
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
+
+
+def _blocks(weight: Tensor, kind: str, columns: int) -> nn.Parameter:
+    expected = row_bytes(kind, columns)
+    if weight.dtype != torch.uint8 or weight.ndim != 2 or weight.shape[1] != expected:
+        raise ShapeError(
+            f"{kind} weight is {weight.dtype} {tuple(weight.shape)}; expected uint8 rows of "
+            f"{expected} bytes for {columns} columns"
+        )
+    return _frozen(weight)
+
+
+class QuantLinear(nn.Module):
+    """A linear layer over ggml blocks.
+
+    Args:
+        weight: uint8 [out_features, row bytes].
+        kind: ggml's name of the type.
+        in_features: columns the blocks stand for.
+        bias: [out_features] or None.
+
+    Raises:
+        ShapeError: blocks that don't make `in_features` columns.
+    """
+
+    def __init__(
+        self, weight: Tensor, kind: str, in_features: int, bias: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.in_features = in_features
+        self.out_features = len(weight)
+        self.weight = _blocks(weight, kind, in_features)
+        self.bias = None if bias is None else _frozen(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in_features] of the compute dtype to [..., out_features]."""
+        weight = dequantize(self.weight, self.kind, dtype=x.dtype)
+        return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, kind={self.kind}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+class ScaledLinear(_Stored):
+    """A linear layer over numbers kept in their stored dtype.
+
+    Args:
+        weight: [out_features, in_features], any floating dtype.
+        bias: [out_features] or None.
+        scale: float32, one number or one for each row ([rows] or [rows, 1]); the layer multiplies
+            by weight * scale. None means 1.
+
+    Raises:
+        ShapeError: a scale of another shape.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.weight = _frozen(weight)
+        self.bias = None if bias is None else _frozen(bias)
+        if scale is not None and scale.numel() not in (1, self.out_features):
+            raise ShapeError(
+                f"scale has shape {tuple(scale.shape)}; expected one number or "
+                f"{self.out_features}, one for each row"
+            )
+        self.scale: Tensor | None
+        self.register_buffer("scale", None if scale is None else scale.float().reshape(-1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in_features] of the compute dtype to [..., out_features]."""
+        weight = _scaled(self.weight, self.scale, x.dtype)
+        return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"stored={self.weight.dtype}, bias={self.bias is not None}, "
+            f"scaled={self.scale is not None}"
+        )
+
+
+class QuantEmbedding(nn.Module):
+    """A table of vectors as ggml blocks; only the rows asked for are decoded.
+
+    Args:
+        weight: uint8 [num_embeddings, row bytes].
+        kind: ggml's name of the type.
+        embedding_dim: columns the blocks stand for.
+        dtype: of the vectors returned.
+    """
+
+    def __init__(
+        self, weight: Tensor, kind: str, embedding_dim: int, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.num_embeddings = len(weight)
+        self.embedding_dim = embedding_dim
+        self.dtype = dtype
+        self.weight = _blocks(weight, kind, embedding_dim)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Integer ids [...] to vectors [..., embedding_dim]."""
+        rows = F.embedding(ids, self.weight)
+        return dequantize(rows, self.kind, dtype=self.dtype)
+
+
+class ScaledEmbedding(_Stored):
+    """A table of vectors kept in their stored dtype; only the rows asked for are cast.
+
+    Args:
+        weight: [num_embeddings, embedding_dim], any floating dtype.
+        scale: float32, one number or one for each row; None means 1.
+        dtype: of the vectors returned.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        scale: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = weight.shape
+        self.dtype = dtype
+        self.weight = _frozen(weight)
+        if scale is not None and scale.numel() not in (1, self.num_embeddings):
+            raise ShapeError(
+                f"scale has shape {tuple(scale.shape)}; expected one number or "
+                f"{self.num_embeddings}, one for each row"
+            )
+        self.scale: Tensor | None
+        self.register_buffer("scale", None if scale is None else scale.float().reshape(-1, 1))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Integer ids [...] to vectors [..., embedding_dim]."""
+        # Through bytes: not every backend can gather float8.
+        size = self.weight.element_size()
+        rows = F.embedding(ids, self.weight.view(torch.uint8)).view(self.weight.dtype)
+        if rows.shape[-1] != self.embedding_dim:
+            raise ShapeError(f"rows of {rows.shape[-1]} numbers of {size} bytes from a wrong table")
+        if self.scale is None:
+            return rows.to(self.dtype)
+        scale = self.scale if self.scale.numel() == 1 else F.embedding(ids, self.scale)
+        return (rows.float() * scale).to(self.dtype)
+
+
+def plain_weight(module: nn.Module) -> Tensor:
+    """What a linear layer multiplies by, as float32 [out_features, in_features].
+
+    A float32 `nn.Linear` gives its own parameter, not a copy: don't write to the result.
+
+    Raises:
+        InputError: not a linear layer.
+    """
+    with torch.no_grad():
+        if isinstance(module, QuantLinear):
+            return dequantize(module.weight, module.kind)
+        if isinstance(module, ScaledLinear):
+            return _scaled(module.weight, module.scale, torch.float32)
+        if isinstance(module, nn.Linear):
+            return module.weight.detach().float()
+    raise InputError(f"{type(module).__name__} is not a linear layer with a weight")
+
+
+def _scaled(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    if scale is None:
+        return weight.to(dtype)
+    return (weight.float() * scale).to(dtype)

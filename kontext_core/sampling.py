@@ -15,10 +15,13 @@ from torch import Tensor
 from .errors import Cancelled, InputError, KontextError, ShapeError
 from .guidance import Conditioning, classifier_free
 from .latents import pack, unpack
-from .models.flux import Flux
+from .models.flux import Flux, Modulations
 from .stitcher import Context
 
 __all__ = ["SOLVERS", "Callback", "euler", "heun", "make_noise", "sample"]
+
+# Timesteps whose modulations are held at a time: 270 MB a text for the published sizes in float32.
+WINDOW = 64
 
 Callback = Callable[[int, int, Tensor], None]
 Velocity = Callable[[Tensor, float, int], Tensor]
@@ -114,9 +117,12 @@ def sample(
     times = [float(t) for t in timesteps]
     steps = len(times) - 1
     guided = cfg != 1.0 and negative is not None
-    texts = [conditioning.expand(batch, device, dtype)]
+    texts = [conditioning]
     if guided and negative is not None:
-        texts.append(negative.expand(batch, device, dtype))
+        texts.append(negative)
+    sides = [
+        (side.expand(batch, device, dtype), _Planned(model, side, times, batch)) for side in texts
+    ]
 
     def velocity(x: Tensor, t: float, step: int) -> Tensor:
         seen = x if mask is None else x * mask + (t * noise + (1 - t) * clean) * (1 - mask)
@@ -124,13 +130,13 @@ def sample(
         img = torch.cat([pack(seen).to(dtype), part.tokens], dim=1)
         t_batch = torch.full((batch,), t, device=device, dtype=torch.float32)
         outs = []
-        for txt, vec, guidance in texts:
+        for (txt, vec, guidance), planned in sides:
             if should_stop is not None and should_stop():
                 raise Cancelled(f"stopped on request at step {step + 1} of {steps}")
             txt_ids = torch.zeros(1, txt.shape[1], 3, device=device)
             out = model(
                 img, part.img_ids, txt, txt_ids, t_batch, vec, guidance,
-                attn_bias=part.bias, target_tokens=target,
+                attn_bias=part.bias, target_tokens=target, modulation=planned.at(t),
             )  # fmt: skip
             outs.append(unpack(out.float(), height, width))
         v = classifier_free(outs[0], outs[1], cfg) if guided else outs[0]
@@ -150,6 +156,33 @@ def sample(
             "check the checkpoint"
         )
     return context.latent_format.process_out(x)
+
+
+class _Planned:
+    """One text's modulations, computed for up to `WINDOW` of the run's timesteps at once."""
+
+    def __init__(
+        self, model: Flux, conditioning: Conditioning, times: list[float], batch: int
+    ) -> None:
+        self.model = model
+        self.batch = batch
+        # Not the batch's rows but the text's own: they are the same for all its pictures.
+        self.text = conditioning.expand(len(conditioning.vec), model.device, model.dtype)
+        self.index = {t: i for i, t in enumerate(times)}
+        self.times = torch.tensor(times, dtype=torch.float32)
+        self.window = -1
+        self.made: Modulations | None = None
+
+    def at(self, t: float) -> Modulations | None:
+        """Modulations of the batch at timestep t; None where a solver leaves the planned ones."""
+        if t not in self.index:
+            return None
+        window, step = divmod(self.index[t], WINDOW)
+        if self.made is None or window != self.window:
+            some = self.times[window * WINDOW : (window + 1) * WINDOW].to(self.model.device)
+            _, y, guidance = self.text
+            self.made, self.window = self.model.modulations(some, y, guidance), window
+        return self.made.at(step, self.batch)
 
 
 def _check(

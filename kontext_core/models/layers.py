@@ -101,17 +101,25 @@ class ModulationOut:
         return (1 + self.scale) * layer_norm(x) + self.shift
 
 
+def split_rows(rows: Tensor) -> list[ModulationOut]:
+    """One (single) or two (double) sets of shift, scale and gate.
+
+    Args:
+        rows: [b, sets, 3, c], from `Modulation`; b may be 1 for any batch.
+    """
+    return [ModulationOut(*one[:, :, None].unbind(1)) for one in rows.unbind(1)]
+
+
 class Modulation(nn.Module):
-    """Turns the conditioning vector into one (single) or two (double) sets of shift, scale, gate."""
+    """Turns the conditioning vector [b, c] into rows [b, sets, 3, c], 3 for shift, scale, gate."""
 
     def __init__(self, dim: int, double: bool, ops: Any, **factory: Any) -> None:
         super().__init__()
-        self.count = 6 if double else 3
-        self.lin = ops.Linear(dim, self.count * dim, bias=True, **factory)
+        self.sets = 2 if double else 1
+        self.lin = ops.Linear(dim, self.sets * 3 * dim, bias=True, **factory)
 
-    def forward(self, vec: Tensor) -> list[ModulationOut]:
-        parts = self.lin(F.silu(vec))[:, None, :].chunk(self.count, dim=-1)
-        return [ModulationOut(*parts[i : i + 3]) for i in range(0, self.count, 3)]
+    def forward(self, vec: Tensor) -> Tensor:
+        return self.lin(F.silu(vec)).unflatten(-1, (self.sets, 3, -1))
 
 
 class SelfAttention(nn.Module):
@@ -160,12 +168,21 @@ class DoubleStreamBlock(nn.Module):
         self.txt_attn = SelfAttention(hidden_size, num_heads, qkv_bias, ops, **factory)
         self.txt_mlp = mlp()
 
+    def modulate(self, vec: Tensor) -> tuple[Tensor, Tensor]:
+        """Modulation rows of image and text, [b, 2, 3, c] each, from vec [b, c]."""
+        return self.img_mod(vec), self.txt_mod(vec)
+
     def forward(
-        self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, bias: Tensor | None = None
+        self,
+        img: Tensor,
+        txt: Tensor,
+        rows: tuple[Tensor, Tensor],
+        pe: Tensor,
+        bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """img [b, n_img, c], txt [b, n_txt, c], vec [b, c], pe over text then image."""
-        img_mod1, img_mod2 = self.img_mod(vec)
-        txt_mod1, txt_mod2 = self.txt_mod(vec)
+        """img [b, n_img, c], txt [b, n_txt, c], rows from `modulate`, pe over text then image."""
+        img_mod1, img_mod2 = split_rows(rows[0])
+        txt_mod1, txt_mod2 = split_rows(rows[1])
         img_q, img_k, img_v = self.img_attn.project(img_mod1.apply(img))
         txt_q, txt_k, txt_v = self.txt_attn.project(txt_mod1.apply(txt))
         q = torch.cat([txt_q, img_q], dim=2)
@@ -195,9 +212,13 @@ class SingleStreamBlock(nn.Module):
         self.norm = QKNorm(hidden_size // num_heads, **factory)
         self.modulation = Modulation(hidden_size, False, ops, **factory)
 
-    def forward(self, x: Tensor, vec: Tensor, pe: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x [b, n, c] (text first), vec [b, c]."""
-        (mod,) = self.modulation(vec)
+    def modulate(self, vec: Tensor) -> Tensor:
+        """Modulation rows [b, 1, 3, c] from vec [b, c]."""
+        return self.modulation(vec)
+
+    def forward(self, x: Tensor, rows: Tensor, pe: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x [b, n, c] (text first), rows from `modulate`."""
+        (mod,) = split_rows(rows)
         qkv, mlp = self.linear1(mod.apply(x)).split([3 * self.hidden_size, self.mlp_hidden], dim=-1)
         q, k, v = rearrange(qkv, "b n (s h d) -> s b h n d", s=3, h=self.num_heads)
         q, k = self.norm(q, k, v)
@@ -216,6 +237,11 @@ class LastLayer(nn.Module):
             nn.SiLU(), ops.Linear(hidden_size, 2 * hidden_size, bias=True, **factory)
         )
 
-    def forward(self, x: Tensor, vec: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(vec)[:, None, :].chunk(2, dim=-1)
+    def modulate(self, vec: Tensor) -> Tensor:
+        """Rows [b, 2, c], 2 for shift and scale, from vec [b, c]."""
+        return self.adaLN_modulation(vec).unflatten(-1, (2, -1))
+
+    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+        """x [b, n, c], rows from `modulate`."""
+        shift, scale = rows[:, :, None].unbind(1)
         return self.linear((1 + scale) * layer_norm(x) + shift)

@@ -23,6 +23,7 @@ from kontext_core import (
 )
 from kontext_core.guidance import classifier_free
 from kontext_core.latents import FLUX_LATENT, pack, unpack
+from kontext_core.models.flux import Modulations
 from kontext_core.sampling import SOLVERS
 
 SHAPE = (1, 16, 6, 8)
@@ -42,7 +43,7 @@ class Pointing(Flux):
     def forward(
         self, img: Tensor, img_ids: Tensor, txt: Tensor, txt_ids: Tensor, timesteps: Tensor,
         y: Tensor, guidance: Tensor | None = None, *, attn_bias: Tensor | None = None,
-        target_tokens: int | None = None,
+        target_tokens: int | None = None, modulation: Modulations | None = None,
     ) -> Tensor:  # fmt: skip
         self.calls += 1
         return (img[:, :target_tokens] - pack(self.goal)) / timesteps[:, None, None]

@@ -7,6 +7,7 @@ everything else runs without ComfyUI as well.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,12 +23,15 @@ __all__ = [
     "Managed",
     "PlainHost",
     "Progress",
+    "counter",
     "get_host",
     "manage",
     "set_host",
 ]
 
 PREVIEW_SIDE = 512
+# Under which names ComfyUI-GGUF, where installed, lists folders of a kind.
+GGUF_KINDS = {"diffusion_models": ("unet_gguf",), "text_encoders": ("clip_gguf",)}
 
 
 class Progress(Protocol):
@@ -43,6 +47,11 @@ class Host(Protocol):
 
     def device(self) -> torch.device:
         """Where networks run."""
+        ...
+
+    def model_folders(self, kind: str) -> list[Path]:
+        """Folders of a kind as ComfyUI names them ("diffusion_models", "text_encoders", "vae",
+        "loras", "checkpoints", "diffusers", "vae_approx"), first the one to prefer."""
         ...
 
     def model_files(self, kind: str) -> list[str]:
@@ -75,6 +84,10 @@ class PlainHost:
 
         return torch.device("cpu")
 
+    def model_folders(self, kind: str) -> list[Path]:
+        """None."""
+        return []
+
     def model_files(self, kind: str) -> list[str]:
         """None."""
         return []
@@ -102,6 +115,23 @@ class ComfyHost:
         import comfy.model_management
 
         return comfy.model_management.get_torch_device()
+
+    def model_folders(self, kind: str) -> list[Path]:
+        """ComfyUI's folders, extra model paths and those of ComfyUI-GGUF included."""
+        import folder_paths
+
+        known = folder_paths.folder_names_and_paths
+        paths = [
+            Path(path)
+            for name in (kind, *GGUF_KINDS.get(kind, ()))
+            if name in known
+            for path in folder_paths.get_folder_paths(name)
+        ]
+        # One folder may be named by several settings, and through links.
+        each: dict[Path, Path] = {}
+        for path in paths:
+            each.setdefault(path.resolve(), path)
+        return list(each.values())
 
     def model_files(self, kind: str) -> list[str]:
         """ComfyUI's cached folder listing."""
@@ -187,11 +217,33 @@ def get_host() -> Host:
     return _host
 
 
+def counter() -> Callable[[int, int], None]:
+    """A callback (done, total) for long work that is no sampling: moves the running node's
+    progress bar in a hundred steps, and raises the host's own exception when it interrupts."""
+    host = get_host()
+    bar: Progress | None = None
+    shown = -1
+
+    def tell(done: int, total: int) -> None:
+        nonlocal bar, shown
+        host.check_interrupt()
+        if bar is None:
+            bar = host.progress(100)
+        now = done * 100 // max(total, 1)
+        if now != shown:
+            shown = now
+            bar.update(now)
+
+    return tell
+
+
 class Managed:
     """A network that the host may move between memory and device."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         self.network = network
+        # The LoRAs set on it at the moment, (Lora, strength) in order; None: unknown.
+        self.loras: tuple[Any, ...] | None = ()
 
     def load(self) -> torch.nn.Module:
         """The network, on the host's device and ready to run."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..kontext_core.errors import ModelNotFoundError
+from ..kontext_core.errors import InputError
+from .files import EMBEDDED, choices, complaint, source_of, stamp
 from .host import get_host
 from .native import KontextClip, KontextModel, KontextVAE
 from .schema import make
@@ -24,30 +26,10 @@ __all__ = [
     "load_vae",
 ]
 
-# Shown before the user's files; the part after the colon is the core's name of it.
-EMBEDDED = ("embedded: tiny",)
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-READABLE = (".safetensors", ".sft")
-
-
-def _choices(kind: str) -> list[str]:
-    files = [name for name in get_host().model_files(kind) if name.endswith(READABLE)]
-    return [*EMBEDDED, *files]
-
-
-def _source(kind: str, name: str) -> str:
-    """The name or path the core's loaders take.
-
-    Raises:
-        ModelNotFoundError: neither embedded nor one of the user's files.
-    """
-    if name in EMBEDDED:
-        return name.partition(": ")[2]
-    if not name or name.startswith("embedded:"):
-        raise ModelNotFoundError(
-            f"there is no model {name!r}; embedded in this version: {', '.join(EMBEDDED)}"
-        )
-    return str(get_host().model_path(kind, name))
+# How weights lie in memory; the core calls it `pack`.
+MEMORY = {"auto": None, "as stored": True, "converted": False}
+PADDINGS = ("256", "512")
 
 
 def _dtype(precision: str) -> torch.dtype:
@@ -62,30 +44,44 @@ def _dtype(precision: str) -> torch.dtype:
     ]
 
 
-def load_model(name: str = EMBEDDED[0], precision: str = "auto") -> KontextModel:
+def load_model(
+    name: str = EMBEDDED[0], precision: str = "auto", memory: str = "auto"
+) -> KontextModel:
     """A transformer by its name in the node's list. Errors as the core's `load_model`."""
     from ..kontext_core.weights import load
 
-    source = _source("diffusion_models", name)
+    source = source_of("model", name)
     return KontextModel(load.load_model(source, dtype=_dtype(precision)), name)
 
 
-def load_clip(name: str = EMBEDDED[0]) -> KontextClip:
-    """The text encoder by its name. Errors as the core's `load_text_encoders`."""
+def load_clip(
+    t5_name: str = EMBEDDED[0], clip_l_name: str = EMBEDDED[0], padding: str = PADDINGS[0]
+) -> KontextClip:
+    """Text encoders by their names. Errors as the core's `load_text_encoders`.
+
+    Raises:
+        InputError: an embedded encoder, which is both in one, beside a file.
+    """
     import torch
 
     from ..kontext_core.weights import load
 
-    # It takes milliseconds on a CPU, and float32 keeps conditioning the same everywhere.
-    source = _source("text_encoders", name)
-    return KontextClip(load.load_text_encoders(source, dtype=torch.float32), name)
+    embedded = [name for name in (t5_name, clip_l_name) if name.startswith("embedded:")]
+    if embedded and t5_name != clip_l_name:
+        raise InputError(
+            f"t5_name is {t5_name!r} and clip_l_name {clip_l_name!r}; an embedded encoder serves "
+            "as both, so choose the same twice, or a file for each"
+        )
+    # Conditioning is computed once, and float32 keeps it the same everywhere.
+    source = source_of("t5", t5_name)
+    return KontextClip(load.load_text_encoders(source, dtype=torch.float32), t5_name)
 
 
 def load_vae(name: str = EMBEDDED[0], precision: str = "auto") -> KontextVAE:
     """An autoencoder by its name. Errors as the core's `load_autoencoder`."""
     from ..kontext_core.weights import load
 
-    source = _source("vae", name)
+    source = source_of("vae", name)
     autoencoder = load.load_autoencoder(source, dtype=_dtype(precision))
     return KontextVAE(autoencoder, name, _resolutions(source))
 
@@ -96,10 +92,10 @@ def _resolutions(source: str) -> tuple[tuple[int, int], ...]:
     from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS
     from ..kontext_core.weights.files import find
 
-    path = find(source)
-    if not path.is_dir():
+    config: Path = find(source) / "config.json"
+    if not config.is_file():
         return KONTEXT_RESOLUTIONS
-    sizes = read_config(path / "config.json").get("resolutions", KONTEXT_RESOLUTIONS)
+    sizes = read_config(config).get("resolutions", KONTEXT_RESOLUTIONS)
     return tuple((int(width), int(height)) for width, height in sizes)
 
 
@@ -108,8 +104,8 @@ def _precision() -> Any:
         "precision",
         options=list(PRECISIONS),
         default="auto",
-        tooltip="Number format of the weights in memory. auto: float32 on a CPU, bfloat16 on a "
-        "GPU. float16 can overflow; take it only where bfloat16 is slow.",
+        tooltip="Number format to compute in. auto: float32 on a CPU, bfloat16 on a GPU. float16 "
+        "can overflow; take it only where bfloat16 is slow.",
     )
 
 
@@ -121,27 +117,57 @@ class KontextLoadModel(io.ComfyNode):
         return make(
             node_id="KontextLoadModel",
             display_name="Kontext: Load Model",
-            description="Loads a FLUX.1 Kontext transformer: the small embedded one, or "
-            "flux1-kontext-dev.safetensors from models/diffusion_models.",
-            search_aliases=["kontext", "flux edit", "load flux", "unet loader", "diffusion model"],
+            description="Loads a FLUX.1 Kontext transformer: the small embedded one, or any "
+            "published file: safetensors, fp8, GGUF, a diffusers folder, an all-in-one "
+            "checkpoint. What it is, is read from its header.",
+            search_aliases=[
+                "kontext", "flux edit", "load flux", "unet loader", "diffusion model", "gguf",
+                "fp8", "checkpoint", "diffusers",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=_choices("diffusion_models"),
+                    options=[*EMBEDDED, *choices("model")],
                     default=EMBEDDED[0],
                     tooltip="The embedded model needs no download and runs on any CPU, but knows "
-                    "only small drawn scenes. Files: .safetensors in models/diffusion_models.",
+                    "only small drawn scenes. Files: .safetensors and .gguf in "
+                    "models/diffusion_models, all-in-one files in models/checkpoints, folders in "
+                    "models/diffusers.",
                 ),
                 _precision(),
+                io.Combo.Input(
+                    "memory",
+                    options=list(MEMORY),
+                    default="auto",
+                    optional=True,
+                    tooltip="For files in float32, bfloat16 or float16. as stored: weights stay "
+                    "in the file's format and are turned into the precision layer by layer, with "
+                    "the least memory. converted: all are turned once, while loading. auto: as "
+                    "stored, except for small models. fp8 and GGUF always stay as stored.",
+                ),
             ],
             outputs=[
-                io.Model.Output("model", display_name="MODEL", tooltip="For Kontext: Sampler.")
+                io.Model.Output(
+                    "model",
+                    display_name="MODEL",
+                    tooltip="For Kontext: Sampler, or through Kontext: Load LoRA.",
+                )
             ],
-        )
+        )  # fmt: skip
 
     @classmethod
-    def execute(cls, model_name: str, precision: str) -> io.NodeOutput:
-        return io.NodeOutput(load_model(model_name, precision))
+    def validate_inputs(cls, model_name: str | None = None) -> bool | str:
+        """Says before the run where a missing file belongs."""
+        return complaint("model", model_name) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str | None = None, **_: Any) -> str:
+        """Loads again what was replaced on disk."""
+        return stamp("model", model_name)
+
+    @classmethod
+    def execute(cls, model_name: str, precision: str, memory: str = "auto") -> io.NodeOutput:
+        return io.NodeOutput(load_model(model_name, precision, memory))
 
 
 class KontextLoadTextEncoders(io.ComfyNode):
@@ -152,36 +178,55 @@ class KontextLoadTextEncoders(io.ComfyNode):
         return make(
             node_id="KontextLoadTextEncoders",
             display_name="Kontext: Load Text Encoders",
-            description="Loads what turns the instruction into conditioning. The embedded model "
-            "has one small encoder for both parts; it takes any text and knows about a hundred "
-            "words well.",
-            search_aliases=["kontext", "clip loader", "dual clip", "t5", "text encoder"],
+            description="Loads what turns the instruction into conditioning: FLUX.1's T5-XXL and "
+            "CLIP-L in any published form, or the embedded model's one small encoder for both "
+            "parts, which takes any text and knows about a hundred words well.",
+            search_aliases=["kontext", "clip loader", "dual clip", "t5", "text encoder", "gguf"],
             inputs=[
                 io.Combo.Input(
                     "t5_name",
-                    options=list(EMBEDDED),
+                    options=[*EMBEDDED, *choices("t5")],
                     default=EMBEDDED[0],
-                    tooltip="Encoder of the words (FLUX.1: T5-XXL). Must belong to the model.",
+                    tooltip="Encoder of the words (FLUX.1: T5-XXL). Must belong to the model. "
+                    "Files: .safetensors and .gguf in models/text_encoders.",
                 ),
                 io.Combo.Input(
                     "clip_l_name",
-                    options=list(EMBEDDED),
+                    options=[*EMBEDDED, *choices("clip_l")],
                     default=EMBEDDED[0],
                     tooltip="Encoder of the whole sentence (FLUX.1: CLIP-L). The embedded model "
                     "has one for both, so choose the same here.",
+                ),
+                io.Combo.Input(
+                    "padding",
+                    options=list(PADDINGS),
+                    default=PADDINGS[0],
+                    optional=True,
+                    tooltip="Length in tokens to which T5's text is filled up. 256: as ComfyUI, "
+                    "longer texts are kept whole. 512: as diffusers and the reference code, "
+                    "longer texts are cut. The embedded encoder has its own.",
                 ),
             ],
             outputs=[io.Clip.Output("clip", display_name="CLIP", tooltip="For CLIP Text Encode.")],
         )
 
     @classmethod
-    def execute(cls, t5_name: str, clip_l_name: str) -> io.NodeOutput:
-        if t5_name != clip_l_name:
-            raise ModelNotFoundError(
-                f"t5_name is {t5_name!r} and clip_l_name {clip_l_name!r}; an embedded encoder "
-                "serves as both, so choose the same twice"
-            )
-        return io.NodeOutput(load_clip(t5_name))
+    def validate_inputs(
+        cls, t5_name: str | None = None, clip_l_name: str | None = None
+    ) -> bool | str:
+        """Says before the run where a missing file belongs."""
+        return complaint("t5", t5_name) or complaint("clip_l", clip_l_name) or True
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, t5_name: str | None = None, clip_l_name: str | None = None, **_: Any
+    ) -> str:
+        """Loads again what was replaced on disk."""
+        return f"{stamp('t5', t5_name)} {stamp('clip_l', clip_l_name)}"
+
+    @classmethod
+    def execute(cls, t5_name: str, clip_l_name: str, padding: str = PADDINGS[0]) -> io.NodeOutput:
+        return io.NodeOutput(load_clip(t5_name, clip_l_name, padding))
 
 
 class KontextLoadVAE(io.ComfyNode):
@@ -193,17 +238,18 @@ class KontextLoadVAE(io.ComfyNode):
             node_id="KontextLoadVAE",
             display_name="Kontext: Load VAE",
             description="Loads the autoencoder between pictures and latents: the embedded one, or "
-            "FLUX.1's ae.safetensors from models/vae.",
+            "FLUX.1's as a file of its own, in a diffusers folder or in an all-in-one checkpoint.",
             search_aliases=["kontext", "vae loader", "autoencoder", "ae.safetensors"],
             inputs=[
                 io.Combo.Input(
                     # Not vae_name: frontends up to 1.27 look such inputs up among ComfyUI's own
                     # loaders, and break where the host has none of those.
                     "model_name",
-                    options=_choices("vae"),
+                    options=[*EMBEDDED, *choices("vae")],
                     default=EMBEDDED[0],
                     tooltip="Must belong to the model: embedded with embedded, FLUX.1's "
-                    "ae.safetensors with FLUX.1 files. Files: .safetensors in models/vae.",
+                    "ae.safetensors with FLUX.1 files. Files: .safetensors in models/vae, "
+                    "all-in-one files in models/checkpoints, folders in models/diffusers.",
                 ),
                 _precision(),
             ],
@@ -214,6 +260,16 @@ class KontextLoadVAE(io.ComfyNode):
                 )
             ],
         )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, model_name: str | None = None) -> bool | str:
+        """Says before the run where a missing file belongs."""
+        return complaint("vae", model_name) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str | None = None, **_: Any) -> str:
+        """Loads again what was replaced on disk."""
+        return stamp("vae", model_name)
 
     @classmethod
     def execute(cls, model_name: str, precision: str) -> io.NodeOutput:

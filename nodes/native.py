@@ -6,6 +6,7 @@ tiled ones too). MODEL is understood by this pack's sampler; anything else that 
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from ..kontext_core.errors import KontextError, ShapeError
@@ -14,6 +15,8 @@ from .host import Managed, manage
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..kontext_core.lora.apply import Report
+    from ..kontext_core.lora.load import Lora
     from ..kontext_core.models.autoencoder import AutoEncoder
     from ..kontext_core.models.flux import Flux
     from ..kontext_core.models.text import TextEncoder
@@ -28,17 +31,59 @@ class NotNativeError(KontextError, AttributeError):
 
 
 class KontextModel:
-    """A FLUX.1 Kontext transformer on a MODEL socket."""
+    """A FLUX.1 Kontext transformer on a MODEL socket, with the LoRAs that belong to this MODEL.
+
+    Several MODELs may share one network: each sets its own LoRAs on it when it is loaded for a run.
+    """
 
     def __init__(self, flux: Flux, name: str) -> None:
         self.name = name
         self.latent_format = flux.latent_format
         self.resolutions = flux.resolutions
+        self.loras: tuple[tuple[Lora, float], ...] = ()
         self._managed: Managed = manage(flux)
 
     def load(self) -> Flux:
-        """The network, on the host's device."""
+        """The network, on the host's device, with this MODEL's LoRAs on it and no others."""
+        self._set(self.loras)
         return self._managed.load()  # type: ignore[return-value]
+
+    def _set(self, loras: tuple[tuple[Lora, float], ...]) -> Report | None:
+        """Put these LoRAs on the network in place of any others; None when they are there."""
+        managed = self._managed
+        # By identity: another Lora object may be of another file.
+        ours = [(id(lora), strength) for lora, strength in loras]
+        if managed.loras is not None and [(id(x), y) for x, y in managed.loras] == ours:
+            return None
+        from ..kontext_core.lora.apply import set_loras
+
+        managed.loras = None
+        report = set_loras(managed.network, loras)
+        managed.loras = loras
+        return report
+
+    def with_lora(self, lora: Lora, strength: float) -> KontextModel:
+        """A MODEL of the same network with one more LoRA; this one is not changed."""
+        other = copy.copy(self)
+        other.loras = (*self.loras, (lora, strength))
+        return other
+
+    def merged(self, lora: Lora, strength: float) -> tuple[KontextModel, Report]:
+        """A MODEL of a network of its own with the LoRA in its weights, and what matched.
+
+        Weights that the LoRA leaves alone share their memory with this MODEL's.
+
+        Raises:
+            CheckpointError: packed weights, which nothing can be added to.
+        """
+        from ..kontext_core.lora.apply import merge_lora
+
+        self._set(())
+        network: Any = _twin(self._managed.network)
+        report = merge_lora(network, [(lora, strength)])
+        other = copy.copy(self)
+        other._managed = manage(network)
+        return other, report
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -51,6 +96,18 @@ class KontextModel:
 
     def __repr__(self) -> str:
         return f"KontextModel({self.name!r})"
+
+
+def _twin(network: Any) -> Any:
+    """A copy of a network without LoRAs whose tensors are new ones over the same memory."""
+    import torch
+
+    known: dict[int, Any] = {}
+    for parameter in network.parameters():
+        known[id(parameter)] = torch.nn.Parameter(parameter.detach(), requires_grad=False)
+    for buffer in network.buffers():
+        known[id(buffer)] = buffer.detach()
+    return copy.deepcopy(network, known)
 
 
 def require_model(model: Any) -> KontextModel:

@@ -96,11 +96,14 @@ class Folders:
                 )
         return sorted(names)
 
+    def model_folders(self, kind: str) -> list[Path]:
+        """Folders of models of a kind, by ComfyUI's names; they may be missing."""
+        return [self.models / folder for folder in MODEL_FOLDERS.get(kind, (kind,))]
+
     def model_files(self, kind: str) -> list[str]:
         """Model files of a kind ('diffusion_models', 'text_encoders', 'vae', 'loras'), sorted."""
         found: set[str] = set()
-        for folder in MODEL_FOLDERS.get(kind, (kind,)):
-            base = self.models / folder
+        for base in self.model_folders(kind):
             if base.is_dir():
                 found.update(
                     path.relative_to(base).as_posix()
@@ -115,7 +118,7 @@ class Folders:
         Raises:
             ModelNotFoundError: no such file; the message names the folders looked in.
         """
-        bases = [self.models / folder for folder in MODEL_FOLDERS.get(kind, (kind,))]
+        bases = self.model_folders(kind)
         for base in bases:
             path = inside(base, name)
             if path.exists():

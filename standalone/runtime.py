@@ -102,6 +102,9 @@ class Runtime:
 
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+    def model_folders(self, kind: str) -> list[Path]:
+        return self.folders.model_folders(kind)
+
     def model_files(self, kind: str) -> list[str]:
         return self.folders.model_files(kind)
 

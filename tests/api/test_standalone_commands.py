@@ -152,7 +152,7 @@ BAD: dict[str, tuple[Any, list[str], str]] = {
     "unknown model": (
         kontext(model_name="no such model"),
         [],
-        "Value not in list: model_name: 'no such model' not in",
+        "model_name - there is no diffusion_models file 'no such model'; put it into",
     ),
     "no steps": (kontext(steps=0), [], "smaller than min of 1"),
 }

@@ -29,7 +29,7 @@ class Interrupted(Exception):
 class RecordingHost:
     """A host on the CPU that writes down what the nodes tell it, and can interrupt."""
 
-    files: dict[str, Path] = field(default_factory=dict)
+    models: Path | None = None
     steps: list[tuple[int, int]] = field(default_factory=list)
     previews: list[Any] = field(default_factory=list)
     interrupt_after: int | None = None
@@ -37,11 +37,15 @@ class RecordingHost:
     def device(self) -> torch.device:
         return torch.device("cpu")
 
+    def model_folders(self, kind: str) -> list[Path]:
+        return [] if self.models is None else [self.models / kind]
+
     def model_files(self, kind: str) -> list[str]:
-        return sorted(self.files)
+        folders = self.model_folders(kind)
+        return sorted(path.name for folder in folders for path in folder.glob("*"))
 
     def model_path(self, kind: str, name: str) -> str:
-        return str(self.files[name])
+        return str(self.model_folders(kind)[0] / name)
 
     def progress(self, total: int) -> Any:
         host = self

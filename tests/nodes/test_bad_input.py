@@ -147,7 +147,7 @@ def test_unknown_file_without_a_host(pack: Any) -> None:
 
 
 def test_two_different_text_encoders(pack: Any) -> None:
-    with pytest.raises(pack.error("ModelNotFoundError"), match="same twice"):
+    with pytest.raises(pack.error("InputError"), match="same twice"):
         pack.run("KontextLoadTextEncoders", clip_l_name="embedded: other")
 
 

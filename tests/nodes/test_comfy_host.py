@@ -6,6 +6,7 @@ The real ones answer in tests/api, where a checkout is at hand.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -55,6 +56,10 @@ def comfy(monkeypatch: pytest.MonkeyPatch) -> Stand:
     stand.args = SimpleNamespace(preview_method="none")
     stand.Interrupt = Interrupt
     files = {"a.safetensors": "/models/a.safetensors"}
+    folders = stand.folders = {
+        kind: ([f"/models/{kind}"], {".safetensors"})
+        for kind in ("diffusion_models", "text_encoders", "vae", "loras", "checkpoints")
+    }
     parts = {
         "utils": module("comfy.utils", ProgressBar=ProgressBar),
         "cli_args": module("comfy.cli_args", LatentPreviewMethod=methods, args=stand.args),
@@ -72,7 +77,8 @@ def comfy(monkeypatch: pytest.MonkeyPatch) -> Stand:
         "folder_paths",
         get_filename_list=lambda kind: sorted(files),
         get_full_path=lambda kind, name: files.get(name),
-        get_folder_paths=lambda kind: [f"/models/{kind}"],
+        get_folder_paths=lambda kind: list(folders[kind][0]),
+        folder_names_and_paths=folders,
     )
     server = SimpleNamespace(sockets_metadata={}, client_id="me")
     module("server", PromptServer=SimpleNamespace(instance=server))
@@ -118,6 +124,19 @@ def test_a_missing_file_names_the_folder(pack: Any, comfy_host: Any) -> None:
     assert comfy_host.model_path("vae", "a.safetensors") == "/models/a.safetensors"
     with pytest.raises(pack.error("ModelNotFoundError"), match=r"b\.safetensors.*/models/vae"):
         comfy_host.model_path("vae", "b.safetensors")
+
+
+def test_folders_of_comfyui_gguf_and_extra_paths_count_once(
+    comfy: Stand, comfy_host: Any, tmp_path: Path
+) -> None:
+    own, extra, link = tmp_path / "own", tmp_path / "extra", tmp_path / "link"
+    own.mkdir()
+    link.symlink_to(own, target_is_directory=True)
+    comfy.folders["diffusion_models"] = ([str(own), str(extra)], {".safetensors"})
+    comfy.folders["unet_gguf"] = ([str(link), str(tmp_path / "gguf")], {".gguf"})
+    assert comfy_host.model_folders("diffusion_models") == [own, extra, tmp_path / "gguf"]
+    assert comfy_host.model_folders("vae") == [Path("/models/vae")]
+    assert comfy_host.model_folders("a kind of tomorrow") == []
 
 
 def test_networks_are_under_its_memory_management(

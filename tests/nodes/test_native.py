@@ -97,10 +97,16 @@ def test_precision_is_the_networks(pack: Any, precision: str) -> None:
     assert vae.decode(torch.zeros(1, 16, 8, 8)).dtype == torch.float32
 
 
-def test_files_of_the_user_are_listed_and_found(pack: Any, host: Any, small_folder: Path) -> None:
-    host.files = {"mine.safetensors": small_folder / "autoencoder.safetensors", "old.ckpt": Path()}
+def test_files_of_the_user_are_listed_and_found(
+    pack: Any, host: Any, small_folder: Path, tmp_path: Path
+) -> None:
+    host.models = tmp_path
+    (tmp_path / "diffusion_models").mkdir()
+    mine = tmp_path / "diffusion_models/mine.safetensors"
+    mine.symlink_to(small_folder / "autoencoder.safetensors")
+    mine.with_name("old.ckpt").write_bytes(b"")
     options = pack.nodes["KontextLoadModel"].INPUT_TYPES()["required"]["model_name"][1]["options"]
     assert options == ["embedded: tiny", "mine.safetensors"]
     # An autoencoder is no transformer, and the message says which file it was.
-    with pytest.raises(pack.error("CheckpointError"), match="autoencoder.safetensors"):
+    with pytest.raises(pack.error("CheckpointError"), match="mine.safetensors"):
         pack.run("KontextLoadModel", model_name="mine.safetensors")

@@ -1,0 +1,202 @@
+"""The user's model files: what the loaders list, and how a name in a workflow becomes a path.
+
+A name is the path below one of the host's folders, with "/" on every system. Files of the loader's
+own folder stand under that name alone; those of a folder that several loaders share have its label
+before it ("checkpoints: flux/all-in-one.safetensors"), so names stay what they are when files come
+and go. The host's own lists are not asked: they leave out .gguf files and folders of files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ..kontext_core.errors import ModelNotFoundError
+from .host import get_host
+
+__all__ = ["EMBEDDED", "choices", "complaint", "find", "own_folder", "source_of", "stamp"]
+
+# Shown before the user's files; the part after the colon is the core's name of it.
+EMBEDDED = ("embedded: tiny",)
+SUFFIXES = (".safetensors", ".sft", ".gguf")
+# One piece of a model that is cut into several; the folder is offered instead.
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+# What a diffusers or transformers folder calls its weights.
+_PIECE = re.compile(r"(diffusion_pytorch_)?model\b.*\.(safetensors|json)$")
+# Clocks of file systems are coarse: a folder that changed this recently may change unseen.
+_SETTLED_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """A kind of folder of the host's, and what stands before the names of its files."""
+
+    kind: str
+    label: str = ""
+
+
+_SHARED = (Place("checkpoints", "checkpoints: "), Place("diffusers", "diffusers: "))
+PLACES: dict[str, tuple[Place, ...]] = {
+    "model": (Place("diffusion_models"), *_SHARED),
+    "vae": (Place("vae"), *_SHARED),
+    "t5": (Place("text_encoders"), *_SHARED),
+    "clip_l": (Place("text_encoders"), *_SHARED),
+    "lora": (Place("loras"),),
+}
+# Which part of a whole diffusers folder a loader wants.
+PARTS = {"model": "transformer", "vae": "vae", "t5": "text_encoder_2", "clip_l": "text_encoder"}
+
+
+def choices(role: str) -> list[str]:
+    """Names of all files for a role ("model", "vae", "t5", "clip_l", "lora"), without embedded
+    ones: the loader's own folder first, each sorted without regard to case."""
+    found: list[str] = []
+    for place in PLACES[role]:
+        names: dict[str, None] = {}
+        for root in get_host().model_folders(place.kind):
+            names.update(dict.fromkeys(_names(root, only_folders=place.kind == "diffusers")))
+        ordered = sorted(names, key=lambda name: (name.lower(), name))
+        found += [place.label + name for name in ordered]
+    return found
+
+
+def find(role: str, name: str) -> Path:
+    """The file or folder behind a name; of a whole diffusers folder the part for this role.
+
+    Raises:
+        ModelNotFoundError: nothing there, or a name that leads out of the host's folders; the
+            message says where to put such a file.
+    """
+    place = next((p for p in PLACES[role] if p.label and name.startswith(p.label)), PLACES[role][0])
+    # Workflows saved on Windows carry its separators.
+    below = PurePosixPath(name.removeprefix(place.label).replace("\\", "/"))
+    plain = below.parts and not below.is_absolute() and ".." not in below.parts
+    if plain and "\0" not in name and ":" not in below.parts[0]:
+        for root in get_host().model_folders(place.kind):
+            path = root / below
+            if path.exists():
+                part = path / PARTS.get(role, "")
+                return part if part.is_dir() else path
+    folders = [str(root) for root in get_host().model_folders(place.kind)]
+    where = (
+        f"put it into {' or '.join(folders)} and refresh the page, or choose another"
+        if folders
+        else "no model folder is known here: run inside ComfyUI, or take an embedded model"
+    )
+    raise ModelNotFoundError(
+        f"there is no {place.kind} file {name.removeprefix(place.label)!r}; {where}"
+    )
+
+
+def source_of(role: str, name: str) -> str:
+    """The name or path that the core's loaders take.
+
+    Raises:
+        ModelNotFoundError: neither embedded nor one of the user's files.
+    """
+    if name in EMBEDDED:
+        return name.partition(": ")[2]
+    if not name or name.startswith("embedded:"):
+        raise ModelNotFoundError(
+            f"there is no model {name!r}; embedded in this version: {', '.join(EMBEDDED)}"
+        )
+    return str(find(role, name))
+
+
+def complaint(role: str, name: str | None) -> str | None:
+    """What is wrong with a name before a run; None when nothing is, or when it comes by link."""
+    if name is None:
+        return None
+    try:
+        source_of(role, name)
+    except ModelNotFoundError as error:
+        return str(error)
+    return None
+
+
+def stamp(role: str, name: str | None) -> str:
+    """Changes when the file behind a name does, so that hosts load it again."""
+    try:
+        path = None if name is None or name in EMBEDDED else find(role, name)
+        state = None if path is None else path.stat()
+    except (ModelNotFoundError, OSError):
+        return "missing"
+    return "" if state is None else f"{state.st_mtime_ns} {state.st_size}"
+
+
+def own_folder(role: str) -> Path:
+    """Where new files of a role go: of the host's folders the one named as ComfyUI names it today.
+
+    Raises:
+        ModelNotFoundError: the host has none.
+    """
+    kind = PLACES[role][0].kind
+    roots = get_host().model_folders(kind)
+    if not roots:
+        raise ModelNotFoundError(f"there is no {kind} folder here to write to: run inside ComfyUI")
+    return next((root for root in roots if root.name == kind), roots[0])
+
+
+_listed: dict[Path, tuple[dict[Path, int], float, list[tuple[str, bool]]]] = {}
+
+
+def _names(root: Path, only_folders: bool) -> list[str]:
+    """Names below one folder. Walks it again only when a folder in it has changed."""
+    known = _listed.get(root)
+    if known is None or not _settled(known[0], known[1]):
+        began = time.time()
+        changed: dict[Path, int] = {}
+        found: list[tuple[str, bool]] = []
+        _walk(root, "", changed, found, set())
+        known = _listed[root] = (changed, began, found)
+    return [name for name, is_folder in known[2] if is_folder or not only_folders]
+
+
+def _settled(changed: dict[Path, int], listed_at: float) -> bool:
+    for folder, when in changed.items():
+        try:
+            now = folder.stat().st_mtime_ns
+        except OSError:
+            return False
+        if now != when or now / 1e9 > listed_at - _SETTLED_SECONDS:
+            return False
+    return bool(changed)
+
+
+def _walk(
+    folder: Path,
+    prefix: str,
+    changed: dict[Path, int],
+    found: list[tuple[str, bool]],
+    seen: set[tuple[int, int]],
+) -> None:
+    """Adds (name, whether a folder) of everything below, and when each folder changed."""
+    try:
+        state = folder.stat()
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    # Links may lead back up.
+    if (state.st_dev, state.st_ino) in seen:
+        return
+    seen.add((state.st_dev, state.st_ino))
+    changed[folder] = state.st_mtime_ns
+    here = {entry.name for entry in entries}
+    whole = bool(prefix) and "model_index.json" in here
+    part = bool(prefix) and "config.json" in here and any(_PIECE.match(name) for name in here)
+    if whole or part:
+        found.append((prefix.rstrip("/"), True))
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        name = prefix + entry.name
+        if entry.is_dir():
+            # The parts of a whole diffusers folder are reached through it.
+            if not whole:
+                _walk(folder / entry.name, name + "/", changed, found, seen)
+        elif entry.is_file() and entry.name.lower().endswith(SUFFIXES):
+            if not (_SHARD.search(entry.name) or (part and _PIECE.match(entry.name))):
+                found.append((name, False))

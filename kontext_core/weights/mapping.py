@@ -1,0 +1,72 @@
+"""Maps files into memory so that tensors are views of their bytes and cost nothing until read."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import threading
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+__all__ = ["Mapping"]
+
+# mmap.MAP_NORESERVE came with Python 3.13.
+MAP_NORESERVE = 0x4000
+
+
+class Mapping:
+    """One file, mapped as a whole at the first use. Views keep it alive; nothing closes it.
+
+    Writes to a view stay in this process and never reach the file, except on Windows, where the
+    pages are read-only (a writable private mapping would count against the page file). Treat views
+    as constants.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path, self.size = path, size
+        self._bytes: Tensor | None = None
+        self._lock = threading.Lock()
+
+    def view(self, offset: int, nbytes: int) -> Tensor:
+        """uint8 [nbytes], a view of the file.
+
+        Raises:
+            CheckpointError: the file is gone or became shorter than its header told.
+        """
+        with self._lock:
+            if self._bytes is None:
+                self._bytes = self._map()
+        return self._bytes[offset : offset + nbytes]
+
+    def _map(self) -> Tensor:
+        try:
+            with self.path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self.size:
+                    raise CheckpointError(
+                        f"{self.path}: became shorter after it was opened; wait until it is "
+                        "written completely, then try again"
+                    )
+                buffer = _private(file.fileno(), self.size)
+        except (OSError, ValueError, OverflowError) as error:
+            raise CheckpointError(
+                f"{self.path}: can't be mapped into memory ({error}); a 64-bit Python and a local "
+                "disk are needed for large files"
+            ) from error
+        return torch.frombuffer(buffer, dtype=torch.uint8)
+
+
+def _private(descriptor: int, size: int) -> mmap.mmap:
+    if os.name != "posix":
+        import warnings
+
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        return mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
+    # Without NORESERVE Linux counts every private writable page, though none is ever written, and
+    # refuses a file larger than memory and swap.
+    flags = mmap.MAP_PRIVATE | (MAP_NORESERVE if sys.platform == "linux" else 0)
+    return mmap.mmap(descriptor, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)

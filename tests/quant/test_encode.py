@@ -143,9 +143,11 @@ def test_hard_blocks(name: str, kind: str) -> None:
     if name in ("zeros", "vanishing"):
         assert not back.any()
         return
-    # Never worse than on normal weights. Subnormal scales cost up to 0.02 on small ones (measured
-    # 0.0195 for Q6_K); constants are met to the float16 of their scale (measured 3e-4).
-    limit = 6e-4 if "constant" in name else GGML[kind][0] + (0.02 if name == "small" else 0)
+    # Not worse than on normal weights. Subnormal scales cost small ones a little (measured 0.0195
+    # for Q6_K); an outlier coarsens its sub-block (measured at most 1.19 times, ggml 1.25);
+    # constants are met to the float16 of their scale (measured 3e-4).
+    limit = 6e-4 if "constant" in name else GGML[kind][0]
+    limit *= {"small": 1.2, "one outlier": 1.2}.get(name, 1)
     assert (back - x).norm() <= limit * x.norm()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import CLIPTokenizerFast
+from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]
 
 from kontext_core import InputError
 from kontext_core.text import vocabularies

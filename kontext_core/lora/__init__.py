@@ -1,0 +1,9 @@
+"""LoRA and its relatives: read from every trainer's file, applied as branches or merged."""
+
+from __future__ import annotations
+
+from .apply import merge_lora, set_loras
+from .load import Lora, load_lora
+from .report import LoraReport, Report
+
+__all__ = ["Lora", "LoraReport", "Report", "load_lora", "merge_lora", "set_loras"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from kontext_core.errors import CheckpointError, ShapeError
 from kontext_core.quant.decode import dequantize
+from kontext_core.quant.decode_plain import PLAIN_DECODERS
 from kontext_core.quant.types import BLOCK_TYPES, is_packed, row_bytes
 
 NATIVE = (
@@ -51,6 +54,33 @@ def test_bits_equal_gguf(kind: str) -> None:
     # 173 rows of 768: more than one chunk, and a last one that is not full.
     blocks = random_rows(kind, 173, 768)
     assert_same_bits(dequantize(blocks, kind), oracle(blocks, kind))
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+def test_the_plain_decoders_have_the_same_bits(kind: str) -> None:
+    # 2113 rows of 256 (or 8 blocks of 32): a full chunk of the fast path and a partial one.
+    blocks = random_rows(kind, 2113, 256, seed=3)
+    plain = PLAIN_DECODERS[kind](blocks.view(-1, BLOCK_TYPES[kind].type_size))
+    assert_same_bits(dequantize(blocks, kind), plain.view(2113, 256))
+
+
+def test_decoding_in_inference_mode_and_then_outside() -> None:
+    blocks = random_rows("Q4_K", 3, 256, seed=4)
+    with torch.inference_mode():
+        inside = dequantize(blocks, "Q4_K", dtype=torch.bfloat16)
+    assert torch.equal(
+        dequantize(blocks, "Q4_K", dtype=torch.bfloat16).nan_to_num(), inside.clone().nan_to_num()
+    )
+
+
+def test_threads_do_not_share_buffers() -> None:
+    jobs = [(kind, random_rows(kind, 800, 768, seed)) for seed, kind in enumerate(NATIVE)] * 2
+    expected = [dequantize(blocks, kind) for kind, blocks in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            decoded = list(pool.map(lambda job: dequantize(job[1], job[0]), jobs))
+            for actual, wanted in zip(decoded, expected, strict=True):
+                assert_same_bits(actual, wanted)
 
 
 @pytest.mark.parity

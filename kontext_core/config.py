@@ -52,7 +52,11 @@ class FluxParams:
 
 @dataclass(frozen=True)
 class AutoEncoderParams:
-    """Sizes of the autoencoder. The picture shrinks by 2 per level after the first."""
+    """Sizes of the autoencoder. The picture shrinks by 2 per level after the first.
+
+    `decoder_side`: a decoder trained on small pictures only, which fails on larger ones, decodes
+    them in independent tiles of this many pixels a side; 0 is no limit.
+    """
 
     in_channels: int = 3
     ch: int = 128
@@ -61,6 +65,7 @@ class AutoEncoderParams:
     num_res_blocks: int = 2
     z_channels: int = 16
     norm_groups: int = 32
+    decoder_side: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ch_mult", tuple(self.ch_mult))

@@ -6,123 +6,38 @@ src/flux/modules/autoencoder.py). Latents are RAW means: scale and shift belong 
 
 from __future__ import annotations
 
+import copy
+import logging
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoEncoderParams
-from ..errors import ShapeError
+from ..errors import InputError, ShapeError
+from .autoencoder_layers import (
+    Downsample,
+    Level,
+    Middle,
+    ResnetBlock,
+    Upsample,
+    group_norm,
+    silu,
+    tracked,
+)
+from .feathered import feathered
+from .tiled import Tick, decode_exact, encode_exact
 
 __all__ = ["AutoEncoder", "Decoder", "Encoder", "Level", "ResnetBlock"]
 
+logger = logging.getLogger(__name__)
 
-def group_norm(channels: int, p: AutoEncoderParams, **factory: Any) -> nn.GroupNorm:
-    """GroupNorm as in every place of this autoencoder."""
-    return nn.GroupNorm(p.norm_groups, channels, eps=1e-6, affine=True, **factory)
-
-
-class AttnBlock(nn.Module):
-    """Single-head attention over all cells, with 1x1 convolutions as projections."""
-
-    def __init__(self, channels: int, p: AutoEncoderParams, **factory: Any) -> None:
-        super().__init__()
-        self.norm = group_norm(channels, p, **factory)
-        self.q = nn.Conv2d(channels, channels, 1, **factory)
-        self.k = nn.Conv2d(channels, channels, 1, **factory)
-        self.v = nn.Conv2d(channels, channels, 1, **factory)
-        self.proj_out = nn.Conv2d(channels, channels, 1, **factory)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h, w = x.shape[-2:]
-        normed = self.norm(x)
-        q, k, v = (
-            rearrange(layer(normed), "b c h w -> b 1 (h w) c").contiguous()
-            for layer in (self.q, self.k, self.v)
-        )
-        out = F.scaled_dot_product_attention(q, k, v)
-        return x + self.proj_out(rearrange(out, "b 1 (h w) c -> b c h w", h=h, w=w))
-
-
-class ResnetBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut."""
-
-    def __init__(self, inside: int, outside: int, p: AutoEncoderParams, **factory: Any) -> None:
-        super().__init__()
-        self.norm1 = group_norm(inside, p, **factory)
-        self.conv1 = nn.Conv2d(inside, outside, 3, padding=1, **factory)
-        self.norm2 = group_norm(outside, p, **factory)
-        self.conv2 = nn.Conv2d(outside, outside, 3, padding=1, **factory)
-        if inside != outside:
-            self.nin_shortcut = nn.Conv2d(inside, outside, 1, **factory)
-        self.changes_width = inside != outside
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return (self.nin_shortcut(x) if self.changes_width else x) + h
-
-
-class Downsample(nn.Module):
-    """Halves both sides; the extra row and column go below and to the right."""
-
-    def __init__(self, channels: int, **factory: Any) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, **factory)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
-
-
-class Upsample(nn.Module):
-    """Doubles both sides by repetition, then smooths."""
-
-    def __init__(self, channels: int, **factory: Any) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1, **factory)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-class Middle(nn.Module):
-    """The lowest resolution: block, attention, block."""
-
-    def __init__(self, channels: int, p: AutoEncoderParams, **factory: Any) -> None:
-        super().__init__()
-        self.block_1 = ResnetBlock(channels, channels, p, **factory)
-        self.attn_1 = AttnBlock(channels, p, **factory)
-        self.block_2 = ResnetBlock(channels, channels, p, **factory)
-
-    def forward(self, h: Tensor) -> Tensor:
-        return self.block_2(self.attn_1(self.block_1(h)))
-
-
-class Level(nn.Module):
-    """Blocks at one resolution, then the step to the next one, if there is any."""
-
-    def __init__(
-        self,
-        blocks: list[ResnetBlock],
-        *,
-        down: Downsample | None = None,
-        up: Upsample | None = None,
-    ) -> None:
-        super().__init__()
-        self.block = nn.ModuleList(blocks)
-        # Published names: an encoder's level has `downsample`, a decoder's `upsample`.
-        if down is not None:
-            self.downsample = down
-        if up is not None:
-            self.upsample = up
-        self.layers: list[nn.Module] = [*blocks, *(step for step in (down, up) if step is not None)]
-
-    def forward(self, h: Tensor) -> Tensor:
-        for layer in self.layers:
-            h = layer(h)
-        return h
+# Tiles taken when the device runs out of memory, in pixels: about 1 GB for the published network.
+FALLBACK_TILE = 512
+# Cells that neighbouring tiles of a limited decoder share (see AutoEncoderParams.decoder_side).
+FEATHER_CELLS = 2
 
 
 class Encoder(nn.Module):
@@ -149,7 +64,7 @@ class Encoder(nn.Module):
         h = self.conv_in(x)
         for level in self.down:
             h = level(h)
-        return self.conv_out(F.silu(self.norm_out(self.mid(h))))
+        return self.conv_out(silu(self.norm_out(self.mid(h))))
 
 
 class Decoder(nn.Module):
@@ -177,7 +92,7 @@ class Decoder(nn.Module):
         h = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             h = level(h)
-        return self.conv_out(F.silu(self.norm_out(h)))
+        return self.conv_out(silu(self.norm_out(h)))
 
 
 class AutoEncoder(nn.Module):
@@ -210,17 +125,32 @@ class AutoEncoder(nn.Module):
         """Device of the weights."""
         return self.encoder.conv_in.weight.device
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(
+        self,
+        x: Tensor,
+        *,
+        tile: int | None = None,
+        overlap: int | None = None,
+        storage: torch.device | str | None = None,
+        tick: Tick | None = None,
+    ) -> Tensor:
         """Raw latent mean.
 
         Args:
             x: [b, 3, H, W] in -1..1; H and W multiples of 8.
+            tile: None takes the whole picture at once, and in tiles of 512 when the device has
+                not enough memory for that. Else the side of tiles in pixels, without gradients:
+                alone exact (models/tiled.py), with `overlap` independent (models/feathered.py).
+            overlap: pixels that neighbouring independent tiles share.
+            storage: where exact tiles keep whole maps; None is the device of the weights.
+            tick: called before every tile; may raise to stop.
 
         Returns:
             [b, z_channels, H/8, W/8] in the weights' dtype, unscaled.
 
         Raises:
             ShapeError: not three channels, or a side that 8 does not divide.
+            InputError: `tile` smaller than a cell, or `overlap` not smaller than `tile`.
         """
         p = self.params
         if x.ndim != 4 or x.shape[1] != p.in_channels:
@@ -233,18 +163,132 @@ class AutoEncoder(nn.Module):
                 f"picture is {x.shape[3]}x{x.shape[2]} px; both sides must be multiples of "
                 f"{p.downscale}. Crop or resize it first (images.fit does)"
             )
-        moments = self.encoder(x.to(self.device, self.dtype))
+        cells, shared = self._cells(tile, overlap)
+        moments = self._run(self.encoder, x, cells, shared, storage, tick)
         return moments.chunk(2, dim=1)[0]
 
-    def decode(self, raw: Tensor) -> Tensor:
+    def decode(
+        self,
+        raw: Tensor,
+        *,
+        tile: int | None = None,
+        overlap: int | None = None,
+        storage: torch.device | str | None = None,
+        tick: Tick | None = None,
+    ) -> Tensor:
         """Picture [b, 3, 8h, 8w], about -1..1 and not clamped, from a raw latent.
+
+        Arguments as `encode`; `tile` and `overlap` count pixels of the picture. A decoder made for
+        pictures up to `params.decoder_side` takes larger ones in independent tiles of that size.
 
         Raises:
             ShapeError: not [b, z_channels, h, w].
+            InputError: as `encode`.
         """
-        if raw.ndim != 4 or raw.shape[1] != self.params.z_channels or 0 in raw.shape:
+        p = self.params
+        if raw.ndim != 4 or raw.shape[1] != p.z_channels or 0 in raw.shape:
             raise ShapeError(
                 f"latent has shape {tuple(raw.shape)}; expected "
-                f"[batch, {self.params.z_channels}, height, width]"
+                f"[batch, {p.z_channels}, height, width]"
             )
-        return self.decoder(raw.to(self.device, self.dtype))
+        cells, shared = self._cells(tile, overlap)
+        if p.decoder_side and max(raw.shape[2:]) * p.downscale > p.decoder_side:
+            most = p.decoder_side // p.downscale
+            cells = min(cells or most, most)
+            shared = min(FEATHER_CELLS if shared is None else shared, cells - 1)
+        return self._run(self.decoder, raw, cells, shared, storage, tick)
+
+    def _cells(self, tile: int | None, overlap: int | None) -> tuple[int | None, int | None]:
+        """Pixels to whole cells."""
+        unit = self.params.downscale
+        if tile is None:
+            if overlap is not None:
+                raise InputError(f"overlap is {overlap}, but without a tile; give both, or neither")
+            return None, None
+        if tile < unit:
+            raise InputError(f"tile is {tile} pixels; expected at least {unit}, one latent cell")
+        if overlap is not None and not 0 <= overlap // unit < tile // unit:
+            raise InputError(
+                f"overlap is {overlap} pixels of tiles of {tile}; expected 0 to {tile - unit}"
+            )
+        return tile // unit, None if overlap is None else overlap // unit
+
+    def _run(
+        self,
+        network: Encoder | Decoder,
+        x: Tensor,
+        cells: int | None,
+        shared: int | None,
+        storage: torch.device | str | None,
+        tick: Tick | None,
+    ) -> Tensor:
+        """Whole, exactly tiled, or in independent tiles; on less memory when there is too little."""
+        unit = self.params.downscale
+        inside, outside = (unit, 1) if isinstance(network, Encoder) else (1, unit)
+        if tracked(x, network.conv_in.weight):
+            whole = x.to(self.device, self.dtype)
+            if shared is None:
+                return network(whole)
+            return feathered(network, whole, cells or 1, shared, inside, outside, tick)
+        with torch.no_grad():
+            x, network = self._ready(x, network)
+            if shared is not None:
+                out = feathered(network, x, cells or 1, shared, inside, outside, tick)
+                return out.to(self.dtype)
+
+            def exact(cells: int, storage: torch.device | str) -> Tensor:
+                walk = encode_exact if isinstance(network, Encoder) else decode_exact
+                options = {"inside": inside, "storage": storage, "tick": tick}
+                return torch.cat([walk(network, one[None], cells, **options) for one in x])
+
+            if cells is None:
+                first = partial(network, x)
+            else:
+                first = partial(exact, cells, storage or self.device)
+            second = partial(exact, cells or max(1, FALLBACK_TILE // unit), "cpu")
+            return or_else(first, second).to(self.device, self.dtype)
+
+    def _ready(self, x: Tensor, network: Encoder | Decoder) -> tuple[Tensor, Encoder | Decoder]:
+        """Input and network in the dtype and layout that are fastest."""
+        dtype = self.dtype
+        if self.device.type == "cpu":
+            if not fast_on_cpu(dtype):
+                # 16-bit convolutions take 60 times as long on such a processor (measured, AVX2).
+                return x.to(self.device, torch.float32), copy.deepcopy(network).float()
+            if dtype.itemsize == 2:
+                # With 16-bit units channels last is the layout that reaches the matrix rate.
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                x = x.contiguous(memory_format=torch.channels_last)
+        return x.to(self.device, dtype), network
+
+
+@cache
+def fast_on_cpu(dtype: torch.dtype) -> bool:
+    """Whether the processor has convolutions of this dtype, or they are emulated."""
+    if dtype.itemsize > 2:
+        return True
+    name = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype)
+    check = getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported", None)
+    return check is not None and bool(check())
+
+
+def or_else(first: Callable[[], Tensor], second: Callable[[], Tensor]) -> Tensor:
+    """`first`, or `second` when the device ran out of memory."""
+    try:
+        return first()
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    # Outside of the handler, which still holds what the failed call had made.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    logger.warning(
+        "the autoencoder ran out of memory and goes on in tiles, with whole maps in main memory; "
+        "the picture is the same"
+    )
+    return second()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that a device's memory is full: not all backends have the type."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error).lower()

@@ -18,6 +18,8 @@ class KontextExtension(ComfyExtension):
         from .edit import KontextEdit
         from .finish import KontextFinish
         from .loading import KontextLoadModel, KontextLoadTextEncoders, KontextLoadVAE
+        from .lora import KontextLoadLora
+        from .quantize import KontextQuantize
         from .reference import KontextReference
         from .sampler import KontextSampler
         from .stitch import KontextStitch
@@ -31,6 +33,8 @@ class KontextExtension(ComfyExtension):
             KontextSampler,
             KontextFinish,
             KontextEdit,
+            KontextLoadLora,
+            KontextQuantize,
         ]
 
 

@@ -46,8 +46,6 @@ PLACES: dict[str, tuple[Place, ...]] = {
     "clip_l": (Place("text_encoders"), *_SHARED),
     "lora": (Place("loras"),),
 }
-# Which part of a whole diffusers folder a loader wants.
-PARTS = {"model": "transformer", "vae": "vae", "t5": "text_encoder_2", "clip_l": "text_encoder"}
 
 
 def choices(role: str) -> list[str]:
@@ -64,7 +62,7 @@ def choices(role: str) -> list[str]:
 
 
 def find(role: str, name: str) -> Path:
-    """The file or folder behind a name; of a whole diffusers folder the part for this role.
+    """The file or folder behind a name.
 
     Raises:
         ModelNotFoundError: nothing there, or a name that leads out of the host's folders; the
@@ -78,8 +76,7 @@ def find(role: str, name: str) -> Path:
         for root in get_host().model_folders(place.kind):
             path = root / below
             if path.exists():
-                part = path / PARTS.get(role, "")
-                return part if part.is_dir() else path
+                return path
     folders = [str(root) for root in get_host().model_folders(place.kind)]
     where = (
         f"put it into {' or '.join(folders)} and refresh the page, or choose another"
@@ -99,7 +96,7 @@ def source_of(role: str, name: str) -> str:
     """
     if name in EMBEDDED:
         return name.partition(": ")[2]
-    if not name or name.startswith("embedded:"):
+    if role != "lora" and (not name or name.startswith("embedded:")):
         raise ModelNotFoundError(
             f"there is no model {name!r}; embedded in this version: {', '.join(EMBEDDED)}"
         )

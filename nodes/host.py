@@ -242,8 +242,6 @@ class Managed:
 
     def __init__(self, network: torch.nn.Module) -> None:
         self.network = network
-        # The LoRAs set on it at the moment, (Lora, strength) in order; None: unknown.
-        self.loras: tuple[Any, ...] | None = ()
 
     def load(self) -> torch.nn.Module:
         """The network, on the host's device and ready to run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError
 from .files import EMBEDDED, choices, complaint, source_of, stamp
-from .host import get_host
+from .host import counter, get_host
 from .native import KontextClip, KontextModel, KontextVAE
 from .schema import make
 
@@ -44,14 +45,21 @@ def _dtype(precision: str) -> torch.dtype:
     ]
 
 
+def _bar(name: str) -> Callable[[int, int], None] | None:
+    """The progress bar for loading the user's files; an embedded model is there at once."""
+    return None if name in EMBEDDED else counter()
+
+
 def load_model(
     name: str = EMBEDDED[0], precision: str = "auto", memory: str = "auto"
 ) -> KontextModel:
     """A transformer by its name in the node's list. Errors as the core's `load_model`."""
     from ..kontext_core.weights import load
 
-    source = source_of("model", name)
-    return KontextModel(load.load_model(source, dtype=_dtype(precision)), name)
+    flux = load.load_model(
+        source_of("model", name), dtype=_dtype(precision), pack=MEMORY[memory], progress=_bar(name)
+    )
+    return KontextModel(flux, name)
 
 
 def load_clip(
@@ -66,15 +74,21 @@ def load_clip(
 
     from ..kontext_core.weights import load
 
-    embedded = [name for name in (t5_name, clip_l_name) if name.startswith("embedded:")]
+    embedded = any(name.startswith("embedded:") for name in (t5_name, clip_l_name))
     if embedded and t5_name != clip_l_name:
         raise InputError(
             f"t5_name is {t5_name!r} and clip_l_name {clip_l_name!r}; an embedded encoder serves "
             "as both, so choose the same twice, or a file for each"
         )
-    # Conditioning is computed once, and float32 keeps it the same everywhere.
-    source = source_of("t5", t5_name)
-    return KontextClip(load.load_text_encoders(source, dtype=torch.float32), t5_name)
+    encoders = load.load_text_encoders(
+        source_of("t5", t5_name),
+        None if embedded else source_of("clip_l", clip_l_name),
+        max_length=int(padding),
+        # Conditioning is computed once, and float32 keeps it the same everywhere.
+        dtype=torch.float32,
+        progress=_bar(t5_name),
+    )
+    return KontextClip(encoders, t5_name)
 
 
 def load_vae(name: str = EMBEDDED[0], precision: str = "auto") -> KontextVAE:
@@ -82,7 +96,7 @@ def load_vae(name: str = EMBEDDED[0], precision: str = "auto") -> KontextVAE:
     from ..kontext_core.weights import load
 
     source = source_of("vae", name)
-    autoencoder = load.load_autoencoder(source, dtype=_dtype(precision))
+    autoencoder = load.load_autoencoder(source, dtype=_dtype(precision), progress=_bar(name))
     return KontextVAE(autoencoder, name, _resolutions(source))
 
 

@@ -15,15 +15,17 @@ from .host import Managed, manage
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..kontext_core.lora.apply import Report
     from ..kontext_core.lora.load import Lora
+    from ..kontext_core.lora.report import LoraReport
     from ..kontext_core.models.autoencoder import AutoEncoder
     from ..kontext_core.models.flux import Flux
     from ..kontext_core.models.text import TextEncoder
+    from ..kontext_core.text.pair import FluxTextEncoders
 
 __all__ = ["KontextClip", "KontextModel", "KontextVAE", "NotNativeError", "require_model"]
 
-Tokens = dict[str, list[list[tuple[int, float]]]]
+# Rows of (id, weight) or (id, weight, word).
+Tokens = dict[str, list[list[tuple[Any, ...]]]]
 
 
 class NotNativeError(KontextError, AttributeError):
@@ -45,45 +47,41 @@ class KontextModel:
 
     def load(self) -> Flux:
         """The network, on the host's device, with this MODEL's LoRAs on it and no others."""
-        self._set(self.loras)
-        return self._managed.load()  # type: ignore[return-value]
-
-    def _set(self, loras: tuple[tuple[Lora, float], ...]) -> Report | None:
-        """Put these LoRAs on the network in place of any others; None when they are there."""
-        managed = self._managed
-        # By identity: another Lora object may be of another file.
-        ours = [(id(lora), strength) for lora, strength in loras]
-        if managed.loras is not None and [(id(x), y) for x, y in managed.loras] == ours:
-            return None
         from ..kontext_core.lora.apply import set_loras
 
-        managed.loras = None
-        report = set_loras(managed.network, loras)
-        managed.loras = loras
-        return report
+        set_loras(self._managed.network, self.loras)
+        return self._managed.load()  # type: ignore[return-value]
 
-    def with_lora(self, lora: Lora, strength: float) -> KontextModel:
-        """A MODEL of the same network with one more LoRA; this one is not changed."""
+    def with_lora(self, lora: Lora, strength: float) -> tuple[KontextModel, LoraReport]:
+        """A MODEL of the same network with one more LoRA, and what of it matched. This one is not
+        changed.
+
+        Raises:
+            CheckpointError: the LoRA does not fit the network.
+        """
+        from ..kontext_core.lora.apply import set_loras
+
         other = copy.copy(self)
         other.loras = (*self.loras, (lora, strength))
-        return other
+        return other, set_loras(self._managed.network, other.loras).loras[-1]
 
-    def merged(self, lora: Lora, strength: float) -> tuple[KontextModel, Report]:
-        """A MODEL of a network of its own with the LoRA in its weights, and what matched.
+    def merged(self, lora: Lora, strength: float) -> tuple[KontextModel, LoraReport]:
+        """A MODEL of a network of its own with the LoRA in its weights, and what of it matched.
 
         Weights that the LoRA leaves alone share their memory with this MODEL's.
 
         Raises:
-            CheckpointError: packed weights, which nothing can be added to.
+            CheckpointError: the LoRA does not fit the network.
+            InputError: the weights are packed (GGUF, scaled fp8), and nothing can be added.
         """
-        from ..kontext_core.lora.apply import merge_lora
+        from ..kontext_core.lora.apply import merge_lora, set_loras
 
-        self._set(())
+        set_loras(self._managed.network, ())
         network: Any = _twin(self._managed.network)
         report = merge_lora(network, [(lora, strength)])
         other = copy.copy(self)
         other._managed = manage(network)
-        return other, report
+        return other, report.loras[-1]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -127,26 +125,41 @@ def require_model(model: Any) -> KontextModel:
 
 
 class KontextClip:
-    """A text encoder on a CLIP socket.
+    """Text encoders on a CLIP socket.
 
     Tokens are ComfyUI's shape, {"l": [[(id, weight), ...]], "t5xxl": ...}: the token features come
-    from the "t5xxl" half, the pooled feature from the "l" half, as for FLUX.1's two encoders.
+    from the "t5xxl" half, the pooled feature from the "l" half. FLUX.1's pair reads weights in
+    brackets as ComfyUI does; the embedded encoder, which is both halves, takes texts literally.
     """
 
-    def __init__(self, encoder: TextEncoder, name: str) -> None:
+    def __init__(self, encoder: TextEncoder | FluxTextEncoders, name: str) -> None:
         self.name = name
+        self.tokenizer_options: dict[str, Any] = {}
         self._managed: Managed = manage(encoder)
 
     @property
-    def encoder(self) -> TextEncoder:
+    def encoder(self) -> TextEncoder | FluxTextEncoders:
         """The network, wherever it is."""
         return self._managed.network  # type: ignore[return-value]
 
-    def tokenize(self, text: str, return_word_ids: bool = False, **_: Any) -> Tokens:
-        """One text to tokens. Weights in brackets are not read: the text is taken literally."""
-        ids = self.encoder.tokenize([text])[0].tolist()
-        half = [[(int(i), 1.0, 0) if return_word_ids else (int(i), 1.0) for i in ids]]
-        return {"l": half, "t5xxl": [list(row) for row in half]}  # type: ignore[dict-item]
+    def tokenize(self, text: str, return_word_ids: bool = False, **kwargs: Any) -> Tokens:
+        """One text to tokens; with `return_word_ids`, each carries the number of its word too."""
+        encoder: Any = self.encoder
+        if hasattr(encoder, "halves"):
+            options = {**self.tokenizer_options, **kwargs.get("tokenizer_options", {})}
+            halves = encoder.halves(text, options=options)
+        else:
+            row = [(int(i), 1.0, 0) for i in encoder.tokenize([text])[0]]
+            halves = {"l": [row], "t5xxl": [row]}
+        length = 3 if return_word_ids else 2
+        return {
+            half: [[tuple(token)[:length] for token in row] for row in rows]
+            for half, rows in halves.items()
+        }
+
+    def set_tokenizer_option(self, name: str, value: Any) -> None:
+        """What ComfyUI's T5TokenizerOptions sets, `t5xxl_min_length` and `t5xxl_min_padding`."""
+        self.tokenizer_options[name] = value
 
     def encode_tokens(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Tokens to features [1, l, c] and pooled feature [1, v], float32 on the CPU."""
@@ -154,11 +167,16 @@ class KontextClip:
 
         encoder: Any = self._managed.load()
         with torch.no_grad():
-            outs = {}
-            for half in ("t5xxl", "l"):
-                ids = torch.tensor([[token[0] for token in row] for row in tokens[half]])
-                outs[half] = encoder(ids.to(encoder.device))
-        return outs["t5xxl"][0].float().cpu(), outs["l"][1].float().cpu()
+            if hasattr(encoder, "encode_halves"):
+                features, pooled = encoder.encode_halves(tokens)
+            else:
+                ids = {
+                    half: torch.tensor([[token[0] for token in row] for row in rows])
+                    for half, rows in tokens.items()
+                }
+                features = encoder(ids["t5xxl"].to(encoder.device))[0]
+                pooled = encoder(ids["l"].to(encoder.device))[1]
+        return features.float().cpu(), pooled.float().cpu()
 
     def encode_from_tokens(
         self, tokens: Tokens, return_pooled: bool | str = False, return_dict: bool = False
@@ -185,8 +203,10 @@ class KontextClip:
         return self.encode_from_tokens(self.tokenize(text))
 
     def clone(self) -> KontextClip:
-        """Nothing in it changes, so it is its own copy."""
-        return self
+        """A CLIP of the same network with tokenizer options of its own."""
+        other = copy.copy(self)
+        other.tokenizer_options = dict(self.tokenizer_options)
+        return other
 
     def __repr__(self) -> str:
         return f"KontextClip({self.name!r})"

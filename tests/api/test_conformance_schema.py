@@ -18,17 +18,21 @@ OUTPUTS = {
     "KontextSampler": ["LATENT"],
     "KontextFinish": ["IMAGE"],
     "KontextEdit": ["IMAGE", "LATENT"],
+    "KontextLoadLora": ["MODEL"],
+    "KontextQuantize": ["*"],
 }
 # Inputs that workflows in the wild will name; a node may have more.
 INPUTS = {
-    "KontextLoadModel": {"model_name", "precision"},
-    "KontextLoadTextEncoders": {"t5_name", "clip_l_name"},
+    "KontextLoadModel": {"model_name", "precision", "memory"},
+    "KontextLoadTextEncoders": {"t5_name", "clip_l_name", "padding"},
     "KontextLoadVAE": {"model_name"},
     "KontextReference": {"vae", "image", "mask", "references", "strength", "start", "end"},
     "KontextStitch": {"conditioning", "references", "method"},
     "KontextSampler": {"model", "positive", "latent_image", "seed", "steps", "guidance", "cfg"},
     "KontextFinish": {"samples", "vae"},
     "KontextEdit": {"image1", "image2", "image3", "prompt", "seed", "steps", "guidance"},
+    "KontextLoadLora": {"model", "lora_file", "strength", "mode"},
+    "KontextQuantize": {"model_name", "type", "file_name", "overwrite"},
 }
 EMBEDDED = "embedded: tiny"
 

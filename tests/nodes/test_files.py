@@ -57,17 +57,15 @@ def test_shared_folders_have_their_label_before_the_name(models: Path, files: An
     assert found == models / "checkpoints/flux/all.safetensors"
 
 
-def test_a_whole_diffusers_folder_is_one_name_and_every_loader_gets_its_part(
-    models: Path, files: Any
-) -> None:
+def test_a_whole_diffusers_folder_is_one_name_for_every_loader(models: Path, files: Any) -> None:
     whole = "kontext/model_index.json"
-    parts = [f"kontext/{part}/config.json" for part in files.PARTS.values()]
+    parts = [f"kontext/{part}/config.json" for part in ("transformer", "vae", "text_encoder")]
     touch(models / "diffusers", whole, *parts, "kontext/flux1-kontext-dev.safetensors")
     shard = "kontext/transformer/diffusion_pytorch_model-00001-of-00003.safetensors"
     touch(models / "diffusers", shard, "kontext/vae/diffusion_pytorch_model.safetensors")
-    for role, part in files.PARTS.items():
+    for role in ("model", "vae", "t5", "clip_l"):
         assert files.choices(role) == ["diffusers: kontext"]
-        assert files.find(role, "diffusers: kontext") == models / "diffusers/kontext" / part
+        assert files.find(role, "diffusers: kontext") == models / "diffusers/kontext"
 
 
 def test_folders_of_weights_stand_beside_files(models: Path, files: Any) -> None:
@@ -79,7 +77,7 @@ def test_folders_of_weights_stand_beside_files(models: Path, files: Any) -> None
     )
     assert files.choices("model") == ["part", "part/other.gguf", "whole", "whole/y.safetensors"]
     assert files.find("model", "part") == folder / "part"
-    assert files.find("model", "whole") == folder / "whole/transformer"
+    assert files.find("model", "whole") == folder / "whole"
     # A workflow that named a file inside before the folder was offered still finds it.
     assert files.find("model", "whole/transformer/x.safetensors").is_file()
 

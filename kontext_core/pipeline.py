@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,6 +23,9 @@ from .schedule import make_timesteps
 from .stitcher import Reference, stitch
 from .weights.load import load_autoencoder, load_model, load_text_encoders
 
+if TYPE_CHECKING:
+    from .text.pair import FluxTextEncoders
+
 __all__ = ["Pipeline", "check_instruction", "edit", "load_pipeline"]
 
 
@@ -30,21 +35,37 @@ class Pipeline:
 
     model: Flux
     autoencoder: AutoEncoder
-    text_encoder: TextEncoder
+    text_encoder: TextEncoder | FluxTextEncoders
 
 
 def load_pipeline(
     name: str | Path = "tiny",
     *,
+    vae: str | Path | None = None,
+    t5: str | Path | None = None,
+    clip_l: str | Path | None = None,
+    max_length: int = 256,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Pipeline:
-    """All three networks of an embedded model or model folder. Errors as `load_model`."""
-    return Pipeline(
-        load_model(name, dtype=dtype, device=device),
-        load_autoencoder(name, dtype=dtype, device=device),
-        load_text_encoders(name, dtype=dtype, device=device),
+    """All three networks.
+
+    Args:
+        name: "tiny", a model folder, a diffusers pipeline's folder or an all-in-one checkpoint, which
+            have everything; or a file of the transformer alone, together with the others.
+        vae, t5, clip_l: files of the other networks, in place of what `name` has.
+        max_length: T5's padding, see `load_text_encoders`.
+        dtype, device: see `load_model`.
+
+    Raises:
+        ModelNotFoundError, CheckpointError: as `load_model`.
+    """
+    model = load_model(name, dtype=dtype, device=device)
+    autoencoder = load_autoencoder(vae or name, dtype=dtype, device=device)
+    text_encoder = load_text_encoders(
+        t5 or name, clip_l, max_length=max_length, dtype=dtype, device=device
     )
+    return Pipeline(model, autoencoder, text_encoder)
 
 
 def check_instruction(prompt: str, name: str = "the instruction") -> str:
@@ -78,13 +99,14 @@ def edit(
     denoise: float = 1.0,
     solver: str = "euler",
     schedule: str = "kontext",
+    loras: Sequence[tuple[str | Path, float]] = (),
     callback: Callback | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Tensor:
     """Edit pictures by an instruction, or make one from words alone.
 
     Args:
-        model: a loaded `Pipeline`, "tiny", or the path of a model folder.
+        model: a loaded `Pipeline`, or what `load_pipeline` takes as its `name`.
         prompt: the instruction; pictures are "image 1", "image 2", ... in it.
         images: [1, h, w, 3] floats in 0..1 each. Every one is resized to the model's nearest
             trained size, the first one's is the result's unless width and height are given.
@@ -96,6 +118,8 @@ def edit(
         batch: how many results, 1..64, from one noise stream.
         negative, cfg: true classifier-free guidance, off at cfg 1.
         method: how references are placed, see `stitch`.
+        loras: (file, strength) of each LoRA for this one run, as low-rank branches in place of any
+            that were set before; keys that match nothing are logged.
         solver, callback, should_stop: see `sampling.sample`.
 
     Returns:
@@ -124,7 +148,7 @@ def edit(
     else:
         size = nearest_resolution(1, 1, flux.resolutions)
 
-    with torch.no_grad():
+    with torch.no_grad(), _with_loras(flux, loras):
         references = []
         for image in images:
             fitted = nearest_resolution(image.shape[2], image.shape[1], flux.resolutions)
@@ -153,3 +177,19 @@ def edit(
             should_stop=should_stop,
         )
         return to_picture(autoencoder.decode(latent)).cpu()
+
+
+@contextmanager
+def _with_loras(flux: Flux, loras: Sequence[tuple[str | Path, float]]) -> Iterator[None]:
+    """LoRAs on the model for as long as this lasts."""
+    if not loras:
+        yield
+        return
+    from .lora.apply import set_loras
+    from .lora.load import load_lora
+
+    set_loras(flux, [(load_lora(path), strength) for path, strength in loras])
+    try:
+        yield
+    finally:
+        set_loras(flux, [])

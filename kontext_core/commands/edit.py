@@ -17,7 +17,26 @@ def add_edit(commands: argparse._SubParsersAction) -> None:
     edit = commands.add_parser(
         "edit", help="edit pictures by an instruction, or make one from words alone"
     )
-    edit.add_argument("--model", default="tiny", help='"tiny" or a model folder (%(default)s)')
+    edit.add_argument(
+        "--model", default="tiny", metavar="PATH",
+        help='"tiny", a model folder, a diffusers folder, or a .safetensors or .gguf file; a file '
+        "of the transformer alone needs --vae, --t5 and --clip-l too (%(default)s)",
+    )  # fmt: skip
+    edit.add_argument("--vae", metavar="FILE", help="FLUX.1's autoencoder (ae.safetensors)")
+    edit.add_argument("--t5", metavar="FILE", help="T5-XXL (t5xxl_fp16.safetensors, a GGUF, ...)")
+    edit.add_argument("--clip-l", metavar="FILE", help="CLIP-L (clip_l.safetensors)")
+    edit.add_argument(
+        "--t5-length", type=int, default=256, choices=(256, 512), metavar="256|512",
+        help="tokens T5's prompt is padded to: 256 as ComfyUI, 512 as diffusers (%(default)s)",
+    )  # fmt: skip
+    edit.add_argument(
+        "--lora", action="append", default=[], type=lora, metavar="FILE[:STRENGTH]",
+        help="a LoRA, at strength 1 if none is given; repeat it for several",
+    )  # fmt: skip
+    edit.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
+        help="to compute in; auto is float32 on the CPU, else bfloat16 (%(default)s)",
+    )  # fmt: skip
     edit.add_argument(
         "--image", action="append", default=[], metavar="FILE",
         help="a reference picture; repeat it for image 1, image 2, ...",
@@ -42,6 +61,17 @@ def add_edit(commands: argparse._SubParsersAction) -> None:
     edit.set_defaults(run=run)
 
 
+def lora(text: str) -> tuple[str, float]:
+    """A LoRA's path and strength from FILE[:STRENGTH]; a path may have colons of its own."""
+    path, colon, strength = text.rpartition(":")
+    if not colon or not path or Path(text).exists():
+        return text, 1.0
+    try:
+        return path, float(strength)
+    except ValueError:
+        return text, 1.0
+
+
 def read_prompt(path: str) -> str:
     """Text of an instruction file.
 
@@ -60,6 +90,7 @@ def read_prompt(path: str) -> str:
 def run(options: argparse.Namespace) -> str:
     """Write the picture; its path is what to print."""
     # Imported here so that --help and a wrong option answer at once.
+    import torch
     from tqdm import tqdm
 
     from ..images import load_image, save_image
@@ -68,7 +99,15 @@ def run(options: argparse.Namespace) -> str:
     prompt = options.prompt if options.prompt is not None else read_prompt(options.prompt_file)
     check_instruction(prompt)
     images = [load_image(path) for path in options.image]
-    pipeline = load_pipeline(options.model, device=usable_device(options.device))
+    pipeline = load_pipeline(
+        options.model,
+        vae=options.vae,
+        t5=options.t5,
+        clip_l=options.clip_l,
+        max_length=options.t5_length,
+        dtype=None if options.dtype == "auto" else getattr(torch, options.dtype),
+        device=usable_device(options.device),
+    )
     with tqdm(desc="steps", total=max(options.steps, 0), file=sys.stderr) as bar:
 
         def step(*_: object) -> None:
@@ -88,6 +127,7 @@ def run(options: argparse.Namespace) -> str:
             method=options.method,
             denoise=options.denoise,
             solver=options.solver,
+            loras=options.lora,
             callback=step,
         )
     path = save_image(result, options.out, {"prompt": prompt, "seed": str(options.seed)})

@@ -1,17 +1,19 @@
-"""Builds the networks from an embedded model's folder or from published files.
+"""Builds the networks from an embedded model's folder or from published files of any form.
 
-A model folder holds `config.json`, `vocab.json` and one safetensors file per network; a published
-file holds one network under BFL's key names, and its sizes are read off its tensors.
+A model folder holds `config.json`, `vocab.json` and one safetensors file per network. Of a published
+file (safetensors, GGUF, diffusers folder, all-in-one checkpoint) everything is read off its header.
+Weights stay mapped from the file as they are stored and are decoded while they are used, so that a
+model is ready at once and takes no more memory than its file; see `quant/install.py`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from ..config import AutoEncoderParams, FluxParams, TextEncoderParams, params_from, read_config
 from ..errors import CheckpointError
@@ -19,10 +21,19 @@ from ..latents import FLUX_LATENT, LatentFormat
 from ..models.autoencoder import AutoEncoder
 from ..models.flux import Flux
 from ..models.text import TextEncoder
+from ..quant.install import install
 from ..resolutions import KONTEXT_RESOLUTIONS
-from .files import fill, find, read_safetensors, strip_prefix
+from .detect import require
+from .files import find, is_model_folder
+from .source import WeightsFile, open_weights
+from .state import Weight, autoencoder_params, flux_params, read_state
 
-__all__ = ["load_autoencoder", "load_model", "load_text_encoders"]
+if TYPE_CHECKING:
+    from ..text.pair import FluxTextEncoders
+
+__all__ = ["default_dtype", "load_autoencoder", "load_model", "load_text_encoders"]
+
+Progress = Callable[[int, int], None]
 
 
 def default_dtype(device: torch.device | str) -> torch.dtype:
@@ -35,35 +46,45 @@ def load_model(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    pack: bool | None = None,
+    progress: Progress | None = None,
 ) -> Flux:
-    """The transformer of an embedded model, a model folder or a published .safetensors file.
+    """The transformer of an embedded model, a model folder or a published file.
 
     Args:
-        name: "tiny" or a path.
-        dtype: of the weights; None takes float32 on the CPU and bfloat16 elsewhere.
+        name: "tiny" or a path: safetensors (BFL or diffusers names, any prefix, all-in-one, the
+            three fp8 forms), GGUF, a diffusers folder or its shard index.
+        dtype: to compute in, and of the weights that are not kept as stored; None takes float32 on
+            the CPU and bfloat16 elsewhere.
         device: where to put it.
+        pack: whether weights of another number type than `dtype` stay as stored and are cast layer
+            by layer in every forward. None: in models of 1e9 parameters and more. Blocks (GGUF) and
+            fp8 always stay.
+        progress: called with (tensors done, tensors in all).
 
     Raises:
         ModelNotFoundError: nothing there.
-        CheckpointError: a file that is not a FLUX.1 transformer.
+        CheckpointError: a file that is damaged or not a FLUX.1 transformer; says what it is.
     """
     path = find(name)
     latent_format, resolutions = FLUX_LATENT, KONTEXT_RESOLUTIONS
-    if path.is_dir():
+    if is_model_folder(path):
         config = read_config(path / "config.json")
-        source = path / "transformer.safetensors"
+        source = _own(path, "transformer")
         params = _params(FluxParams, config, "transformer", path)
         latent_format = _params(LatentFormat, config, "latent_format", path)
         resolutions = tuple((int(w), int(h)) for w, h in config.get("resolutions", resolutions))
-        tensors = read_safetensors(source)
+        state = _as_named(open_weights(source))
     else:
-        source = path
-        tensors = strip_prefix(read_safetensors(path), "img_in.weight")
-        params = _detect_flux(tensors, path)
+        file = open_weights(path)
+        source = file.path
+        state = read_state(file, require(file, "transformer"))
+        params = flux_params(state)
     with torch.device("meta"):
         model = Flux(params, latent_format=latent_format, resolutions=resolutions)
-    fill(model, tensors, source, dtype or default_dtype(device))
-    return model.to(device)
+    dtype = dtype or default_dtype(device)
+    install(model, state, source, dtype=dtype, device=device, pack=pack, progress=progress)
+    return model
 
 
 def load_autoencoder(
@@ -71,40 +92,67 @@ def load_autoencoder(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    progress: Progress | None = None,
 ) -> AutoEncoder:
-    """The autoencoder of an embedded model, a model folder or BFL's `ae.safetensors`.
+    """The autoencoder of an embedded model, a model folder or a published file.
 
-    Arguments and errors as `load_model`.
+    Takes BFL's `ae.safetensors`, diffusers' form (the file, its folder, or a pipeline's folder) and
+    all-in-one checkpoints. Other arguments and errors as `load_model`.
     """
     path = find(name)
-    source = path / "autoencoder.safetensors" if path.is_dir() else path
-    tensors = read_safetensors(source)
-    params = AutoEncoderParams()
-    if path.is_dir():
+    if is_model_folder(path):
+        source = _own(path, "autoencoder")
         params = _params(AutoEncoderParams, read_config(path / "config.json"), "autoencoder", path)
-    elif "encoder.conv_in.weight" not in tensors or "decoder.conv_in.weight" not in tensors:
-        raise CheckpointError(
-            f"{path}: no encoder.conv_in and decoder.conv_in in it, so this is not the Flux "
-            "autoencoder in its published form (ae.safetensors)"
-        )
+        state = _as_named(open_weights(source))
+    else:
+        file = open_weights(path, "autoencoder")
+        source = file.path
+        state = read_state(file, require(file, "autoencoder"))
+        params = autoencoder_params(state)
     with torch.device("meta"):
         autoencoder = AutoEncoder(params)
-    fill(autoencoder, tensors, source, dtype or default_dtype(device))
-    return autoencoder.to(device)
+    dtype = dtype or default_dtype(device)
+    install(autoencoder, state, source, dtype=dtype, device=device, pack=False, progress=progress)
+    return autoencoder
 
 
 def load_text_encoders(
     name: str | Path = "tiny",
+    clip_l: str | Path | None = None,
     *,
+    max_length: int = 256,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
-) -> TextEncoder:
-    """The text encoder of an embedded model or a model folder. Arguments and errors as `load_model`."""
+    progress: Progress | None = None,
+) -> TextEncoder | FluxTextEncoders:
+    """The text encoder of an embedded model or model folder, or FLUX.1's pair T5-XXL and CLIP-L.
+
+    Args:
+        name: "tiny", a model folder, a T5 file (safetensors or GGUF), or what holds both encoders:
+            an all-in-one checkpoint or a diffusers pipeline's folder.
+        clip_l: a CLIP-L file; needed with a T5 file.
+        max_length: 256 pads T5's prompts to 256 tokens and keeps longer ones, as ComfyUI does; 512
+            pads and cuts to 512, as BFL and diffusers do. The embedded encoder has its own.
+        dtype, device: as `load_model`; T5 computes in float32 where float16 is asked for.
+        progress: as `load_model`, first for T5, then for CLIP-L.
+
+    Raises:
+        ModelNotFoundError, CheckpointError: as `load_model`.
+    """
     path = find(name)
-    if not path.is_dir():
+    dtype = dtype or default_dtype(device)
+    if not is_model_folder(path):
+        # Tokenizers are needed here only.
+        from ..text.load import load_flux_text_encoders
+
+        clip = None if clip_l is None else find(clip_l)
+        return load_flux_text_encoders(
+            path, clip, dtype=dtype, device=device, max_length=max_length, progress=progress
+        )
+    if clip_l is not None and find(clip_l) != path:
         raise CheckpointError(
-            f"{path}: a single file does not say what vocabulary it belongs to; give the folder "
-            "of an embedded model"
+            f"{path}: its text encoder serves as T5 and CLIP-L at once, but {clip_l} was given for "
+            "CLIP-L; leave that out"
         )
     params = _params(TextEncoderParams, read_config(path / "config.json"), "text_encoder", path)
     vocabulary = path / "vocab.json"
@@ -114,9 +162,29 @@ def load_text_encoders(
         raise CheckpointError(f"{vocabulary}: can't read the vocabulary ({error})") from error
     with torch.device("meta"):
         encoder = TextEncoder(params, words)
-    source = path / "text_encoder.safetensors"
-    fill(encoder, read_safetensors(source), source, dtype or default_dtype(device))
-    return encoder.to(device)
+    source = _own(path, "text_encoder")
+    state = _as_named(open_weights(source))
+    install(encoder, state, source, dtype=dtype, device=device, pack=False, progress=progress)
+    return encoder
+
+
+def _own(folder: Path, network: str) -> Path:
+    """A network's file in a model folder."""
+    path = folder / f"{network}.safetensors"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: missing, so this model folder has no {network}; add the file or name another "
+            "model"
+        )
+    return path
+
+
+def _as_named(file: WeightsFile) -> dict[str, Weight]:
+    """Weights of a model folder's file, whose names are the network's own."""
+    return {
+        name: Weight((file.tensor(name),), entry.kind, entry.shape)
+        for name, entry in file.entries.items()
+    }
 
 
 def _params(kind: Any, config: dict[str, Any], section: str, path: Path) -> Any:
@@ -124,42 +192,3 @@ def _params(kind: Any, config: dict[str, Any], section: str, path: Path) -> Any:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path / 'config.json'}: section {section!r} is missing")
     return params_from(kind, values, f"{path / 'config.json'} ({section})")
-
-
-def _detect_flux(tensors: dict[str, Tensor], path: Path) -> FluxParams:
-    """Sizes of a published transformer, read off its tensors."""
-    marker = "double_blocks.0.img_attn.norm.key_norm.scale"
-    needed = ("img_in.weight", "txt_in.weight", "vector_in.in_layer.weight", marker)
-    missing = [key for key in needed if key not in tensors]
-    if missing:
-        raise CheckpointError(
-            f"{path}: not a FLUX.1 transformer, {', '.join(missing)} not in it. Expected the "
-            "published single-file form (flux1-kontext-dev.safetensors)"
-        )
-    hidden, in_channels = tensors["img_in.weight"].shape
-    head_dim = tensors[marker].shape[0]
-    if in_channels != 64:
-        raise CheckpointError(
-            f"{path}: takes {in_channels} token channels; expected 64. Fill, Canny and Depth "
-            "variants of FLUX.1 are not Kontext models: use flux1-kontext-dev"
-        )
-    if head_dim != 128:
-        raise CheckpointError(
-            f"{path}: head size is {head_dim}; expected FLUX.1's 128. A model of other sizes "
-            "needs a folder with a config.json beside its weights"
-        )
-
-    def count(kind: str) -> int:
-        return 1 + max(
-            (int(k.split(".")[1]) for k in tensors if k.startswith(kind + ".")), default=-1
-        )
-
-    return FluxParams(
-        vec_in_dim=tensors["vector_in.in_layer.weight"].shape[1],
-        context_in_dim=tensors["txt_in.weight"].shape[1],
-        hidden_size=hidden,
-        num_heads=hidden // head_dim,
-        depth=count("double_blocks"),
-        depth_single_blocks=count("single_blocks"),
-        guidance_embed="guidance_in.in_layer.weight" in tensors,
-    )

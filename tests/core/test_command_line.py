@@ -93,7 +93,7 @@ BAD = [
     ({"prompt": "-", "prompt_file": "missing.txt"}, "can't read the instruction from missing.txt"),
     ({"prompt": "-", "prompt_file": "binary.txt"}, "can't read the instruction from binary.txt"),
     ({"model": "nothing-here"}, "there is no model 'nothing-here'"),
-    ({"model": "text.png"}, "are not read; expected .safetensors"),
+    ({"model": "text.png"}, "the download went wrong"),
     ({"steps": "0"}, "steps is 0; expected a whole number from 1 to 1000"),
     ({"steps": "-5"}, "steps is -5"),
     ({"seed": "-1"}, "seed is -1"),

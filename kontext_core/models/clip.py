@@ -19,7 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .t5 import Shaped
+from .t5 import Shaped, empty_table
 
 __all__ = ["END_OF_TEXT", "ClipParams", "ClipTextModel", "clip_params"]
 
@@ -136,8 +136,8 @@ class Embeddings(nn.Module):
 
     def __init__(self, params: ClipParams, **factory: Any) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(params.vocab_size, params.width, **factory)
-        self.position_embedding = nn.Embedding(params.max_positions, params.width, **factory)
+        self.token_embedding = empty_table(params.vocab_size, params.width, **factory)
+        self.position_embedding = empty_table(params.max_positions, params.width, **factory)
 
     def forward(self, ids: Tensor) -> Tensor:
         places = torch.arange(ids.shape[1], device=ids.device)

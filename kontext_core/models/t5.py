@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 
-__all__ = ["Shaped", "T5Encoder", "T5Params", "position_buckets", "t5_params"]
+__all__ = ["Shaped", "T5Encoder", "T5Params", "empty_table", "position_buckets", "t5_params"]
 
 
 class Shaped(Protocol):
@@ -113,6 +113,14 @@ def position_buckets(length: int, buckets: int, max_distance: int, device: Any =
     return torch.where(distance < exact, distance, far) + half * (offset > 0)
 
 
+def empty_table(rows: int, columns: int, **factory: Any) -> nn.Embedding:
+    """An `nn.Embedding` that is not filled with random numbers.
+
+    Filling one on the meta device makes torch import its compiler, which takes seconds.
+    """
+    return nn.Embedding.from_pretrained(torch.empty(rows, columns, **factory), freeze=False)
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm without bias; the mean is taken in float32."""
 
@@ -138,7 +146,7 @@ class SelfAttention(nn.Module):
         self.v = nn.Linear(params.d_model, inner, bias=False, **factory)
         self.o = nn.Linear(inner, params.d_model, bias=False, **factory)
         if has_bias:
-            self.relative_attention_bias = nn.Embedding(
+            self.relative_attention_bias = empty_table(
                 params.num_buckets, params.num_heads, **factory
             )
 
@@ -233,7 +241,7 @@ class T5Encoder(nn.Module):
         super().__init__()
         self.params = params
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.shared = nn.Embedding(params.vocab_size, params.d_model, **factory)
+        self.shared = empty_table(params.vocab_size, params.d_model, **factory)
         self.encoder = Stack(params, **factory)
 
     @property

@@ -196,7 +196,7 @@ class Flux(nn.Module):
         if y.ndim != 2 or y.shape[1] != self.params.vec_in_dim:
             raise ShapeError(
                 f"pooled text y has shape {tuple(y.shape)}; expected [texts, "
-                f"{self.params.vec_in_dim}]"
+                f"{self.params.vec_in_dim}]. Check that text encoder and model belong together"
             )
         steps, texts = len(timesteps), len(y)
         vec = self.time_in(timestep_embedding(timesteps).to(self.dtype))[:, None]

@@ -269,8 +269,8 @@ def loha(network: Flux, seed: int, rank: int, dora: str = "") -> Made:
         w2a, w2b = writer.draw(rows, rank), writer.draw(rank, columns)
         for name, tensor in (("w1_a", w1a), ("w1_b", w1b), ("w2_a", w2a), ("w2_b", w2b)):
             writer.made.tensors[f"{stem}.hada_{name}"] = tensor
-        writer.made.tensors[f"{stem}.alpha"] = torch.tensor(rank / 4)
-        change = 0.25 * (w1a.double() @ w1b.double()) * (w2a.double() @ w2b.double())
+        writer.made.tensors[f"{stem}.alpha"] = torch.tensor(4.0 * rank)
+        change = 4.0 * (w1a.double() @ w1b.double()) * (w2a.double() @ w2b.double())
         every = torch.arange(rows)
         writer.add(stem, module, every, lambda w, c=change: c, dora, columns)
     return writer.made

@@ -80,7 +80,7 @@ def _recognise(start: bytes, size: int) -> str | None:
             return DOWNLOAD.format("a web page saved in place of the file")
         if text.startswith((b"{", b"[")) and size < 64 << 20:
             return DOWNLOAD.format("JSON text, maybe an error message or an index")
-        if size < 4096 and _is_text(start):
+        if 8 < size < 4096 and _is_text(start):
             return DOWNLOAD.format(f"a short text ({ascii(start[:40].decode())})")
     return None
 

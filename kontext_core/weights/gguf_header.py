@@ -28,8 +28,8 @@ SCALARS = {
 STRING, ARRAY = 8, 9
 # Far beyond anything published: the largest vocabularies have 300 thousand words, FLUX.1 780
 # tensors, chat templates some 20 KB. They bound the time a damaged header can take.
-MAX_ARRAY_STRINGS = 1_000_000
-MAX_ENTRIES = 100_000
+MAX_TEXTS = 600_000
+MAX_ENTRIES = 20_000
 MAX_NAME = 1 << 16
 MAX_TEXT = 16 << 20
 MAX_HEADER = 256 << 20
@@ -62,6 +62,7 @@ class _Cursor:
         self.size = size
         self.position = 0
         self.where = "header"
+        self.texts_left = MAX_TEXTS
 
     def broken(self, what: str) -> CheckpointError:
         return CheckpointError(f"{self.path}: {self.where}: {what}; {BROKEN}")
@@ -187,8 +188,9 @@ def _value(cursor: _Cursor, kind: int) -> Any:
         return array
     if item != STRING:
         raise cursor.broken(f"array of type {item}; expected numbers or texts")
-    if count > min(MAX_ARRAY_STRINGS, (cursor.size - cursor.position) // 8):
+    if count > min(cursor.texts_left, (cursor.size - cursor.position) // 8):
         raise cursor.broken(f"array of {count} texts")
+    cursor.texts_left -= count
     if count <= SHORT_ARRAY:
         return _items(cursor, item, count)
     array = GgufArray(item, count, cursor.position)

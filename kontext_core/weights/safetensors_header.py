@@ -6,7 +6,9 @@ without holes (huggingface/safetensors, README "Format").
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +22,8 @@ __all__ = ["MAX_HEADER", "read_safetensors_header"]
 # library stops at 100 MB, which would take seconds and a gigabyte to parse.
 MAX_HEADER = 32 << 20
 MAX_DIMS = 16
+# Commas and brackets outside of texts: six a tensor, so this is room for 50 thousand.
+MAX_MARKS = 300_000
 CUT_OFF = "it is still being written or its download was cut off: wait, or download it again"
 BROKEN = "the file is damaged: download it again"
 
@@ -81,6 +85,11 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
             )
         return found
 
+    if _lists_too_much(raw):
+        raise CheckpointError(
+            f"{path}: its header lists more than {MAX_MARKS} things; expected some thousand "
+            f"tensors. {BROKEN}"
+        )
     try:
         header = json.loads(raw, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
@@ -93,6 +102,17 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
             f"{path}: its header is a {type(header).__name__}; expected a JSON object. {BROKEN}"
         )
     return header
+
+
+def _lists_too_much(raw: bytes) -> bool:
+    """Whether more than MAX_MARKS commas and brackets stand outside of texts."""
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") <= MAX_MARKS:
+        return False
+    # Texts with as many are met: training logs, themselves JSON.
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    found = re.finditer(rb'"[^"]*"|[,\[{]', plain)
+    # At most two texts follow each other without a mark (a name and its value).
+    return next(itertools.islice(found, 3 * MAX_MARKS, None), None) is not None
 
 
 def _metadata(path: Path, value: Any) -> dict[str, str]:

@@ -53,8 +53,19 @@ def check(path: Path, wanted: Mapping[str, Tensor], role: str = "transformer") -
     return contents
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "model.", "net.", "any.thing."])
+@pytest.mark.parametrize(
+    ("prefix", "dtype"),
+    [
+        ("", torch.float32),
+        ("", torch.float16),
+        ("", torch.bfloat16),
+        ("model.diffusion_model.", torch.bfloat16),
+        ("diffusion_model.", torch.bfloat16),
+        ("model.", torch.bfloat16),
+        ("net.", torch.bfloat16),
+        ("any.thing.", torch.bfloat16),
+    ],
+)
 def test_single_file(tmp_path: Path, prefix: str, dtype: torch.dtype) -> None:
     path = tmp_path / "flux.safetensors"
     wanted = files.write_bfl(path, STATE, prefix=prefix, dtype=dtype)
@@ -91,9 +102,14 @@ def test_all_in_one(tmp_path: Path) -> None:
     check(path, AUTOENCODER.state_dict(), "autoencoder")
 
 
-@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
-@pytest.mark.parametrize("per_row", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize(
+    ("dtype", "per_row", "prefix"),
+    [
+        (torch.float8_e4m3fn, False, ""),
+        (torch.float8_e4m3fn, True, "model.diffusion_model."),
+        (torch.float8_e5m2, False, "model.diffusion_model."),
+    ],
+)
 @pytest.mark.parametrize("form", files.FP8_FORMS)
 def test_fp8(tmp_path: Path, form: str, dtype: torch.dtype, per_row: bool, prefix: str) -> None:
     path = tmp_path / "fp8.safetensors"
@@ -102,12 +118,15 @@ def test_fp8(tmp_path: Path, form: str, dtype: torch.dtype, per_row: bool, prefi
 
 
 @pytest.mark.parametrize(
-    "kind", ["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q4_K", "Q3_K", "Q2_K", "IQ4_XS"]
-)
-@pytest.mark.parametrize("architecture", ["flux", None])
-def test_gguf(tmp_path: Path, kind: str, architecture: str | None) -> None:
+    ("kind", "architecture", "prefix"),
+    [
+        ("F32", "flux", ""), ("F16", "flux", ""), ("BF16", "flux", ""), ("Q6_K", "flux", ""),
+        ("Q5_K", "flux", ""), ("Q4_K", "flux", ""), ("Q3_K", "flux", ""), ("IQ4_XS", "flux", ""),
+        ("Q8_0", None, ""), ("Q5_1", None, "model.diffusion_model."), ("Q2_K", "pig", ""),
+    ],
+)  # fmt: skip
+def test_gguf(tmp_path: Path, kind: str, architecture: str | None, prefix: str) -> None:
     path = tmp_path / "flux.gguf"
-    prefix = "model.diffusion_model." if architecture is None else ""
     wanted = files.write_gguf(path, STATE, kind, architecture=architecture, prefix=prefix)
     check(path, wanted)
 

@@ -4,10 +4,16 @@
 of another dtype than the one computed in (float8, float16, bfloat16), with an optional scale. The
 compute dtype is the input's (for embeddings: a given one). Nothing here learns: gradients reach the
 input only.
+
+On the CPU a layer is decoded some rows at a time into one buffer that a thread reuses for all layers,
+each followed by its part of the matrix product: no layer-sized tensor is made, and with few tokens the
+decoded rows are still in the cache. Where gradients are wanted, or on other devices, the whole weight is
+decoded into a tensor of its own.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -16,9 +22,79 @@ from torch import Tensor, nn
 
 from ..errors import InputError, ShapeError
 from .decode import dequantize
+from .fp8 import widen
 from .types import row_bytes
 
 __all__ = ["QuantEmbedding", "QuantLinear", "ScaledEmbedding", "ScaledLinear", "plain_weight"]
+
+# Weights decoded at once: 16 MB of float32. Fewer rows than 512 slow the matrix product down.
+CHUNK, MIN_ROWS = 1 << 22, 512
+_own = threading.local()
+
+
+class _PackedLinear(nn.Module):
+    """A linear layer that decodes its weight while it multiplies."""
+
+    in_features: int
+    out_features: int
+    bias: nn.Parameter | None
+
+    def _decode(self, start: int, end: int, out: Tensor) -> Tensor:
+        """Write rows start to end of the weight (without an output scale) to `out`; gives `out`."""
+        raise NotImplementedError
+
+    def _output_scale(self, dtype: torch.dtype) -> Tensor | None:
+        """What outputs are multiplied by: one number, [1, out_features], or None for nothing."""
+        return None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in_features] of the compute dtype to [..., out_features]."""
+        if x.shape[-1] != self.in_features:
+            raise ShapeError(f"input is {tuple(x.shape)}; expected [..., {self.in_features}]")
+        if x.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad):
+            return self._in_chunks(x)
+        whole = torch.empty(self.out_features, self.in_features, dtype=x.dtype, device=x.device)
+        weight = self._decode(0, self.out_features, whole)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        scale = self._output_scale(x.dtype)
+        if scale is None:
+            return F.linear(x, weight, bias)
+        out = (F.linear(x, weight) * scale).to(x.dtype)
+        return out if bias is None else out + bias
+
+    def _in_chunks(self, x: Tensor) -> Tensor:
+        columns, count = self.in_features, self.out_features
+        tokens = x.reshape(-1, columns)
+        out = x.new_empty(len(tokens), count)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        scale = self._output_scale(x.dtype)
+        step = min(count, max(MIN_ROWS, CHUNK // columns))
+        buffer = _scratch(step * columns, x.dtype)
+        for start in range(0, count, step):
+            end = min(start + step, count)
+            rows = buffer[: (end - start) * columns].view(end - start, columns)
+            weight, part = self._decode(start, end, rows).T, out[:, start:end]
+            if scale is not None:
+                torch.mm(tokens, weight, out=part)
+                part.mul_(scale if scale.ndim == 0 else scale[:, start:end])
+                if bias is not None:
+                    part.add_(bias[start:end])
+            elif bias is not None:
+                torch.addmm(bias[start:end], tokens, weight, out=part)
+            else:
+                torch.mm(tokens, weight, out=part)
+        return out.view(*x.shape[:-1], count)
+
+
+def _scratch(count: int, dtype: torch.dtype) -> Tensor:
+    """This thread's space for decoded rows; it grows to the largest chunk asked for (31 MB in FLUX.1)."""
+    size = count * dtype.itemsize
+    found: Tensor | None = getattr(_own, "scratch", None)
+    if found is None or found.numel() < size:
+        # A buffer made in inference mode could not be written to outside it.
+        with torch.inference_mode(False):
+            found = _own.scratch = torch.empty(size, dtype=torch.uint8)
+    return found[:size].view(dtype)
 
 
 class _Stored(nn.Module):
@@ -49,7 +125,7 @@ def _blocks(weight: Tensor, kind: str, columns: int) -> nn.Parameter:
     return _frozen(weight)
 
 
-class QuantLinear(nn.Module):
+class QuantLinear(_PackedLinear):
     """A linear layer over ggml blocks.
 
     Args:
@@ -72,10 +148,8 @@ class QuantLinear(nn.Module):
         self.weight = _blocks(weight, kind, in_features)
         self.bias = None if bias is None else _frozen(bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., in_features] of the compute dtype to [..., out_features]."""
-        weight = dequantize(self.weight, self.kind, dtype=x.dtype)
-        return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+    def _decode(self, start: int, end: int, out: Tensor) -> Tensor:
+        return dequantize(self.weight[start:end], self.kind, out=out)
 
     def extra_repr(self) -> str:
         return (
@@ -84,7 +158,7 @@ class QuantLinear(nn.Module):
         )
 
 
-class ScaledLinear(_Stored):
+class ScaledLinear(_Stored, _PackedLinear):
     """A linear layer over numbers kept in their stored dtype.
 
     Args:
@@ -112,10 +186,17 @@ class ScaledLinear(_Stored):
         self.scale: Tensor | None
         self.register_buffer("scale", None if scale is None else scale.float().reshape(-1, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., in_features] of the compute dtype to [..., out_features]."""
-        weight = _scaled(self.weight, self.scale, x.dtype)
-        return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+    def _decode(self, start: int, end: int, out: Tensor) -> Tensor:
+        widen(self.weight[start:end], out)
+        if self.scale is not None and out.dtype == torch.float16:
+            # Sums of unscaled products could leave float16's range.
+            out.mul_(self.scale if self.scale.numel() == 1 else self.scale[start:end])
+        return out
+
+    def _output_scale(self, dtype: torch.dtype) -> Tensor | None:
+        if self.scale is None or dtype == torch.float16:
+            return None
+        return self.scale.view(()) if self.scale.numel() == 1 else self.scale.T
 
     def extra_repr(self) -> str:
         return (
@@ -181,10 +262,7 @@ class ScaledEmbedding(_Stored):
     def forward(self, ids: Tensor) -> Tensor:
         """Integer ids [...] to vectors [..., embedding_dim]."""
         # Through bytes: not every backend can gather float8.
-        size = self.weight.element_size()
         rows = F.embedding(ids, self.weight.view(torch.uint8)).view(self.weight.dtype)
-        if rows.shape[-1] != self.embedding_dim:
-            raise ShapeError(f"rows of {rows.shape[-1]} numbers of {size} bytes from a wrong table")
         if self.scale is None:
             return rows.to(self.dtype)
         scale = self.scale if self.scale.numel() == 1 else F.embedding(ids, self.scale)
@@ -203,13 +281,12 @@ def plain_weight(module: nn.Module) -> Tensor:
         if isinstance(module, QuantLinear):
             return dequantize(module.weight, module.kind)
         if isinstance(module, ScaledLinear):
-            return _scaled(module.weight, module.scale, torch.float32)
+            return _scaled(module.weight, module.scale)
         if isinstance(module, nn.Linear):
             return module.weight.detach().float()
     raise InputError(f"{type(module).__name__} is not a linear layer with a weight")
 
 
-def _scaled(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    if scale is None:
-        return weight.to(dtype)
-    return (weight.float() * scale).to(dtype)
+def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
+    numbers = widen(weight, torch.empty(weight.shape, device=weight.device))
+    return numbers if scale is None else numbers.mul_(scale)

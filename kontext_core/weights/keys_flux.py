@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from .keys import KEEP, Place
+from .keys import DROP, KEEP, Place
 
 __all__ = ["PARTS_WANTED", "place_bfl", "place_diffusers"]
 
@@ -18,11 +18,9 @@ DOUBLE = {
     "attn.to_q": ("img_attn.qkv", 0),
     "attn.to_k": ("img_attn.qkv", 1),
     "attn.to_v": ("img_attn.qkv", 2),
-    "attn.to_qkv": ("img_attn.qkv", -1),
     "attn.add_q_proj": ("txt_attn.qkv", 0),
     "attn.add_k_proj": ("txt_attn.qkv", 1),
     "attn.add_v_proj": ("txt_attn.qkv", 2),
-    "attn.to_added_qkv": ("txt_attn.qkv", -1),
     "attn.to_out.0": ("img_attn.proj", 0),
     "attn.to_add_out": ("txt_attn.proj", 0),
     "ff.net.0.proj": ("img_mlp.0", 0),
@@ -56,6 +54,8 @@ TOP = {
     "time_text_embed.text_embedder.linear_2": "vector_in.out_layer",
     "proj_out": "final_layer.linear",
 }
+# What `fuse_qkv_projections` adds; the single matrices stay beside it in the file.
+JOINED = ("attn.to_qkv", "attn.to_added_qkv")
 # How many pieces make one of our matrices.
 PARTS_WANTED = {"img_attn.qkv": 3, "txt_attn.qkv": 3, "linear1": 4}
 BLOCK = re.compile(r"(transformer_blocks|single_transformer_blocks)\.(\d+)\.(.+)\.(weight|bias)")
@@ -86,10 +86,12 @@ def place_diffusers(name: str) -> Place:
     norms = DOUBLE_NORMS if double else SINGLE_NORMS
     if inner in norms and leaf == "weight":
         return Place(f"{block}.{norms[inner]}.scale")
+    if inner in JOINED:
+        return DROP
     layers = DOUBLE if double else SINGLE
     if inner not in layers:
         return Place(name)
     target, piece = layers[inner]
-    if target not in PARTS_WANTED or piece < 0:
+    if target not in PARTS_WANTED:
         return Place(f"{block}.{target}.{leaf}")
     return Place(f"{block}.{target}.{leaf}", piece, PARTS_WANTED[target], KEEP)

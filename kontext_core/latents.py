@@ -70,8 +70,31 @@ class LatentFormat:
             raise ShapeError(f"{name} has dtype {latent.dtype}; expected a floating-point tensor")
 
 
-# Published latent-to-RGB factors depend on trained weights, so a model's config brings its own.
-FLUX_LATENT = LatentFormat()
+# The figures published for FLUX.1's latents, to colours in -1..1. They belong to those weights: a
+# model with an autoencoder of its own brings its own in its config.
+_FLUX_RGB = (
+    (-0.0346, 0.0244, 0.0681),
+    (0.0034, 0.021, 0.0687),
+    (0.0275, -0.0668, -0.0433),
+    (-0.0174, 0.016, 0.0617),
+    (0.0859, 0.0721, 0.0329),
+    (0.0004, 0.0383, 0.0115),
+    (0.0405, 0.0861, 0.0915),
+    (-0.0236, -0.0185, -0.0259),
+    (-0.0245, 0.025, 0.118),
+    (0.1008, 0.0755, -0.0421),
+    (-0.0515, 0.0201, 0.0011),
+    (0.0428, -0.0012, -0.0036),
+    (0.0817, 0.0765, 0.0749),
+    (-0.1264, -0.0522, -0.1103),
+    (-0.028, -0.0881, -0.0499),
+    (-0.1262, -0.0982, -0.0778),
+)
+_FLUX_RGB_BIAS = (-0.0329, -0.0718, -0.0851)
+FLUX_LATENT = LatentFormat(
+    rgb_factors=tuple((r / 2, g / 2, b / 2) for r, g, b in _FLUX_RGB),
+    rgb_bias=tuple(value / 2 + 0.5 for value in _FLUX_RGB_BIAS),  # type: ignore[arg-type]
+)
 
 
 def token_grid(height: int, width: int) -> tuple[int, int]:

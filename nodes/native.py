@@ -10,7 +10,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from ..kontext_core.errors import KontextError, ShapeError
-from .host import Managed, manage
+from .host import Managed, get_host, manage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,8 @@ __all__ = ["KontextClip", "KontextModel", "KontextVAE", "NotNativeError", "requi
 
 # Rows of (id, weight) or (id, weight, word).
 Tokens = dict[str, list[list[tuple[Any, ...]]]]
+# Pixels a side, when a tiled call of the VAE names no size; ComfyUI's own default.
+DEFAULT_TILE = 512
 
 
 class NotNativeError(KontextError, AttributeError):
@@ -239,6 +241,9 @@ class KontextVAE:
         Raises:
             InputError, ShapeError: a picture that can't be used.
         """
+        return self._encode(pixels, None)
+
+    def _encode(self, pixels: Tensor, tile: int | None) -> Tensor:
         import torch
 
         from ..kontext_core.images import check_image, to_model
@@ -249,8 +254,10 @@ class KontextVAE:
         top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
         pixels = pixels[:, top : top + height, left : left + width]
         network: Any = self._managed.load()
+        options = {"tile": tile, "tick": get_host().check_interrupt}
         with torch.no_grad():
-            return torch.cat([network.encode(to_model(one[None])) for one in pixels]).float().cpu()
+            latents = [network.encode(to_model(one[None]), **options) for one in pixels]
+            return torch.cat(latents).float().cpu()
 
     def decode(self, samples: Tensor, *_: Any, **__: Any) -> Tensor:
         """Raw latent to IMAGE, float32 on the CPU.
@@ -258,6 +265,9 @@ class KontextVAE:
         Raises:
             ShapeError: not a 16-channel latent.
         """
+        return self._decode(samples, None)
+
+    def _decode(self, samples: Tensor, tile: int | None) -> Tensor:
         import torch
 
         from ..kontext_core.images import to_picture
@@ -269,16 +279,38 @@ class KontextVAE:
                 "model: decode it with that model's VAE"
             )
         network: Any = self._managed.load()
+        options = {"tile": tile, "tick": get_host().check_interrupt}
         with torch.no_grad():
-            return torch.cat([to_picture(network.decode(one[None])) for one in samples]).cpu()
+            pictures = [to_picture(network.decode(one[None], **options)) for one in samples]
+            return torch.cat(pictures).cpu()
 
-    def encode_tiled(self, pixels: Tensor, **_: Any) -> Tensor:
-        """The whole picture at once; tiles are for memory only."""
-        return self.encode(pixels)
+    def encode_tiled(
+        self,
+        pixels: Tensor,
+        tile_x: int | None = None,
+        tile_y: int | None = None,
+        overlap: int | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """`encode` with the memory of one tile, in pixels, and the same numbers to rounding: the
+        layers run tile by tile, each part once. So there is no overlap to choose."""
+        return self._encode(pixels, self._tile(tile_x, tile_y, 1))
 
-    def decode_tiled(self, samples: Tensor, **_: Any) -> Tensor:
-        """The whole latent at once; tiles are for memory only."""
-        return self.decode(samples)
+    def decode_tiled(
+        self,
+        samples: Tensor,
+        tile_x: int | None = None,
+        tile_y: int | None = None,
+        overlap: int | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """`decode` with the memory of one tile, here in latent cells; otherwise as above."""
+        return self._decode(samples, self._tile(tile_x, tile_y, self.downscale_ratio))
+
+    def _tile(self, tile_x: int | None, tile_y: int | None, scale: int) -> int:
+        """Side of tiles in pixels, the smaller of both; 512 when nothing is asked for."""
+        sides = [side * scale for side in (tile_x, tile_y) if side is not None]
+        return max(min(sides, default=DEFAULT_TILE), self.downscale_ratio)
 
     def spacial_compression_encode(self) -> int:
         """Pixels per latent cell, under ComfyUI's name."""

@@ -1,10 +1,17 @@
-"""Pictures of a run in progress: model-space estimates to small Pillow images."""
+"""Pictures of a run in progress: model-space estimates to small Pillow images.
+
+For FLUX.1's latents the TAEF1 decoder makes them, where the host has the file; else, and for models
+with latents of their own, the linear figures of the latent format.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ..kontext_core.errors import KontextError
 from .host import PREVIEW_SIDE, get_host
 
 if TYPE_CHECKING:
@@ -12,24 +19,95 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..kontext_core.latents import LatentFormat
+    from ..kontext_core.models.taef1 import TinyDecoder
 
-__all__ = ["picture_of", "reporter"]
+__all__ = ["picture_of", "reporter", "tiny_decoder"]
+
+logger = logging.getLogger(__name__)
+
+# ComfyUI's folder and name for it. Pickles (.pth) are never opened.
+FOLDER, NAME = "vae_approx", "taef1"
+SUFFIXES = (".safetensors", ".sft")
+
+# The last decoder, with its file, that file's time, and its device; None if it was unusable.
+_loaded: tuple[tuple[Any, ...], TinyDecoder | None] | None = None
 
 
-def picture_of(x0: Tensor, latent_format: LatentFormat) -> Image | None:
+def picture_of(
+    x0: Tensor, latent_format: LatentFormat, decoder: TinyDecoder | None = None
+) -> Image | None:
     """The first picture of a batch [b, c, h, w], its longer side 512 pixels, as nodes show small
     pictures small; None where no preview was fitted to the model."""
     from PIL import Image
 
     from ..kontext_core.images import to_pil
 
-    rgb = latent_format.preview(x0[:1])
+    rgb = None if decoder is None else _decoded(x0[:1], decoder)
+    if rgb is None:
+        rgb = latent_format.preview(x0[:1])
     if rgb is None:
         return None
     small = to_pil(rgb)
     scale = PREVIEW_SIDE / max(small.size)
     size = (max(1, round(small.width * scale)), max(1, round(small.height * scale)))
     return small.resize(size, Image.Resampling.BICUBIC)
+
+
+def tiny_decoder(latent_format: LatentFormat, device: Any) -> TinyDecoder | None:
+    """TAEF1's decoder, if the host has its file and the latents are FLUX.1's. A file that is
+    unusable is told of once and then passed over: no run fails for its preview."""
+    from ..kontext_core.latents import FLUX_LATENT
+    from ..kontext_core.weights.load_taef1 import load_taef1_decoder
+
+    global _loaded
+    if latent_format != FLUX_LATENT:
+        return None
+    path = _file()
+    if path is None:
+        return None
+    key = (path, path.stat().st_mtime_ns, str(device))
+    if _loaded is None or _loaded[0] != key:
+        decoder = None
+        try:
+            decoder = load_taef1_decoder(path, device=device)
+        except KontextError as error:
+            logger.warning("no previews by TAEF1: %s", error)
+        _loaded = (key, decoder)
+    return _loaded[1]
+
+
+def _file() -> Path | None:
+    """`taef1_decoder.safetensors` or diffusers' `taef1.safetensors`, or the same in a folder."""
+    for root in get_host().model_folders(FOLDER):
+        if not root.is_dir():
+            continue
+        names = sorted(path for path in root.iterdir() if path.name.lower().startswith(NAME))
+        found = [p for p in names if p.suffix.lower() in SUFFIXES and "encoder" not in p.stem]
+        for folder in (path for path in names if path.is_dir()):
+            found += [p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES]
+        # One half alone before the whole of diffusers, which is larger to look through.
+        found.sort(key=lambda path: "decoder" not in path.stem)
+        if found:
+            return found[0]
+    return None
+
+
+def _decoded(x0: Tensor, decoder: TinyDecoder) -> Tensor | None:
+    """[1, 8h, 8w, 3] in 0..1, or None when there is no memory for it."""
+    import torch
+
+    from ..kontext_core.models.autoencoder import out_of_memory
+
+    weight = next(decoder.parameters())
+    try:
+        with torch.no_grad():
+            rgb = decoder(x0.to(weight.device, weight.dtype))
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        logger.warning("no memory for a preview by TAEF1")
+        return None
+    return rgb.float().clamp(0, 1).movedim(1, -1)
 
 
 def reporter(
@@ -39,9 +117,12 @@ def reporter(
     host's interrupt, which it raises itself, from the host."""
     host = get_host()
     bar = host.progress(total)
+    # Some hosts know beforehand that nobody will look.
+    wanted: Callable[[], bool] = getattr(bar, "wanted", lambda: True)
+    decoder = tiny_decoder(latent_format, host.device())
 
     def callback(step: int, steps: int, x0: Tensor) -> None:
-        bar.update(step, picture_of(x0, latent_format))
+        bar.update(step, picture_of(x0, latent_format, decoder) if wanted() else None)
 
     def should_stop() -> bool:
         host.check_interrupt()

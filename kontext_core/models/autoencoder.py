@@ -225,6 +225,8 @@ class AutoEncoder(nn.Module):
         """Whole, exactly tiled, or in independent tiles; on less memory when there is too little."""
         unit = self.params.downscale
         inside, outside = (unit, 1) if isinstance(network, Encoder) else (1, unit)
+        if cells is not None and cells * inside >= max(x.shape[2:]):
+            cells = shared = None  # One tile is the whole picture.
         if tracked(x, network.conv_in.weight):
             whole = x.to(self.device, self.dtype)
             if shared is None:

@@ -55,7 +55,17 @@ def test_preview_is_linear_and_in_range() -> None:
     shown = LatentFormat(rgb_factors=factors, rgb_bias=(0.5, 0.5, 0.5)).preview(latent)
     assert shown is not None and shown.shape == (1, 2, 3, 3)
     assert shown[0, 1, 2].tolist() == pytest.approx([0.6, 0.3, 0.0])
-    assert FLUX_LATENT.preview(latent) is None
+    assert LatentFormat().preview(latent) is None
+
+
+def test_the_published_preview() -> None:
+    """Sums of the published figures, which give colours in -1..1: bias, and bias plus one row."""
+    latent = torch.zeros(1, 16, 1, 2)
+    latent[:, 15, :, 1] = 2.0
+    shown = FLUX_LATENT.preview(latent)
+    assert shown is not None
+    assert shown[0, 0, 0].tolist() == pytest.approx([0.48355, 0.4641, 0.45745])
+    assert shown[0, 0, 1].tolist() == pytest.approx([0.35735, 0.3659, 0.37965])
 
 
 def test_check() -> None:

@@ -37,8 +37,8 @@ def test_the_last_preview_shows_the_result(pack: Any, host: Any, inputs: Any) ->
 
 
 def test_no_preview_where_none_was_fitted(pack: Any) -> None:
-    published = pack.module("kontext_core.latents").FLUX_LATENT
-    assert pack.module("nodes.preview").picture_of(torch.zeros(1, 16, 8, 8), published) is None
+    unknown = pack.module("kontext_core.latents").LatentFormat()
+    assert pack.module("nodes.preview").picture_of(torch.zeros(1, 16, 8, 8), unknown) is None
 
 
 @pytest.mark.parametrize(("solver", "cfg"), [("euler", 1.0), ("heun", 2.0)])

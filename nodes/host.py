@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..kontext_core.errors import ModelNotFoundError
-
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
@@ -54,18 +52,6 @@ class Host(Protocol):
         "loras", "checkpoints", "diffusers", "vae_approx"), first the one to prefer."""
         ...
 
-    def model_files(self, kind: str) -> list[str]:
-        """Names of the user's files of a kind ("diffusion_models", "vae", "text_encoders")."""
-        ...
-
-    def model_path(self, kind: str, name: str) -> str:
-        """Full path of one of `model_files`.
-
-        Raises:
-            ModelNotFoundError: no such file; says where it was looked for.
-        """
-        ...
-
     def progress(self, total: int) -> Progress:
         """Start a progress bar of `total` steps for the running node."""
         ...
@@ -87,17 +73,6 @@ class PlainHost:
     def model_folders(self, kind: str) -> list[Path]:
         """None."""
         return []
-
-    def model_files(self, kind: str) -> list[str]:
-        """None."""
-        return []
-
-    def model_path(self, kind: str, name: str) -> str:
-        """Nothing can be found."""
-        raise ModelNotFoundError(
-            f"there is no {kind} file {name!r}: no model folder is known without a host. Take an "
-            "embedded model, or run inside ComfyUI"
-        )
 
     def progress(self, total: int) -> Progress:
         """A bar nobody sees."""
@@ -132,25 +107,6 @@ class ComfyHost:
         for path in paths:
             each.setdefault(path.resolve(), path)
         return list(each.values())
-
-    def model_files(self, kind: str) -> list[str]:
-        """ComfyUI's cached folder listing."""
-        import folder_paths
-
-        return folder_paths.get_filename_list(kind)
-
-    def model_path(self, kind: str, name: str) -> str:
-        """The file's path in one of ComfyUI's folders."""
-        import folder_paths
-
-        path = folder_paths.get_full_path(kind, name)
-        if path is None:
-            folders = ", ".join(str(Path(f)) for f in folder_paths.get_folder_paths(kind))
-            raise ModelNotFoundError(
-                f"there is no {kind} file {name!r}; put it into one of {folders} and refresh the "
-                "page, or choose another"
-            )
-        return path
 
     def progress(self, total: int) -> Progress:
         """ComfyUI's bar, which knows the running node by itself."""

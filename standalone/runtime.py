@@ -105,12 +105,6 @@ class Runtime:
     def model_folders(self, kind: str) -> list[Path]:
         return self.folders.model_folders(kind)
 
-    def model_files(self, kind: str) -> list[str]:
-        return self.folders.model_files(kind)
-
-    def model_path(self, kind: str, name: str) -> str:
-        return str(self.folders.model_path(kind, name))
-
     def progress(self, total: int) -> Progress:
         """A progress bar of `total` steps for the node that runs now."""
         return Progress(self, self.node_id, total)

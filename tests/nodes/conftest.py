@@ -40,13 +40,6 @@ class RecordingHost:
     def model_folders(self, kind: str) -> list[Path]:
         return [] if self.models is None else [self.models / kind]
 
-    def model_files(self, kind: str) -> list[str]:
-        folders = self.model_folders(kind)
-        return sorted(path.name for folder in folders for path in folder.glob("*"))
-
-    def model_path(self, kind: str, name: str) -> str:
-        return str(self.model_folders(kind)[0] / name)
-
     def progress(self, total: int) -> Any:
         host = self
 

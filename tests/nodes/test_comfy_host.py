@@ -55,7 +55,6 @@ def comfy(monkeypatch: pytest.MonkeyPatch) -> Stand:
     methods = SimpleNamespace(NoPreviews="none", Auto="auto")
     stand.args = SimpleNamespace(preview_method="none")
     stand.Interrupt = Interrupt
-    files = {"a.safetensors": "/models/a.safetensors"}
     folders = stand.folders = {
         kind: ([f"/models/{kind}"], {".safetensors"})
         for kind in ("diffusion_models", "text_encoders", "vae", "loras", "checkpoints")
@@ -75,8 +74,6 @@ def comfy(monkeypatch: pytest.MonkeyPatch) -> Stand:
     module("comfy", **parts)
     module(
         "folder_paths",
-        get_filename_list=lambda kind: sorted(files),
-        get_full_path=lambda kind, name: files.get(name),
         get_folder_paths=lambda kind: list(folders[kind][0]),
         folder_names_and_paths=folders,
     )
@@ -117,13 +114,6 @@ def test_interrupts_are_the_hosts_own(comfy: Stand, comfy_host: Any) -> None:
     comfy.interrupted = True
     with pytest.raises(comfy.Interrupt):
         comfy_host.check_interrupt()
-
-
-def test_a_missing_file_names_the_folder(pack: Any, comfy_host: Any) -> None:
-    assert comfy_host.model_files("vae") == ["a.safetensors"]
-    assert comfy_host.model_path("vae", "a.safetensors") == "/models/a.safetensors"
-    with pytest.raises(pack.error("ModelNotFoundError"), match=r"b\.safetensors.*/models/vae"):
-        comfy_host.model_path("vae", "b.safetensors")
 
 
 def test_folders_of_comfyui_gguf_and_extra_paths_count_once(

@@ -1,4 +1,6 @@
-"""Command line: `python -m kontext_core edit ...` makes a picture, `bench tiny` measures a model."""
+"""Command line: `python -m kontext_core edit ...` makes a picture, `bench tiny` measures a model,
+`inspect FILE` tells what a weights file is.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,9 @@ import sys
 from . import __version__
 from .commands.bench import add_bench
 from .commands.edit import add_edit
+from .commands.inspect import add_inspect
+from .commands.quantize import add_quantize
+from .commands.inspect import add_inspect
 from .errors import KontextError
 
 
@@ -17,7 +22,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(dest="command", required=True)
     add_edit(commands)
+    add_inspect(commands)
+    add_quantize(commands)
     add_bench(commands)
+    add_inspect(commands)
     return top
 
 

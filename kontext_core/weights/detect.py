@@ -22,6 +22,8 @@ ROLES = (
 # Token channels of FLUX.1 and Kontext; Fill takes 384, Canny and Depth 128.
 TOKEN_CHANNELS = 64
 LATENT_CHANNELS = 16
+# A ControlNet of FLUX.1 has the model's own names besides.
+CONTROLNET = "controlnet_blocks.0.weight"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,11 @@ class _Names:
 
 def _flux_bfl(names: _Names, prefix: str) -> Contents | None:
     wanted = ("img_in.weight", "txt_in.weight", "vector_in.in_layer.weight")
-    other = ("double_stream_modulation_img.lin.weight", "distilled_guidance_layer.in_proj.weight")
+    other = (
+        "double_stream_modulation_img.lin.weight",
+        "distilled_guidance_layer.in_proj.weight",
+        CONTROLNET,
+    )
     if not names.has(prefix, *wanted) or any(names.has(prefix, name) for name in other):
         return None
     if names.side(f"{prefix}img_in.weight", 1) != TOKEN_CHANNELS:
@@ -70,7 +76,7 @@ def _flux_diffusers(names: _Names, prefix: str) -> Contents | None:
         "time_text_embed.text_embedder.linear_1.weight",
         "transformer_blocks.0.norm1.linear.weight",
     )
-    if not names.has(prefix, *wanted):
+    if not names.has(prefix, *wanted) or names.has(prefix, CONTROLNET):
         return None
     if names.side(f"{prefix}x_embedder.weight", 1) != TOKEN_CHANNELS:
         return None

@@ -87,8 +87,11 @@ def _check_formats(file: WeightsFile, names: dict[str, str]) -> None:
                 f"{file.path}: _quantization_metadata has no layers; expected a format for each. "
                 "Download the file again"
             )
+        here = names.keys() | set(names.values())
         for layer, form in layers.items():
-            _check_format(file, layer, form)
+            # Another network of the file may be in a form that is not read; that is its matter.
+            if f"{layer}.weight" in here:
+                _check_format(file, layer, form)
     for ours, source in names.items():
         if ours.endswith(".comfy_quant"):
             entry = file.entries[source]

@@ -58,7 +58,7 @@ def refused(path: Path) -> str:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # Measured: 0.2 MB at most, the read buffer included.
+    # Measured: 0.4 MB at most, the read buffer included.
     assert peak < 4 << 20
     message = str(caught.value)
     assert path.name in message

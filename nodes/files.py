@@ -115,13 +115,17 @@ def complaint(role: str, name: str | None) -> str | None:
 
 
 def stamp(role: str, name: str | None) -> str:
-    """Changes when the file behind a name does, so that hosts load it again."""
+    """Changes when the file behind a name does, or one in the folder behind it, so that hosts load
+    it again."""
+    if name is None or name in EMBEDDED:
+        return ""
     try:
-        path = None if name is None or name in EMBEDDED else find(role, name)
-        state = None if path is None else path.stat()
+        path = find(role, name)
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        states = [file.stat() for file in files]
     except (ModelNotFoundError, OSError):
         return "missing"
-    return "" if state is None else f"{state.st_mtime_ns} {state.st_size}"
+    return f"{max(s.st_mtime_ns for s in states)} {sum(s.st_size for s in states)}"
 
 
 def own_folder(role: str) -> Path:

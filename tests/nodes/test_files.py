@@ -160,6 +160,10 @@ def test_the_stamp_changes_with_the_file(models: Path, files: Any) -> None:
     (models / "loras/a.safetensors").write_bytes(b"other")
     assert files.stamp("lora", "a.safetensors") != before
     assert files.stamp("lora", "b.safetensors") == "missing"
+    touch(models / "diffusers", "a/model_index.json", "a/transformer/x.safetensors")
+    before = files.stamp("model", "diffusers: a")
+    (models / "diffusers/a/transformer/x.safetensors").write_bytes(b"other")
+    assert files.stamp("model", "diffusers: a") != before
     assert files.stamp("model", files.EMBEDDED[0]) == files.stamp("model", None) == ""
 
 

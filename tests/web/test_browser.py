@@ -117,3 +117,24 @@ def test_an_error_is_shown_and_the_page_lives(editor: Editor) -> None:
     editor.screenshot("refused")
     sampler = editor.node("KontextSampler")["id"]
     assert [error["type"] for error in told[sampler]["errors"]] == ["value_smaller_than_min"]
+
+
+@pytest.mark.slow
+def test_notes_of_a_run_stand_in_the_node(editor: Editor) -> None:
+    editor.clear()
+    editor.page.evaluate(
+        """() => {
+          const node = LiteGraph.createNode("KontextLoadLora");
+          app.graph.add(node);
+          node.onExecuted({ kontext_notes: ["12 layers", "2 keys matched nothing"] });
+        }"""
+    )
+    editor.fit()
+    view = editor.page.locator(".kontext-notes")
+    view.wait_for()
+    assert view.inner_text() == "12 layers\n2 keys matched nothing"
+    editor.screenshot("notes")
+    # A view only: not in the prompt, not in the saved graph.
+    prompt = editor.page.evaluate("async () => (await app.graphToPrompt()).output")
+    [node] = prompt.values()
+    assert set(node["inputs"]) <= {"lora_file", "strength", "mode"}

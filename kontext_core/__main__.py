@@ -1,5 +1,5 @@
 """Command line: `python -m kontext_core edit ...` makes a picture, `bench tiny` measures a model,
-`inspect FILE` tells what a weights file is.
+`inspect FILE` tells what a weights file is, `quantize SRC DST` makes it smaller.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from .commands.bench import add_bench
 from .commands.edit import add_edit
 from .commands.inspect import add_inspect
 from .commands.quantize import add_quantize
-from .commands.inspect import add_inspect
 from .errors import KontextError
 
 
@@ -25,7 +24,6 @@ def parser() -> argparse.ArgumentParser:
     add_inspect(commands)
     add_quantize(commands)
     add_bench(commands)
-    add_inspect(commands)
     return top
 
 

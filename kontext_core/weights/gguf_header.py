@@ -248,10 +248,12 @@ def _entries(
             )
         shape = tuple(reversed(dims))
         weights = math.prod(shape)
-        if weights >= 1 << 60 or (shape and shape[-1] % block.block_size):
+        # Empty tensors too: torch could not make one of such sides.
+        absurd = math.prod(max(side, 1) for side in shape) >= 1 << 60
+        if absurd or (shape and shape[-1] % block.block_size):
             raise refuse(
-                f"is {block.name} of shape {shown(shape, 60)[1:-1]}; rows must be multiples of "
-                f"{block.block_size}"
+                f"is {block.name} of shape {shown(shape, 60)[1:-1]}; expected rows that are "
+                f"multiples of {block.block_size}, and fewer numbers"
             )
         if not shape and block.block_size > 1:
             raise refuse(f"is a single {block.name} number")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import struct
 from pathlib import Path
@@ -140,6 +141,9 @@ def _entry(path: Path, name: str, value: Any, start: int) -> TensorEntry:
         )
     if not isinstance(shape, list) or len(shape) > MAX_DIMS or not all(map(_is_count, shape)):
         raise refuse(f"has shape {shown(shape, 60)[1:-1]}; expected a short list of sizes")
+    # Empty tensors too: torch could not make one of such sides.
+    if math.prod(max(side, 1) for side in shape) >= 1 << 60:
+        raise refuse(f"has shape {shown(shape, 60)[1:-1]}; expected fewer numbers")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
         raise refuse(f"has data_offsets {shown(offsets, 60)[1:-1]}; expected two byte positions")
     begin, end = offsets

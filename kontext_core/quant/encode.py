@@ -1,7 +1,7 @@
 """Numbers to packed weights: `quantize_blocks`, for the types that GGUF files are written in.
 
-K-quants are this project's own (encode_search.py, encode_pack.py); the older block types and the
-others that gguf-py can write go through it.
+K-quants (encode_search.py, encode_pack.py) and the older four- and five-bit types (encode_plain.py) are
+this project's own; Q8_0 and what else gguf-py can write go through it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from torch import Tensor
 
 from ..errors import CheckpointError, InputError, ShapeError
 from .encode_pack import PACKERS
+from .encode_plain import PLAIN_ENCODERS
 from .encode_search import AFFINE, SYMMETRIC, search_affine, search_symmetric
 from .types import BLOCK_TYPES, row_bytes
 
 __all__ = ["ENCODED", "quantize_blocks"]
 
 NUMBERS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-THROUGH_GGUF = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "TQ1_0", "TQ2_0", "MXFP4")
+THROUGH_GGUF = ("Q8_0", "TQ1_0", "TQ2_0", "MXFP4")
 # Everything `quantize_blocks` can write.
-ENCODED = (*NUMBERS, *PACKERS, *THROUGH_GGUF)
+ENCODED = (*NUMBERS, *PACKERS, *PLAIN_ENCODERS, *THROUGH_GGUF)
 
-# K-quant blocks worked on at once: 1 MiB an array on a CPU, of which about four are in use. Measured
-# on one thread, Q4_K: 256 blocks 10 Mw/s, 512 17, 1024 20, 2048 21 (the small arrays cost calls).
-CHUNK_BLOCKS = {"cpu": 1024}
-CHUNK_BLOCKS_ELSEWHERE = 1 << 16
+# Weights worked on at once: 1 MiB an array on a CPU, of which about four are in use. Measured on one
+# thread, Q4_K: 2**16 weights 10 Mw/s, 2**17 17, 2**18 20, 2**19 21 (the small arrays cost calls).
+CHUNK_WEIGHTS = {"cpu": 1 << 18}
+CHUNK_WEIGHTS_ELSEWHERE = 1 << 24
 
 
 def quantize_blocks(weight: Tensor, kind: str) -> Tensor:
@@ -60,19 +61,21 @@ def quantize_blocks(weight: Tensor, kind: str) -> Tensor:
         return torch.empty(len(weight), width, dtype=torch.uint8, device=weight.device)
     if kind in THROUGH_GGUF:
         return _through_gguf(weight, kind)
-    blocks = weight.reshape(-1, 256)
-    packed = torch.empty(
-        len(blocks), BLOCK_TYPES[kind].type_size, dtype=torch.uint8, device=weight.device
-    )
-    step = CHUNK_BLOCKS.get(weight.device.type, CHUNK_BLOCKS_ELSEWHERE)
+    block = BLOCK_TYPES[kind]
+    blocks = weight.reshape(-1, block.block_size)
+    packed = torch.empty(len(blocks), block.type_size, dtype=torch.uint8, device=weight.device)
+    chunk = CHUNK_WEIGHTS.get(weight.device.type, CHUNK_WEIGHTS_ELSEWHERE)
+    step = max(1, chunk // block.block_size)
     for start in range(0, len(blocks), step):
         packed[start : start + step] = _encode(blocks[start : start + step], kind)
     return packed.view(len(weight), width)
 
 
 def _encode(blocks: Tensor, kind: str) -> Tensor:
-    """[n, 256] -> uint8 [n, type_size]."""
+    """[n, block_size] -> uint8 [n, type_size]."""
     _check_finite(blocks)
+    if kind in PLAIN_ENCODERS:
+        return PLAIN_ENCODERS[kind](blocks.T.contiguous().float())
     affine = AFFINE.get(kind)
     size = affine.sub_block if affine else SYMMETRIC[kind].sub_block
     x = blocks.reshape(len(blocks), -1, size).permute(2, 1, 0).contiguous().float()

@@ -13,22 +13,28 @@ from kontext_core.errors import CheckpointError, InputError, ShapeError
 from kontext_core.quant import encode
 from kontext_core.quant.encode import ENCODED, quantize_blocks
 from kontext_core.quant.encode_pack import PACKERS
+from kontext_core.quant.encode_plain import PLAIN_ENCODERS
 from kontext_core.quant.encode_search import AFFINE, SYMMETRIC, Lines
-from kontext_core.quant.types import row_bytes
+from kontext_core.quant.types import BLOCK_TYPES, row_bytes
 
 K_QUANTS = tuple(PACKERS)
+OWN = (*PACKERS, *PLAIN_ENCODERS)
 pytestmark = pytest.mark.parity
 
-# Relative RMSE of ggml's own encoder with equal importance for all weights, 256 x 3072 drawn by
-# `weights`. Ours measured: 0.972, 0.994, 0.990, 0.984, 0.967 of the first column and at most 0.998
-# of any other.
+# Relative RMSE of ggml's own encoder with equal importance for all weights, on the very numbers of
+# `weights`; measured with benchmarks/quantize.py's call. Ours measured: 0.972, 0.994, 0.990, 0.984,
+# 0.967, 0.994, 0.996, 0.994, 0.999 of the first column, and less of the others.
 GGML = {
     #        normal   laplace  student-t of 3 degrees
-    "Q2_K": (0.26804, 0.30061, 0.30223),
-    "Q3_K": (0.14463, 0.16981, 0.18242),
-    "Q4_K": (0.07072, 0.08392, 0.09131),
-    "Q5_K": (0.03538, 0.04210, 0.04631),
-    "Q6_K": (0.01733, 0.02122, 0.02524),
+    "Q2_K": (0.26796, 0.30032, 0.30265),
+    "Q3_K": (0.14463, 0.16963, 0.18295),
+    "Q4_K": (0.07072, 0.08381, 0.09113),
+    "Q5_K": (0.03536, 0.04206, 0.04621),
+    "Q6_K": (0.01732, 0.02116, 0.02506),
+    "Q4_0": (0.08157, 0.10320, 0.12412),
+    "Q4_1": (0.06986, 0.08263, 0.08934),
+    "Q5_0": (0.04045, 0.05155, 0.06415),
+    "Q5_1": (0.03377, 0.03995, 0.04359),
 }
 SHAPES_OF_WEIGHTS = ("normal", "laplace", "student")
 
@@ -88,12 +94,12 @@ def test_every_field_lies_where_ggml_reads_it(kind: str) -> None:
 
 
 @pytest.mark.parametrize("law", SHAPES_OF_WEIGHTS)
-@pytest.mark.parametrize("kind", K_QUANTS)
+@pytest.mark.parametrize("kind", OWN)
 def test_error_is_below_that_of_ggml(kind: str, law: str) -> None:
     assert error(weights(law), kind) < GGML[kind][SHAPES_OF_WEIGHTS.index(law)]
 
 
-@pytest.mark.parametrize("kind", K_QUANTS)
+@pytest.mark.parametrize("kind", OWN)
 def test_every_level_is_the_nearest_of_its_line(kind: str) -> None:
     x = weights("student", 16).view(-1, 256)
     size = 16 if kind in ("Q2_K", "Q3_K", "Q6_K") else 32
@@ -108,14 +114,14 @@ def test_every_level_is_the_nearest_of_its_line(kind: str) -> None:
     assert (chosen > 0).any()
 
 
-@pytest.mark.parametrize("kind", K_QUANTS)
+@pytest.mark.parametrize("kind", OWN)
 def test_rows_may_be_packed_in_any_groups(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x = weights("normal", 32)
     whole = quantize_blocks(x, kind)
-    monkeypatch.setitem(encode.CHUNK_BLOCKS, "cpu", 50)
+    monkeypatch.setitem(encode.CHUNK_WEIGHTS, "cpu", 50 * 256)
     parts = torch.cat([quantize_blocks(rows, kind) for rows in x.split(5)])
-    # Sums are taken in another order; measured: at most 1 block in 384 differs.
-    blocks = (whole != parts).view(-1, row_bytes(kind, 256)).any(1)
+    # Sums are taken in another order; measured: at most 1 block of 384 differs.
+    blocks = (whole != parts).view(-1, BLOCK_TYPES[kind].type_size).any(1)
     assert blocks.sum() <= 8
     assert abs((decoded(whole, kind) - x).norm() / (decoded(parts, kind) - x).norm() - 1) < 1e-4
 
@@ -129,12 +135,12 @@ HARD = {
     "one block of two": lambda x: x * (torch.arange(512) < 256),
     "one outlier": lambda x: x.index_fill(1, torch.tensor([7]), 10.0),
     "small": lambda x: 1e-5 * x,
-    "large": lambda x: 1e5 * x,
+    "large": lambda x: 1e4 * x,
     "vanishing": lambda x: 1e-30 * x,
 }
 
 
-@pytest.mark.parametrize("kind", K_QUANTS)
+@pytest.mark.parametrize("kind", OWN)
 @pytest.mark.parametrize("name", HARD)
 def test_hard_blocks(name: str, kind: str) -> None:
     x = HARD[name](torch.randn(8, 512, generator=torch.Generator().manual_seed(1)))
@@ -143,11 +149,11 @@ def test_hard_blocks(name: str, kind: str) -> None:
     if name in ("zeros", "vanishing"):
         assert not back.any()
         return
-    # Not worse than on normal weights. Subnormal scales cost small ones a little (measured 0.0195
-    # for Q6_K); an outlier coarsens its sub-block (measured at most 1.19 times, ggml 1.25);
-    # constants are met to the float16 of their scale (measured 3e-4).
+    # Not worse than on normal weights. Subnormal scales cost small ones a little (measured at most
+    # 1.13 times, Q6_K and Q5_1); an outlier coarsens its sub-block (1.32, Q4_0); constants are met
+    # to the float16 of their scale (measured 3e-4).
     limit = 6e-4 if "constant" in name else GGML[kind][0]
-    limit *= {"small": 1.2, "one outlier": 1.2}.get(name, 1)
+    limit *= {"small": 1.15, "one outlier": 1.35}.get(name, 1)
     assert (back - x).norm() <= limit * x.norm()
 
 
@@ -157,7 +163,7 @@ def test_other_number_types_are_packed_as_their_float32(dtype: torch.dtype) -> N
     assert torch.equal(quantize_blocks(x, "Q4_K"), quantize_blocks(x.float(), "Q4_K"))
 
 
-@pytest.mark.parametrize("kind", sorted(set(ENCODED) - set(K_QUANTS)))
+@pytest.mark.parametrize("kind", sorted(set(ENCODED) - set(OWN)))
 def test_the_other_types_are_those_of_gguf_py(kind: str) -> None:
     x = weights("normal", 8)
     expected = gguf.quantize(x.numpy(), Type[kind]).view(np.uint8).reshape(8, -1)

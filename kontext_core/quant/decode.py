@@ -17,7 +17,7 @@ from .decode_cpu_k import LARGE_BLOCK_DECODERS
 from .decode_plain import PLAIN_DECODERS
 from .types import BLOCK_TYPES, BlockType
 
-__all__ = ["dequantize"]
+__all__ = ["dequantize", "uninitialised"]
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ CPU_DECODERS = {**SMALL_BLOCK_DECODERS, **LARGE_BLOCK_DECODERS}
 # Weights decoded at once. On the CPU: 2 MB of float32 stay in a core's share of the last cache, and
 # the calls of a chunk (about 30) cost little beside them; smaller chunks were measured slower.
 CPU_CHUNK = 1 << 19
+NUMPY_SIZES = {torch.float32: np.float32, torch.bfloat16: np.int16, torch.float16: np.int16}
 # Elsewhere: the plain decoders hold about ten bytes of temporaries for each.
 CHUNK = 1 << 23
 # Decoders kept by each thread, about 1 MB each; a model needs one or two for each type it mixes.
@@ -63,7 +64,7 @@ def dequantize(
         raise CheckpointError(f"there is no ggml type {kind!r}; known are {', '.join(BLOCK_TYPES)}")
     shape = _result_shape(blocks, block)
     if out is None:
-        out = torch.empty(shape, dtype=dtype, device=blocks.device)
+        out = uninitialised(shape, dtype, blocks.device)
     elif out.shape != shape or not out.is_contiguous() or out.device != blocks.device:
         raise ShapeError(
             f"out is {tuple(out.shape)} on {out.device}; expected contiguous {shape} on "
@@ -83,6 +84,14 @@ def dequantize(
     for start in range(0, len(packed), step):
         numbers[start : start + step] = decode(packed[start : start + step])
     return out
+
+
+def uninitialised(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Uninitialised memory. numpy asks the system for huge pages, torch does not: with ordinary ones
+    their first use takes longer than the decoding."""
+    if device.type != "cpu" or dtype not in NUMPY_SIZES:
+        return torch.empty(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.empty(shape, NUMPY_SIZES[dtype])).view(dtype)
 
 
 def _result_shape(blocks: Tensor, block: BlockType) -> tuple[int, ...]:

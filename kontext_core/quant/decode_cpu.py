@@ -15,6 +15,7 @@ bits, so it is exact in any order, and the results have gguf-py's bits, signs of
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar
 
 import numpy as np
@@ -109,23 +110,18 @@ class Nibbles:
 
 
 class Q8_0(CpuDecoder):
-    """Scale; 32 signed bytes."""
+    """Scale; 32 signed bytes. Moving them out of the blocks first was measured slower."""
 
     def __init__(self, blocks: int) -> None:
         self.scales = Scales(blocks)
-        self.codes = np.empty((blocks, 2), "V16")
-        self.first, self.second = self.codes[:, 0], self.codes[:, 1]
-        self.numbers = tensor_of(self.codes, torch.int8).view(blocks, 32)
 
     @staticmethod
     def sources(packed: Array) -> tuple[Array, ...]:
-        return field(packed, 0, np.uint16), field(packed, 2, "V16"), field(packed, 18, "V16")
+        return field(packed, 0, np.uint16), packed[:, 2:].view(np.int8)
 
     def run(self, out: Tensor, *sources: Array) -> None:
-        half, first, second = sources
-        np.copyto(self.first, first)
-        np.copyto(self.second, second)
-        out.copy_(self.numbers)
+        half, codes = sources
+        out.copy_(torch.from_numpy(codes))
         out.mul_(self.scales.read(half)[0])
 
 
@@ -264,6 +260,14 @@ class Q5_1(FiveBits):
         out.add_(minimum)
 
 
+@functools.cache
+def _iq4_tables() -> tuple[Tensor, Tensor]:
+    """Two bytes as a number to the two values of their low halves, and of their high halves."""
+    values = np.array(IQ4_VALUES, np.int8)
+    pairs = np.arange(65536, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
+    return tensor_of(values[pairs & 15], torch.int16), tensor_of(values[pairs >> 4], torch.int16)
+
+
 class Iq4Table:
     """Nibbles to the non-linear values, two bytes at a time.
 
@@ -272,10 +276,7 @@ class Iq4Table:
     """
 
     def __init__(self, groups: int) -> None:
-        values = np.array(IQ4_VALUES, np.int8)
-        pairs = np.arange(65536, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
-        self.tables = [tensor_of(values[pairs & 15], torch.int16)]
-        self.tables.append(tensor_of(values[pairs >> 4], torch.int16))
+        self.tables = _iq4_tables()
         self.packed = np.empty((groups, 8), np.uint16)
         self.index = np.empty((groups, 8), np.int32)
         self.index_tensor = torch.from_numpy(self.index.reshape(-1))

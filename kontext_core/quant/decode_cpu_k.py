@@ -86,13 +86,9 @@ class Q4_K(CpuDecoder):
         self.packed = np.empty(blocks, "V128")
         self.words = self.packed.view(np.uint64)
         self.part = np.empty_like(self.words)
-        self.codes = np.empty((blocks * 4, 2, 2), "V16")
-        self.targets = [self.codes[:, i, j] for i in range(2) for j in range(2)]
-        self.pieces = [
-            part.view("V16").reshape(-1, 2)[:, j]
-            for part in (self.words, self.part)
-            for j in (0, 1)
-        ]
+        self.codes = np.empty((blocks * 4, 2), "V32")
+        self.low, self.high = self.codes[:, 0], self.codes[:, 1]
+        self.low_groups, self.high_groups = self.words.view("V32"), self.part.view("V32")
         self.code_words = self.codes.reshape(-1).view(np.uint64)
         self.numbers = tensor_of(self.codes, torch.uint8).view(blocks, 256)
 
@@ -104,8 +100,8 @@ class Q4_K(CpuDecoder):
         *scales, codes = sources
         np.copyto(self.packed, codes)
         np.right_shift(self.words, FOUR, out=self.part)
-        for target, piece in zip(self.targets, self.pieces, strict=True):
-            np.copyto(target, piece)
+        np.copyto(self.low, self.low_groups)
+        np.copyto(self.high, self.high_groups)
         np.bitwise_and(self.code_words, LOW, out=self.code_words)
         out.copy_(self.numbers)
         _scale_and_shift(out.view(-1, 32), self.scales.read(*scales))

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, ShapeError
-from .decode import dequantize
+from .decode import dequantize, uninitialised
 from .fp8 import widen
 from .types import row_bytes
 
@@ -288,5 +288,5 @@ def plain_weight(module: nn.Module) -> Tensor:
 
 
 def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
-    numbers = widen(weight, torch.empty(weight.shape, device=weight.device))
+    numbers = widen(weight, uninitialised(weight.shape, torch.float32, weight.device))
     return numbers if scale is None else numbers.mul_(scale)

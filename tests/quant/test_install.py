@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,21 +14,9 @@ from kontext_core.quant.decode import dequantize
 from kontext_core.quant.install import install
 from kontext_core.quant.linear import QuantEmbedding, QuantLinear, ScaledEmbedding, ScaledLinear
 from kontext_core.quant.types import row_bytes
+from kontext_core.weights.state import Weight
 
 SOURCE = Path("model.gguf")
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A weight as the file readers describe one."""
-
-    parts: tuple[Tensor, ...]
-    kind: str
-    shape: tuple[int, ...]
-    scale: Tensor | None = None
-
-    def data(self) -> Tensor:
-        return torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]
 
 
 class Small(nn.Module):
@@ -58,18 +45,18 @@ def empty() -> Small:
 KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float8_e4m3fn: "F8_E4M3"}
 
 
-def number(tensor: Tensor, scale: Tensor | None = None) -> Stored:
-    return Stored((tensor,), KINDS.get(tensor.dtype, "I64"), tuple(tensor.shape), scale)
+def number(tensor: Tensor, scale: Tensor | None = None) -> Weight:
+    return Weight((tensor,), KINDS.get(tensor.dtype, "I64"), tuple(tensor.shape), scale)
 
 
-def q8(rows: int, columns: int, seed: int = 0) -> Stored:
+def q8(rows: int, columns: int, seed: int = 0) -> Weight:
     generator = torch.Generator().manual_seed(seed)
     size = (rows, row_bytes("Q8_0", columns))
     data = torch.randint(0, 48, size, dtype=torch.uint8, generator=generator)
-    return Stored((data,), "Q8_0", (rows, columns))
+    return Weight((data,), "Q8_0", (rows, columns))
 
 
-def plain_state(dtype: torch.dtype = torch.float32) -> dict[str, Stored]:
+def plain_state(dtype: torch.dtype = torch.float32) -> dict[str, Weight]:
     torch.manual_seed(0)
     return {
         key: number(value.to(dtype) if value.is_floating_point() else value)
@@ -103,15 +90,15 @@ def test_packed_weights_stay_packed() -> None:
     state["table.weight"] = q8(10, 32, 1)
     state["first.weight"] = q8(64, 32, 2)
     state["block.0.1.weight"] = q8(32, 64, 3)
-    state["block.0.0.weight"] = Stored(q8(1, 64, 4).parts, "Q8_0", (64,))
+    state["block.0.0.weight"] = Weight(q8(1, 64, 4).parts, "Q8_0", (64,))
     state["last.weight"] = number(draw(5, 5, 32).to(torch.float8_e4m3fn), torch.tensor(0.25))
     network = empty()
     install(network, state, SOURCE, dtype=torch.float32)
     assert isinstance(network.table, QuantEmbedding)
     assert type(network.first) is nn.Linear, "kept plain"
-    assert isinstance(network.block[0][1], QuantLinear)
+    assert isinstance(network.get_submodule("block.0.1"), QuantLinear)
     assert isinstance(network.last, ScaledLinear)
-    assert network.block[0][0].weight.shape == (64,)
+    assert network.get_submodule("block.0.0").weight.shape == (64,)
     twin = empty()
     full = {
         key: number(
@@ -132,10 +119,10 @@ def test_packed_weights_stay_packed() -> None:
 def test_joined_parts() -> None:
     state = plain_state()
     whole = q8(32, 64)
-    state["block.0.1.weight"] = Stored(whole.data().split(8), "Q8_0", (32, 64))
+    state["block.0.1.weight"] = Weight(whole.data().split(8), "Q8_0", (32, 64))
     network = empty()
     install(network, state, SOURCE, dtype=torch.float32)
-    assert torch.equal(network.block[0][1].weight, whole.data())
+    assert torch.equal(network.state_dict()["block.0.1.weight"], whole.data())
 
 
 def test_packing_of_numbers() -> None:

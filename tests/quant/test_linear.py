@@ -41,7 +41,9 @@ def test_quant_linear_is_a_linear_of_its_numbers(kind: str, shape: tuple[int, ..
     assert torch.equal(plain_weight(layer), dequantize(weight, kind))
 
 
-@pytest.mark.parametrize("stored", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16])
+@pytest.mark.parametrize(
+    "stored", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.int8]
+)
 @pytest.mark.parametrize("scale", [None, (), (40,), (40, 1)])
 def test_scaled_linear(stored: torch.dtype, scale: tuple[int, ...] | None) -> None:
     weight = draw(0, 40, 64).to(stored)
@@ -61,10 +63,11 @@ def test_casting_a_network_leaves_stored_numbers_alone() -> None:
         ScaledLinear(draw(0, 8, 4).to(torch.float8_e4m3fn), draw(1, 8), torch.tensor(0.1)),
         QuantLinear(blocks("Q8_0", 6, 32), "Q8_0", 32, draw(1, 6)),
     ).to(torch.bfloat16)
-    assert layer[0].weight.dtype == torch.float8_e4m3fn
-    assert torch.equal(layer[0].scale, torch.full((1, 1), 0.1))
-    assert layer[0].bias.dtype == torch.bfloat16
-    assert layer[1].weight.dtype == torch.uint8
+    state = layer.state_dict()
+    assert state["0.weight"].dtype == torch.float8_e4m3fn
+    assert torch.equal(state["0.scale"], torch.full((1, 1), 0.1))
+    assert state["0.bias"].dtype == torch.bfloat16
+    assert state["1.weight"].dtype == torch.uint8
 
 
 def test_embeddings_decode_only_what_is_asked() -> None:
@@ -96,7 +99,7 @@ def test_wrong_sizes_are_refused() -> None:
         ScaledEmbedding(draw(0, 4, 3), scale=draw(1, 3))
 
 
-def packed_layers() -> list[tuple[nn.Module, torch.Tensor]]:
+def packed_layers() -> list[tuple[QuantLinear | ScaledLinear, torch.Tensor]]:
     """Layers of 700 x 512 of every sort with a bias, each with the weight it stands for."""
     stored = draw(0, 700, 512).to(torch.float8_e4m3fn)
     per_row = draw(1, 700).abs() / 100
@@ -119,7 +122,7 @@ def test_row_chunks_make_one_product(monkeypatch: pytest.MonkeyPatch, dtype: tor
         bias = layer.bias
         expected = nn.functional.linear(x.double(), weight.double())
         expected = expected if bias is None else expected + bias.double()
-        # Of the largest output, measured 2e-7 (float32), 4e-3 (bfloat16), 5e-4 (float16).
+        # Of the largest output, measured 5e-7 (float32), 4e-3 (bfloat16), 5e-4 (float16).
         error = float((layer(x).double() - expected).abs().max() / expected.abs().max())
         assert error < {torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
         assert layer(x).dtype == dtype
@@ -129,7 +132,7 @@ def test_gradients_reach_the_input() -> None:
     for layer, weight in packed_layers():
         x = draw(5, 3, 512).requires_grad_()
         layer(x).sum().backward()
-        # Measured 1.2e-6 of the largest.
+        # Measured 9e-7 of the largest.
         expected = weight.sum(0).expand(3, -1)
         limit = 1e-5 * float(expected.abs().max())
         torch.testing.assert_close(x.grad, expected, rtol=0, atol=limit)

@@ -17,6 +17,7 @@ from ..models.clip import ClipTextModel, clip_params
 from ..models.t5 import T5Encoder, t5_params
 from ..quant.install import install
 from ..weights.detect import detect, require
+from ..weights.load import default_dtype
 from ..weights.source import WeightsFile, open_weights
 from ..weights.state import read_state
 from .pair import COMFYUI_LENGTH, FluxTextEncoders
@@ -114,7 +115,7 @@ def _t5(
     params = t5_params(state, file.path)
     with torch.device("meta"):
         t5 = T5Encoder(params)
-    compute = dtype or _default_dtype(device)
+    compute = dtype or default_dtype(device)
     if compute == torch.float16:
         compute = torch.float32
     install(t5, state, file.path, dtype=compute, device=device, pack=pack, progress=progress)
@@ -132,7 +133,7 @@ def _clip_l(
     params = clip_params(state, file.path, num_heads=_heads(file))
     with torch.device("meta"):
         clip_l = ClipTextModel(params)
-    compute = dtype or _default_dtype(device)
+    compute = dtype or default_dtype(device)
     install(clip_l, state, file.path, dtype=compute, device=device, pack=pack, progress=progress)
     return clip_l
 
@@ -158,7 +159,3 @@ def _heads(file: WeightsFile) -> int | None:
     inner = values.get("text_config")
     heads = (inner if isinstance(inner, dict) else values).get("num_attention_heads")
     return heads if isinstance(heads, int) and heads > 0 else None
-
-
-def _default_dtype(device: torch.device | str) -> torch.dtype:
-    return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16

@@ -16,6 +16,10 @@ def make_t5(seed: int = 0, **changes: Any) -> T5Encoder:
     values: dict[str, Any] = {"d_model": 64, "d_kv": 8, "d_ff": 96, "num_layers": 3, "num_heads": 4}
     encoder = T5Encoder(T5Params(**{**values, **changes}))
     randomise(encoder, seed)
+    # As T5 is initialised: the query weights carry the scaling that its attention leaves out.
+    for name, parameter in encoder.named_parameters():
+        if name.endswith("SelfAttention.q.weight"):
+            parameter.mul_(encoder.params.d_kv**-0.5)
     return encoder
 
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from .apply import merge_lora, set_loras
+from .apply import merge_lora, release_factors, set_loras
 from .load import Lora, load_lora
 from .report import LoraReport, Report
 
-__all__ = ["Lora", "LoraReport", "Report", "load_lora", "merge_lora", "set_loras"]
+__all__ = [
+    "Lora",
+    "LoraReport",
+    "Report",
+    "load_lora",
+    "merge_lora",
+    "release_factors",
+    "set_loras",
+]

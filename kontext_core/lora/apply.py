@@ -19,7 +19,7 @@ from .factors import Entry, delta, expected_shape
 from .load import Lora
 from .report import LoraReport, Report
 
-__all__ = ["merge_lora", "set_loras"]
+__all__ = ["merge_lora", "release_factors", "set_loras"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +93,17 @@ def set_loras(model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> Report:
     model.__dict__[STATE] = _State(files, strengths, hooks, plan.report)
     _log(plan.report)
     return plan.report
+
+
+def release_factors(model: nn.Module) -> None:
+    """Free the device memory the LoRAs' factors take, for a model that is moved off its device.
+
+    What is set stays set: the next forward brings the factors to its device again.
+    """
+    for module in model.modules():
+        for hook in module._forward_hooks.values():
+            if isinstance(hook, LayerBranch):
+                hook.release()
 
 
 def merge_lora(model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> Report:

@@ -102,6 +102,12 @@ class LayerBranch:
                 _scatter(flat_y, term.rows, term(flat_x, base, module), strength)
         return y
 
+    def release(self) -> None:
+        """Let go of the factors on the device; the next forward brings them there again."""
+        self._place, self._down, self._groups = None, None, []
+        for term in self.terms:
+            term.t = {}
+
     def _prepare(self, x: Tensor) -> None:
         """Bring the factors to the device and dtype of the input, once."""
         place = (x.device, x.dtype)

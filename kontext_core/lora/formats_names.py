@@ -171,6 +171,7 @@ PREFIXES = (
     "dit_",
     "_",
 )
+LONGEST = 256
 BLOCK = re.compile(r"(?<![a-z])((?:double_|single_)?(?:transformer_)?blocks)_(\d+)_")
 TEXT = re.compile(
     r"^(lora_prior_te|lora_te\d?_|te\d?_|text_encoder|text_model|clip_[lg][._]|t5xxl|"
@@ -197,6 +198,8 @@ def parse_name(stem: str) -> Name | None:
     Args:
         stem: a key of the file without what follows the layer's name (`.lora_A.weight`, ...).
     """
+    if len(stem) > LONGEST:
+        return None
     name = stem.replace(".", "_").replace("_attn_processor_", "_attn_")
     prefix = ""
     while True:

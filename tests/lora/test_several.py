@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from kontext_core import Flux
 from kontext_core.errors import CheckpointError, InputError
-from kontext_core.lora import Lora, load_lora, merge_lora, set_loras
+from kontext_core.lora import Lora, load_lora, merge_lora, release_factors, set_loras
 
 # Of a forward, next to its largest output. Measured: 2e-6.
 FORWARD = 2e-5
@@ -81,6 +82,17 @@ def test_another_strength_rebuilds_nothing(
     assert (flux(*inputs) - reference).abs().max() < FORWARD * reference.abs().max()
     assert hooks() == before
     assert branch._down is factors  # pyright: ignore
+
+
+def test_factors_can_be_let_go(
+    loras: dict[str, Lora], flux: Flux, inputs: tuple[Tensor, ...]
+) -> None:
+    set_loras(flux, [(loras["kohya"], 1.0), (loras["OFT"], 0.5)])
+    changed = flux(*inputs)
+    release_factors(flux)
+    hooks: list[Any] = [h for m in flux.modules() for h in m._forward_hooks.values()]
+    assert all(h._down is None and not any(term.t for term in h.terms) for h in hooks)
+    assert torch.equal(flux(*inputs), changed)
 
 
 def test_setting_replaces_and_taking_off_leaves_nothing(

@@ -51,7 +51,8 @@ def watch(code: str, *arguments: str, timeout: float = 600) -> Watched:
             mapped = max(mapped, now.get("RssFile", 0))
             if time.monotonic() - start > timeout:
                 process.kill()
-            time.sleep(0.005)
+            # Looking has a price too: a long run is looked at less often.
+            time.sleep(min(0.1, 0.01 + (time.monotonic() - start) / 1000))
         seconds = time.monotonic() - start
         out, errors = process.communicate()
     if process.returncode:

@@ -63,7 +63,7 @@ def test_ready_at_once(network: str, kind: str, size: float, tmp_path: Path) -> 
     assert path.stat().st_blocks * 512 < 4e6
     seen = watch(LOAD, network, str(path))
     seconds, parameters = seen.result
-    # Measured: 0.5 to 1.4 s of CPU.
+    # Measured: 0.3 to 2 s of CPU.
     assert seconds < 10
     assert parameters > 1e9
     # Measured: 155 to 171 MB, of which all but a few are the interpreter's and torch's.
@@ -74,5 +74,5 @@ def test_ready_at_once(network: str, kind: str, size: float, tmp_path: Path) -> 
 def test_a_layer_takes_its_own_size_at_most(kind: str, tmp_path: Path) -> None:
     seen = watch(LAYER, str(sparse(tmp_path, "flux", kind)))
     assert seen.result == [4, 3072]
-    # Measured: MEAS. The layer is 94 MB in bfloat16.
+    # Measured: 163 MB from bfloat16, 182 MB from fp8 and Q4_K, whose rows are decoded in parts.
     assert seen.anonymous < 1e9

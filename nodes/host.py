@@ -199,8 +199,8 @@ class Managed:
     def __init__(self, network: torch.nn.Module) -> None:
         self.network = network
 
-    def load(self) -> torch.nn.Module:
-        """The network, on the host's device and ready to run."""
+    def load(self, memory: int = 0) -> torch.nn.Module:
+        """The network, on the host's device and ready to run, with so many bytes to work in."""
         return self.network.to(get_host().device())
 
 
@@ -223,11 +223,13 @@ class _Patched(Managed):
             offload_device=comfy.model_management.unet_offload_device(),
         )
 
-    def load(self) -> torch.nn.Module:
+    def load(self, memory: int = 0) -> torch.nn.Module:
         import comfy.model_management
 
         # Plain layers can't stream their weights, so it is all or nothing.
-        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
+        comfy.model_management.load_models_gpu(
+            [self.patcher], memory_required=memory, force_full_load=True
+        )
         return self.network
 
 

@@ -253,7 +253,7 @@ class KontextVAE:
         height, width = pixels.shape[1] // unit * unit, pixels.shape[2] // unit * unit
         top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
         pixels = pixels[:, top : top + height, left : left + width]
-        network: Any = self._managed.load()
+        network = self._load(height, width, tile, decode=False)
         options = {"tile": tile, "tick": get_host().check_interrupt}
         with torch.no_grad():
             latents = [network.encode(to_model(one[None]), **options) for one in pixels]
@@ -278,7 +278,8 @@ class KontextVAE:
                 f"[batch, {self.latent_channels}, height, width]. It belongs to another kind of "
                 "model: decode it with that model's VAE"
             )
-        network: Any = self._managed.load()
+        height, width = (side * self.downscale_ratio for side in samples.shape[2:])
+        network = self._load(height, width, tile, decode=True)
         options = {"tile": tile, "tick": get_host().check_interrupt}
         with torch.no_grad():
             pictures = [to_picture(network.decode(one[None], **options)) for one in samples]
@@ -306,6 +307,13 @@ class KontextVAE:
     ) -> Tensor:
         """`decode` with the memory of one tile, here in latent cells; otherwise as above."""
         return self._decode(samples, self._tile(tile_x, tile_y, self.downscale_ratio))
+
+    def _load(self, height: int, width: int, tile: int | None, *, decode: bool) -> Any:
+        """The network, after the host made room for it and for what it works in."""
+        if tile is not None:
+            height, width = min(height, tile), min(width, tile)
+        memory = self.first_stage_model.working_memory(height, width, decode=decode)
+        return self._managed.load(memory)
 
     def _tile(self, tile_x: int | None, tile_y: int | None, scale: int) -> int:
         """Side of tiles in pixels, the smaller of both; 512 when nothing is asked for."""

@@ -41,7 +41,9 @@ from kontext_core.training.run_log import RunLog
 from kontext_core.training.world.render import render
 from kontext_core.training.world.tasks import make_sample
 
-PARAMS = AutoEncoderParams(ch=16, ch_mult=(1, 2, 4, 8), num_res_blocks=1, norm_groups=4)
+PARAMS = AutoEncoderParams(
+    ch=16, ch_mult=(1, 2, 4, 8), num_res_blocks=1, norm_groups=4, decoder_side=128
+)
 CANVASES = ((64, 64), (64, 64), (64, 64), (64, 96), (96, 64), (96, 96), (128, 128))
 # Height, width and share of held-out pictures in an evaluation.
 HELD_OUT = ((64, 64, 1), (64, 96, 1 / 4), (96, 64, 1 / 4), (96, 96, 1 / 4), (128, 128, 1 / 8))

@@ -135,7 +135,14 @@ def test_networks_are_under_its_memory_management(
     decoded = vae.decode(torch.zeros(1, 16, 8, 8))
     assert decoded.shape == (1, 64, 64, 3)
     [([patcher], options)] = comfy.loaded
-    assert options == {"force_full_load": True}
+    # Room to work in is asked for too: 64x64 pixels of 64 numbers, for 8 channels at the finest.
+    assert options == {"memory_required": 64 * 64 * 64 * 4, "force_full_load": True}
+    comfy.loaded.clear()
+    vae.decode_tiled(torch.zeros(1, 16, 8, 8), tile_x=4, tile_y=4)
+    assert comfy.loaded.pop()[1]["memory_required"] == 32 * 32 * 64 * 4
+    vae.encode(torch.zeros(1, 64, 64, 3))
+    [([patcher], options)] = comfy.loaded
+    assert options["memory_required"] == 64 * 64 * 48 * 4
     # ComfyUI logs the class of what it loads.
     assert type(patcher.model).__name__ == "AutoEncoder"
     assert patcher.model.network is vae.first_stage_model

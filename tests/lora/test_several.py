@@ -84,6 +84,22 @@ def test_another_strength_rebuilds_nothing(
     assert branch._down is factors  # pyright: ignore
 
 
+def test_modulations_made_beforehand_have_it(
+    loras: dict[str, Lora], flux: Flux, inputs: tuple[Tensor, ...]
+) -> None:
+    """A sampler makes the modulations of all steps at once; their layers have branches too."""
+    img, img_ids, txt, txt_ids, _, y, guidance = inputs
+    times = torch.tensor([0.3, 0.3])
+    without = flux.modulations(times[:1], y, guidance).at(0, 2)
+    set_loras(flux, [(loras["kohya"], 0.5)])
+    expected = flux(img, img_ids, txt, txt_ids, times, y, guidance)
+    made = flux.modulations(times[:1], y, guidance).at(0, 2)
+    rest = (img, img_ids, txt, txt_ids, times, y, guidance)
+    size = expected.abs().max()
+    assert (flux(*rest, modulation=made) - expected).abs().max() < 1e-5 * size
+    assert (flux(*rest, modulation=without) - expected).abs().max() > 0.01 * size
+
+
 def test_factors_can_be_let_go(
     loras: dict[str, Lora], flux: Flux, inputs: tuple[Tensor, ...]
 ) -> None:

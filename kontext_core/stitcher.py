@@ -2,7 +2,7 @@
 
 The sequence a Kontext transformer sees is [text, target, reference 1, reference 2, ...]; a
 reference differs from the target only by its ids (t, h, w) and by never being noised
-(arXiv 2506.15742, section 3). **Reference ids are made in `_place` and `_ids` below.**
+(arXiv 2506.15742, section 3). **Reference ids are made in `place` and `_ids` below.**
 
 Placements, in token units (2x2 latent cells, 16 pixels):
     offset   t = 1 for all; the first at the origin, each next one beside or below what is
@@ -26,9 +26,21 @@ from torch import Tensor
 from .errors import InputError, ShapeError
 from .latents import FLUX_LATENT, LatentFormat, pack, token_grid
 
-__all__ = ["METHODS", "Context", "Placed", "Reference", "StepContext", "stitch"]
+__all__ = [
+    "METHODS",
+    "Context",
+    "Placed",
+    "Position",
+    "Reference",
+    "StepContext",
+    "kept_tokens",
+    "place",
+    "stitch",
+]
 
 METHODS = ("offset", "index", "uxo")
+# (t, h, w) of an image's first token, in token units.
+Position = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +62,7 @@ class Reference:
     start: float = 0.0
     end: float = 1.0
     mask: Tensor | None = None
-    position: tuple[float, float, float] | None = None
+    position: Position | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +179,8 @@ def stitch(
     layout = [Placed(0, 0.0, 0.0, 0.0, rows, columns, rows * columns)]
     ids = [_ids(rows, columns, (0.0, 0.0, 0.0))]
     tokens, biases = [], [torch.zeros(rows * columns)]
-    positions = _place(references, method, rows * 2, columns * 2)
+    sizes = [(r.latent.shape[-2], r.latent.shape[-1]) for r in references]
+    positions = place(sizes, method, (rows, columns), [r.position for r in references])
     for index, (reference, position) in enumerate(zip(references, positions, strict=True), 1):
         if reference.strength == 0:
             # It has no part in any attention: left out is the same, for less. Its place stays
@@ -176,16 +189,16 @@ def stitch(
         latent = latent_format.process_in(reference.latent.float())
         packed = pack(latent.repeat(batch // len(latent), 1, 1, 1))
         rows, columns = token_grid(*latent.shape[-2:])
-        kept = _kept(reference.mask, rows, columns, index)
-        place = _ids(rows, columns, position)
+        kept = kept_tokens(reference.mask, rows, columns, index)
+        grid = _ids(rows, columns, position)
         if kept is not None:
-            packed, place = packed[:, kept.to(packed.device)], place[kept]
+            packed, grid = packed[:, kept.to(packed.device)], grid[kept]
         tokens.append(packed)
-        ids.append(place)
-        biases.append(torch.full((len(place),), math.log(reference.strength)))
+        ids.append(grid)
+        biases.append(torch.full((len(grid),), math.log(reference.strength)))
         layout.append(
             Placed(
-                index, *position, rows, columns, len(place),
+                index, *position, rows, columns, len(grid),
                 reference.strength, reference.start, reference.end,
             )
         )  # fmt: skip
@@ -201,21 +214,30 @@ def stitch(
     )
 
 
-def _place(
-    references: Sequence[Reference], method: str, target_h: int, target_w: int
-) -> list[tuple[float, float, float]]:
+def place(
+    sizes: Sequence[tuple[int, int]],
+    method: str,
+    target: tuple[int, int],
+    explicit: Sequence[Position | None] | None = None,
+) -> list[Position]:
     """First-token position (t, h, w) of each reference, in token units.
 
     The running extents are kept in latent cells, then rounded up to tokens, as ComfyUI does
     (comfy/ldm/flux/model.py), so that odd sizes land on the same ids.
+
+    Args:
+        sizes: (height, width) of each reference's latent, in cells.
+        method: one of METHODS.
+        target: (rows, columns) of the target, in tokens.
+        explicit: positions of their own, which take no place in the method's arrangement.
     """
-    positions: list[tuple[float, float, float]] = []
+    positions: list[Position] = []
     h = w = index = 0
-    for reference in references:
-        if reference.position is not None:
-            positions.append(tuple(float(p) for p in reference.position))  # type: ignore[arg-type]
+    for (ref_h, ref_w), own in zip(sizes, explicit or [None] * len(sizes), strict=True):
+        if own is not None:
+            t, off_h, off_w = own
+            positions.append((float(t), float(off_h), float(off_w)))
             continue
-        ref_h, ref_w = reference.latent.shape[-2:]
         index += 1
         t, off_h, off_w = 1, 0, 0
         if method == "offset":
@@ -225,7 +247,7 @@ def _place(
                 off_h = h
             h, w = max(h, ref_h + off_h), max(w, ref_w + off_w)
         elif method == "uxo":
-            t, off_h, off_w = 0, target_h + h, target_w + w
+            t, off_h, off_w = 0, target[0] * 2 + h, target[1] * 2 + w
             h, w = h + ref_h, w + ref_w
         else:
             t = index
@@ -243,8 +265,13 @@ def _ids(rows: int, columns: int, position: tuple[float, float, float]) -> Tenso
     return grid.flatten(0, 1)
 
 
-def _kept(mask: Tensor | None, rows: int, columns: int, number: int) -> Tensor | None:
-    """Which tokens a mask leaves: bool [rows * columns], or None for all."""
+def kept_tokens(mask: Tensor | None, rows: int, columns: int, number: int) -> Tensor | None:
+    """Which tokens a mask [height, width] leaves: bool [rows * columns] on the CPU, or None for
+    all. `number` is the reference's, for the message.
+
+    Raises:
+        InputError: it leaves none.
+    """
     if mask is None:
         return None
     area = F.adaptive_max_pool2d(mask[None, None].float().cpu(), (rows, columns))

@@ -5,13 +5,18 @@ Shapes: b batch, h heads, n tokens, d head size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from .rope import apply_rope
 
-__all__ = ["attention"]
+__all__ = ["Attend", "attention"]
+
+# (q, k, v, table, bias) -> result, as `attention` below; what the blocks are given to call.
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, bias: Tensor | None = None) -> Tensor:

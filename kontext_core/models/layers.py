@@ -8,6 +8,7 @@ size, c hidden size.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +17,17 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .attention import attention
+from .attention import Attend, attention
 
 __all__ = [
     "DoubleStreamBlock",
     "LastLayer",
     "MLPEmbedder",
     "Modulation",
+    "RMSNorm",
+    "RMSNorm",
     "SingleStreamBlock",
+    "SplitRows",
     "timestep_embedding",
 ]
 
@@ -100,13 +104,59 @@ class ModulationOut:
         """Normalise `x` [b, n, c], then scale and shift it."""
         return (1 + self.scale) * layer_norm(x) + self.shift
 
+    def gated(self, x: Tensor) -> Tensor:
+        """`x` [b, n, c] times the gate."""
+        return self.gate * x
 
-def split_rows(rows: Tensor) -> list[ModulationOut]:
+
+@dataclass(frozen=True)
+class SplitRows:
+    """Modulation rows of a sequence whose later tokens live at another timestep.
+
+    Attributes:
+        first, rest: [b, sets, 3, c] each, as from `Modulation`.
+        at: the token from which `rest` holds.
+    """
+
+    first: Tensor
+    rest: Tensor
+    at: int
+
+
+@dataclass(frozen=True)
+class SplitModulationOut:
+    """As ModulationOut, one for the tokens before `at` and one for those from there on."""
+
+    first: ModulationOut
+    rest: ModulationOut
+    at: int
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Normalise `x` [b, n, c], then scale and shift both parts."""
+        return torch.cat(
+            [self.first.apply(x[:, : self.at]), self.rest.apply(x[:, self.at :])], dim=1
+        )
+
+    def gated(self, x: Tensor) -> Tensor:
+        """`x` [b, n, c] times the gates."""
+        return torch.cat(
+            [self.first.gated(x[:, : self.at]), self.rest.gated(x[:, self.at :])], dim=1
+        )
+
+
+def split_rows(rows: Tensor | SplitRows) -> Sequence[ModulationOut | SplitModulationOut]:
     """One (single) or two (double) sets of shift, scale and gate.
 
     Args:
         rows: [b, sets, 3, c], from `Modulation`; b may be 1 for any batch.
     """
+    if isinstance(rows, SplitRows):
+        both = zip(_sets(rows.first), _sets(rows.rest), strict=True)
+        return [SplitModulationOut(first, rest, rows.at) for first, rest in both]
+    return _sets(rows)
+
+
+def _sets(rows: Tensor) -> list[ModulationOut]:
     return [ModulationOut(*one[:, :, None].unbind(1)) for one in rows.unbind(1)]
 
 
@@ -176,11 +226,16 @@ class DoubleStreamBlock(nn.Module):
         self,
         img: Tensor,
         txt: Tensor,
-        rows: tuple[Tensor, Tensor],
+        rows: tuple[Tensor | SplitRows, Tensor],
         pe: Tensor,
         bias: Tensor | None = None,
+        attend: Attend = attention,
     ) -> tuple[Tensor, Tensor]:
-        """img [b, n_img, c], txt [b, n_txt, c], rows from `modulate`, pe over text then image."""
+        """img [b, n_img, c], txt [b, n_txt, c], rows from `modulate`, pe over text then image.
+
+        `attend` is given queries, keys and values of the text, then of the image, with pe and bias
+        as they came, and does what `attention.attention` does.
+        """
         img_mod1, img_mod2 = split_rows(rows[0])
         txt_mod1, txt_mod2 = split_rows(rows[1])
         img_q, img_k, img_v = self.img_attn.project(img_mod1.apply(img))
@@ -188,12 +243,12 @@ class DoubleStreamBlock(nn.Module):
         q = torch.cat([txt_q, img_q], dim=2)
         k = torch.cat([txt_k, img_k], dim=2)
         v = torch.cat([txt_v, img_v], dim=2)
-        attn = attention(q, k, v, pe, bias)
+        attn = attend(q, k, v, pe, bias)
         txt_attn, img_attn = attn[:, : txt.shape[1]], attn[:, txt.shape[1] :]
-        img = img + img_mod1.gate * self.img_attn.proj(img_attn)
-        img = img + img_mod2.gate * self.img_mlp(img_mod2.apply(img))
-        txt = txt + txt_mod1.gate * self.txt_attn.proj(txt_attn)
-        txt = txt + txt_mod2.gate * self.txt_mlp(txt_mod2.apply(txt))
+        img = img + img_mod1.gated(self.img_attn.proj(img_attn))
+        img = img + img_mod2.gated(self.img_mlp(img_mod2.apply(img)))
+        txt = txt + txt_mod1.gated(self.txt_attn.proj(txt_attn))
+        txt = txt + txt_mod2.gated(self.txt_mlp(txt_mod2.apply(txt)))
         return img, txt
 
 
@@ -216,15 +271,22 @@ class SingleStreamBlock(nn.Module):
         """Modulation rows [b, 1, 3, c] from vec [b, c]."""
         return self.modulation(vec)
 
-    def forward(self, x: Tensor, rows: Tensor, pe: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x [b, n, c] (text first), rows from `modulate`."""
+    def forward(
+        self,
+        x: Tensor,
+        rows: Tensor | SplitRows,
+        pe: Tensor,
+        bias: Tensor | None = None,
+        attend: Attend = attention,
+    ) -> Tensor:
+        """x [b, n, c] (text first), rows from `modulate`, attend as for the double block."""
         (mod,) = split_rows(rows)
         qkv, mlp = self.linear1(mod.apply(x)).split([3 * self.hidden_size, self.mlp_hidden], dim=-1)
         q, k, v = rearrange(qkv, "b n (s h d) -> s b h n d", s=3, h=self.num_heads)
         q, k = self.norm(q, k, v)
-        attn = attention(q, k, v, pe, bias)
+        attn = attend(q, k, v, pe, bias)
         out = self.linear2(torch.cat([attn, F.gelu(mlp, approximate="tanh")], dim=-1))
-        return x + mod.gate * out
+        return x + mod.gated(out)
 
 
 class LastLayer(nn.Module):

@@ -25,7 +25,6 @@ __all__ = [
     "MLPEmbedder",
     "Modulation",
     "RMSNorm",
-    "RMSNorm",
     "SingleStreamBlock",
     "SplitRows",
     "timestep_embedding",

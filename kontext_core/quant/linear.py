@@ -39,41 +39,52 @@ class _PackedLinear(nn.Module):
     out_features: int
     bias: nn.Parameter | None
 
-    def _decode(self, start: int, end: int, out: Tensor) -> Tensor:
+    def decoded(self, weight: Tensor) -> Tensor:
+        """What the layer multiplies by, float32 [out_features, in_features].
+
+        Args:
+            weight: the stored weight, wherever it is; it need not be the layer's own tensor.
+        """
+        raise NotImplementedError
+
+    def _decode(self, weight: Tensor, start: int, end: int, out: Tensor) -> Tensor:
         """Write rows start to end of the weight (without an output scale) to `out`; gives `out`."""
         raise NotImplementedError
 
-    def _output_scale(self, dtype: torch.dtype) -> Tensor | None:
+    def _output_scale(self, x: Tensor) -> Tensor | None:
         """What outputs are multiplied by: one number, [1, out_features], or None for nothing."""
         return None
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in_features] of the compute dtype to [..., out_features]."""
+        return self.multiply(x, self.weight, self.bias)
+
+    def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`forward` with the stored weight and bias from elsewhere, on the device of x."""
         if x.shape[-1] != self.in_features:
             raise ShapeError(f"input is {tuple(x.shape)}; expected [..., {self.in_features}]")
+        bias = None if bias is None else bias.to(x.dtype)
         if x.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad):
-            return self._in_chunks(x)
+            return self._in_chunks(x, weight, bias)
         whole = torch.empty(self.out_features, self.in_features, dtype=x.dtype, device=x.device)
-        weight = self._decode(0, self.out_features, whole)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        scale = self._output_scale(x.dtype)
+        whole = self._decode(weight, 0, self.out_features, whole)
+        scale = self._output_scale(x)
         if scale is None:
-            return F.linear(x, weight, bias)
-        out = (F.linear(x, weight) * scale).to(x.dtype)
+            return F.linear(x, whole, bias)
+        out = (F.linear(x, whole) * scale).to(x.dtype)
         return out if bias is None else out + bias
 
-    def _in_chunks(self, x: Tensor) -> Tensor:
+    def _in_chunks(self, x: Tensor, stored: Tensor, bias: Tensor | None) -> Tensor:
         columns, count = self.in_features, self.out_features
         tokens = x.reshape(-1, columns)
         out = x.new_empty(len(tokens), count)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        scale = self._output_scale(x.dtype)
+        scale = self._output_scale(x)
         step = min(count, max(MIN_ROWS, CHUNK // columns))
         buffer = _scratch(step * columns, x.dtype)
         for start in range(0, count, step):
             end = min(start + step, count)
             rows = buffer[: (end - start) * columns].view(end - start, columns)
-            weight, part = self._decode(start, end, rows).T, out[:, start:end]
+            weight, part = self._decode(stored, start, end, rows).T, out[:, start:end]
             if scale is not None:
                 torch.mm(tokens, weight, out=part)
                 part.mul_(scale if scale.ndim == 0 else scale[:, start:end])
@@ -148,8 +159,11 @@ class QuantLinear(_PackedLinear):
         self.weight = _blocks(weight, kind, in_features)
         self.bias = None if bias is None else _frozen(bias)
 
-    def _decode(self, start: int, end: int, out: Tensor) -> Tensor:
-        return dequantize(self.weight[start:end], self.kind, out=out)
+    def decoded(self, weight: Tensor) -> Tensor:
+        return dequantize(weight, self.kind)
+
+    def _decode(self, weight: Tensor, start: int, end: int, out: Tensor) -> Tensor:
+        return dequantize(weight[start:end], self.kind, out=out)
 
     def extra_repr(self) -> str:
         return (
@@ -186,17 +200,23 @@ class ScaledLinear(_Stored, _PackedLinear):
         self.scale: Tensor | None
         self.register_buffer("scale", None if scale is None else scale.float().reshape(-1, 1))
 
-    def _decode(self, start: int, end: int, out: Tensor) -> Tensor:
-        widen(self.weight[start:end], out)
+    def decoded(self, weight: Tensor) -> Tensor:
+        return _scaled(weight, self.scale)
+
+    def _decode(self, weight: Tensor, start: int, end: int, out: Tensor) -> Tensor:
+        widen(weight[start:end], out)
         if self.scale is not None and out.dtype == torch.float16:
             # Sums of unscaled products could leave float16's range.
-            out.mul_(self.scale if self.scale.numel() == 1 else self.scale[start:end])
+            scale = self.scale.to(out.device)
+            out.mul_(scale if scale.numel() == 1 else scale[start:end])
         return out
 
-    def _output_scale(self, dtype: torch.dtype) -> Tensor | None:
-        if self.scale is None or dtype == torch.float16:
+    def _output_scale(self, x: Tensor) -> Tensor | None:
+        if self.scale is None or x.dtype == torch.float16:
             return None
-        return self.scale.view(()) if self.scale.numel() == 1 else self.scale.T
+        # A host may bring the weight to the device for this product only, and leave the rest.
+        scale = self.scale.to(x.device)
+        return scale.view(()) if scale.numel() == 1 else scale.T
 
     def extra_repr(self) -> str:
         return (
@@ -278,10 +298,8 @@ def plain_weight(module: nn.Module) -> Tensor:
         InputError: not a linear layer.
     """
     with torch.no_grad():
-        if isinstance(module, QuantLinear):
-            return dequantize(module.weight, module.kind)
-        if isinstance(module, ScaledLinear):
-            return _scaled(module.weight, module.scale)
+        if isinstance(module, _PackedLinear):
+            return module.decoded(module.weight)
         if isinstance(module, nn.Linear):
             return module.weight.detach().float()
     raise InputError(f"{type(module).__name__} is not a linear layer with a weight")
@@ -289,4 +307,4 @@ def plain_weight(module: nn.Module) -> Tensor:
 
 def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
     numbers = widen(weight, uninitialised(weight.shape, torch.float32, weight.device))
-    return numbers if scale is None else numbers.mul_(scale)
+    return numbers if scale is None else numbers.mul_(scale.to(numbers.device))

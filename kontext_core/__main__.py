@@ -1,5 +1,6 @@
 """Command line: `python -m kontext_core edit ...` makes a picture, `bench tiny` measures a model,
-`inspect FILE` tells what a weights file is, `quantize SRC DST` makes it smaller.
+`inspect FILE` tells what a weights file is, `quantize SRC DST` makes it smaller, `batch WORKFLOW`
+runs it for every row of a table on running servers.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ import argparse
 import sys
 
 from . import __version__
+from .commands.batch import add_batch
 from .commands.bench import add_bench
 from .commands.edit import add_edit
 from .commands.inspect import add_inspect
@@ -24,21 +26,24 @@ def parser() -> argparse.ArgumentParser:
     add_inspect(commands)
     add_quantize(commands)
     add_bench(commands)
+    add_batch(commands)
     return top
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; 0 when it worked, 1 after a plain message when it did not."""
+    """Run a command; 0 when it worked, 1 after a plain message when it did not, else its own."""
     options = parser().parse_args(arguments)
     try:
-        print(options.run(options))
+        told = options.run(options)
+        text, code = told if isinstance(told, tuple) else (told, 0)
+        print(text)
     except KontextError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    return 0
+    return code
 
 
 if __name__ == "__main__":

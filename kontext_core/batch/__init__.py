@@ -1,0 +1,1 @@
+"""Many rows through one workflow: what rows, workflows, servers and the record of a batch are."""

@@ -1,0 +1,85 @@
+"""Names and paths that come from rows: what may be one, and where it leads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ..errors import InputError
+
+__all__ = ["PICTURE_SUFFIXES", "inside", "natural", "plain_name"]
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+# Longer parts fit on no file system, and the ending and a number still have to fit behind.
+MAX_PART_BYTES = 200
+# What Windows takes for a device, whatever the ending.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f:*?"<>|]')
+
+
+def plain_name(text: str) -> str:
+    """A row's name as a path below the output folder, "/" between folders, without an ending of
+    its own being touched.
+
+    Raises:
+        InputError: it leads out of the folder, or some file system could not hold it.
+    """
+    name = text.strip().replace("\\", "/")
+    parts = PurePosixPath(name).parts
+    bad = (
+        not parts
+        or name.startswith("/")
+        or PureWindowsPath(name).drive
+        or _FORBIDDEN.search(name)
+        or any(_bad_part(part) for part in parts)
+    )
+    if bad:
+        raise InputError(
+            f"the name {text[:80]!r} can't be a file's; expected a plain name such as cat or "
+            "animals/cat, without '..', a leading '/' or any of : * ? \" < > |"
+        )
+    return "/".join(parts)
+
+
+def _bad_part(part: str) -> bool:
+    return (
+        part in ("..", "~")
+        # Hidden files are ours: the lock and unfinished downloads.
+        or part.startswith(".")
+        or part.endswith((" ", "."))
+        or len(part.encode("utf-8", "replace")) > MAX_PART_BYTES
+        or _DEVICES.fullmatch(part) is not None
+    )
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file that a row names below `folder`.
+
+    Raises:
+        InputError: an absolute path, one that leads out of the folder (by "..", or by a link), or
+            no file there.
+    """
+    given = name.strip().replace("\\", "/")
+    below = PurePosixPath(given)
+    hostile = "\0" in given or below.is_absolute() or PureWindowsPath(given).drive
+    if hostile or ".." in below.parts or not below.parts:
+        raise InputError(
+            f"the picture {name[:200]!r} must be a path below {folder}, without '..'; copy it "
+            "there, or name another folder of pictures"
+        )
+    path = folder / below
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"there is no picture {name[:200]!r} in {folder}") from error
+    if not real.is_relative_to(folder.resolve()):
+        raise InputError(f"the picture {name[:200]!r} is a link that leads out of {folder}")
+    if not real.is_file():
+        raise InputError(f"{name[:200]!r} in {folder} is no file; expected a picture")
+    return path
+
+
+def natural(name: str) -> tuple[object, ...]:
+    """A key for sorting: "2.png" before "10.png"."""
+    parts = re.split(r"(\d+)", name.lower())
+    return (*((int(part), "") if part.isdecimal() else (-1, part) for part in parts), name)

@@ -3,6 +3,7 @@
 // Each time t gets a panel; inside it, pictures lie at their (h, w), in tokens of 16 pixels.
 
 import { app } from "../../../scripts/app.js";
+import { say } from "./words.js";
 
 /**
  * One picture of the layout, as nodes/stitch.py sends it; lengths in tokens, index 0 is the target.
@@ -27,16 +28,23 @@ function element(name, attributes, text) {
   return made;
 }
 
+/** @param {number} share */
+function percent(share) {
+  return `${Math.round(share * 100)}%`;
+}
+
 /** @param {Placed} placed */
 function describe(placed) {
-  if (placed.index === 0) return `target: ${placed.columns * 16} x ${placed.rows * 16} pixels`;
+  if (placed.index === 0) {
+    return `${say("target")}: ${placed.columns * 16} x ${placed.rows * 16} ${say("pixels")}`;
+  }
   const all = placed.rows * placed.columns;
-  const seen = placed.tokens < all ? `, ${placed.tokens} of ${all} tokens seen` : "";
-  const weight = placed.strength === 1 ? "" : `, strength ${placed.strength}`;
+  const seen = placed.tokens < all ? `, ${placed.tokens} / ${all} ${say("tokens_seen")}` : "";
+  const weight = placed.strength === 1 ? "" : `, ${say("strength")} ${placed.strength}`;
   const whole = placed.start === 0 && placed.end === 1;
-  const time = whole ? "" : `, steps ${placed.start * 100}% to ${placed.end * 100}%`;
+  const time = whole ? "" : `, ${say("steps")} ${percent(placed.start)} – ${percent(placed.end)}`;
   const place = `t ${placed.t}, h ${placed.h}, w ${placed.w}`;
-  return `image ${placed.index}: ${place}${seen}${weight}${time}`;
+  return `${say("image")} ${placed.index}: ${place}${seen}${weight}${time}`;
 }
 
 /**
@@ -72,7 +80,7 @@ export function draw(layout) {
       const group = element("g", {});
       const look = { fill: colour, "fill-opacity": 0.45, stroke: colour, rx: 2 };
       group.append(element("rect", { ...box, ...look }));
-      const label = placed.index === 0 ? "target" : String(placed.index);
+      const label = placed.index === 0 ? say("target") : String(placed.index);
       const middle = { x: x + box.width / 2, y: y + box.height / 2 + 4 };
       const font = { "font-size": 12, fill: "#f4f5f7", "text-anchor": "middle" };
       group.append(element("text", { ...middle, ...font }, label));
@@ -97,7 +105,7 @@ app.registerExtension({
         `width:100%;min-height:${HEIGHT}px;box-sizing:border-box;overflow:hidden;` +
         "display:flex;align-items:center;justify-content:center;" +
         "font:11px sans-serif;color:#9aa0aa";
-      view.textContent = "The layout is drawn here after a run.";
+      view.textContent = say("layout_empty");
       const widget = this.addDOMWidget("layout", "kontext_layout", view, {
         serialize: false,
         // The canvas takes a margin of 10 at both ends.

@@ -1,0 +1,145 @@
+"""English, Chinese, Japanese and Korean: every name and tooltip, in the form ComfyUI serves."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCALES = ROOT / "locales"
+LANGUAGES = ("en", "zh", "ja", "ko")
+# Script of each language; a text without it was left untranslated.
+SCRIPTS = {
+    "zh": r"[\u4e00-\u9fff]",
+    "ja": r"[\u3040-\u30ff\u4e00-\u9fff]",
+    "ko": r"[\uac00-\ud7a3]",
+}
+# Names that are the same everywhere: abbreviations, symbols of the paper, proper names.
+SAME = {"CLIP", "Kontext", "VAE", "cfg", "dh", "dw", "t"}
+
+
+def read(language: str, part: str) -> dict[str, Any]:
+    return json.loads((LOCALES / language / f"{part}.json").read_text(encoding="utf-8"))
+
+
+def leaves(texts: Any, prefix: str = "") -> dict[str, str]:
+    """{"KontextEdit.inputs.seed.name": text} of a whole file."""
+    if not isinstance(texts, dict):
+        return {prefix: texts}
+    return {
+        k: v for key, value in texts.items() for k, v in leaves(value, f"{prefix}/{key}").items()
+    }
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    """tools/locales.py."""
+    spec = importlib.util.spec_from_file_location("kontext_locales", ROOT / "tools/locales.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_english_is_what_the_nodes_say(pack: Any, tool: ModuleType) -> None:
+    """A text that changed has to be looked at in every language: run tools/locales.py."""
+    now = {node_id: tool.english_of(node) for node_id, node in pack.nodes.items()}
+    written = read("en", "nodeDefs")
+    assert set(written) == set(now)
+    for node_id in now:
+        assert written[node_id] == now[node_id], node_id
+
+
+@pytest.mark.parametrize("part", ["nodeDefs", "main"])
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_every_text_is_there_and_none_too_many(language: str, part: str) -> None:
+    english, texts = leaves(read("en", part)), leaves(read(language, part))
+    assert sorted(texts) == sorted(english)
+    assert [
+        key for key, text in texts.items() if not isinstance(text, str) or not text.strip()
+    ] == []
+
+
+@pytest.mark.parametrize("part", ["nodeDefs", "main"])
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_texts_are_translated(language: str, part: str) -> None:
+    script = re.compile(SCRIPTS[language])
+    left = {
+        key: text
+        for key, text in leaves(read(language, part)).items()
+        if text not in SAME and not script.search(text)
+    }
+    assert left == {}
+
+
+@pytest.mark.parametrize("part", ["nodeDefs", "main"])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_texts_hold_nothing_that_the_frontend_would_read_as_code(language: str, part: str) -> None:
+    """vue-i18n takes braces for variables, @ for links and | for plurals."""
+    bad = {
+        key: text for key, text in leaves(read(language, part)).items() if set("{}@|") & set(text)
+    }
+    assert bad == {}
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_numbers_folders_and_options_stay_as_they_are(language: str) -> None:
+    """What a person types or looks for: file endings, folders, values of choices."""
+    kept = re.compile(r"models/\w+|\.\w{4,}|Q\d_\w+|\b\d+(?:\.\d+)?\b|float\d+|bfloat16|\"[^\"]+\"")
+    english = leaves(read("en", "nodeDefs"))
+    lost = {}
+    for key, text in leaves(read(language, "nodeDefs")).items():
+        found = {item for item in kept.findall(english[key]) if item not in text}
+        if found:
+            lost[key] = sorted(found)
+    assert lost == {}
+
+
+def test_option_names_in_tooltips_are_those_of_the_choices(pack: Any) -> None:
+    """A choice's values are not translated, so a tooltip has to name them as they are."""
+    for node_id, node in pack.nodes.items():
+        for socket in node.GET_SCHEMA().inputs:
+            for option in getattr(socket, "options", None) or []:
+                if f"{option}:" not in socket.tooltip:
+                    continue
+                for language in LANGUAGES[1:]:
+                    text = read(language, "nodeDefs")[node_id]["inputs"][socket.id]["tooltip"]
+                    assert re.search(rf"{re.escape(option)}[:：]", text), (
+                        node_id,
+                        option,
+                        language,
+                    )
+
+
+def test_the_panels_english_is_the_same_in_both_places() -> None:
+    """web/js/words.js repeats it for languages that the pack does not speak."""
+    source = (ROOT / "web/js/words.js").read_text(encoding="utf-8")
+    body = source.partition("const ENGLISH = {")[2].partition("\n};")[0]
+    written = {
+        key: "".join(json.loads(piece) for piece in re.findall(r'"(?:[^"\\]|\\.)*"', value))
+        for key, value in re.findall(r"^  (\w+):((?:\s*\"(?:[^\"\\]|\\.)*\"\s*\+?)+),", body, re.M)
+    }
+    assert written == read("en", "main")["kontext"]
+    used = {
+        key
+        for path in (ROOT / "web/js").glob("*.js")
+        for key in re.findall(r'say\("(\w+)"\)', path.read_text(encoding="utf-8"))
+    }
+    assert used == set(written)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_files_are_as_the_tool_writes_them(language: str) -> None:
+    for part in ("nodeDefs", "main"):
+        path = LOCALES / language / f"{part}.json"
+        text = json.dumps(read(language, part), indent=2, ensure_ascii=False) + "\n"
+        assert path.read_text(encoding="utf-8") == text

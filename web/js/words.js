@@ -1,0 +1,51 @@
+// @ts-check
+// What the pack's own panels say, in the editor's language: locales/<language>/main.json.
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+
+/** The English of locales/en/main.json, for languages the pack does not speak. */
+const ENGLISH = {
+  close: "Close",
+  download: "Download page",
+  gguf_text:
+    "This workflow uses GGUF files that are not here. ComfyUI's own list of missing models does not " +
+    "offer such files. Download each one, put it into the folder named beside it, then press R to " +
+    "refresh the lists.",
+  gguf_title: "GGUF files are missing",
+  image: "image",
+  layout_empty: "The layout is drawn here after a run.",
+  notes_empty: "The report stands here after a run.",
+  pixels: "pixels",
+  steps: "steps",
+  strength: "strength",
+  target: "target",
+  tokens_seen: "tokens seen",
+};
+
+/** @type {Record<string, string>} */
+let words = ENGLISH;
+
+/**
+ * A word or sentence in the editor's language; after `setup` of this module's extension.
+ * @param {keyof typeof ENGLISH} key
+ * @returns {string}
+ */
+export function say(key) {
+  return words[key] ?? ENGLISH[key];
+}
+
+app.registerExtension({
+  name: "kontext.words",
+  // Awaited by the editor before any node is made.
+  async init() {
+    const language = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
+    try {
+      const answer = await api.fetchApi("/i18n");
+      words = { ...ENGLISH, ...(await answer.json())[language]?.kontext };
+    } catch (error) {
+      // A host without that route speaks English.
+      console.warn("kontext: no translations", error);
+    }
+  },
+});

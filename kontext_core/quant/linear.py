@@ -205,14 +205,16 @@ class ScaledLinear(_Stored, _PackedLinear):
 
     def _decode(self, weight: Tensor, start: int, end: int, out: Tensor) -> Tensor:
         widen(weight[start:end], out)
-        if self.scale is not None and out.dtype == torch.float16:
-            # Sums of unscaled products could leave float16's range.
+        if self.scale is not None and out.dtype != torch.bfloat16:
+            # Sums of unscaled products could leave float16's range. In float32 this gives what the
+            # weights stand for, to the bit.
             scale = self.scale.to(out.device)
             out.mul_(scale if scale.numel() == 1 else scale[start:end])
         return out
 
     def _output_scale(self, x: Tensor) -> Tensor | None:
-        if self.scale is None or x.dtype == torch.float16:
+        # bfloat16 would round a scaled weight once more, so that the sum is scaled in float32.
+        if self.scale is None or x.dtype != torch.bfloat16:
             return None
         # A host may bring the weight to the device for this product only, and leave the rest.
         scale = self.scale.to(x.device)

@@ -23,6 +23,7 @@ __all__ = [
     "dora_gain",
     "expected_shape",
     "factor_pairs",
+    "glora_is_old",
     "glora_pairs",
     "kron_factors",
     "on_rows",

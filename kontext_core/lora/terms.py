@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .factors import rotate
 
-__all__ = ["Bias", "ColumnScale", "Full", "Hadamard", "Kronecker", "RowScale", "Rotation", "Term"]
+__all__ = ["Bias", "ColumnScale", "Full", "Hadamard", "Kronecker", "Rotation", "RowScale", "Term"]
 
 # Rows of a Hadamard product made at once: a few MB.
 CHUNK = 1024

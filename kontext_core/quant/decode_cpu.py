@@ -25,7 +25,17 @@ from torch import Tensor
 
 from .decode_plain import IQ4_VALUES
 
-__all__ = ["SMALL_BLOCK_DECODERS", "CpuDecoder", "Iq4Table", "field", "shifts", "word"]
+__all__ = [
+    "SMALL_BLOCK_DECODERS",
+    "Array",
+    "CpuDecoder",
+    "Iq4Table",
+    "Scales",
+    "field",
+    "shifts",
+    "tensor_of",
+    "word",
+]
 
 Array = NDArray[Any]
 

@@ -23,6 +23,9 @@ from .shards import files_of
 
 __all__ = ["TensorEntry", "WeightsFile", "open_weights"]
 
+# Tensors up to this many bytes are read, not mapped: biases and norms.
+SMALL = 1 << 18
+
 
 class WeightsFile:
     """The header of a file or of a set of shards. Made by `open_weights`.
@@ -54,7 +57,8 @@ class WeightsFile:
     def tensor(self, name: str) -> Tensor:
         """The tensor as stored, a view on a private mapping: nothing is read or copied here.
 
-        Only data that does not lie at a multiple of its item size is copied.
+        Only small tensors (up to 256 KiB) and data that does not lie at a multiple of its item
+        size are copied.
 
         Returns:
             Its torch dtype and `shape`; for block kinds of GGUF uint8 [*shape[:-1], row_bytes],
@@ -64,7 +68,9 @@ class WeightsFile:
             CheckpointError: no such tensor, or a kind torch has no dtype for.
         """
         entry = self._entry(name)
-        raw = self._mappings[entry.path].view(entry.offset, entry.nbytes) if entry.nbytes else None
+        mapping = self._mappings[entry.path]
+        take = mapping.read if entry.nbytes <= SMALL else mapping.view
+        raw = take(entry.offset, entry.nbytes) if entry.nbytes else None
         if is_packed(entry.kind):
             shape = packed_shape(entry)
             if raw is None:

@@ -165,7 +165,9 @@ def _join(path: Path, target: str, pieces: list[_Piece]) -> Weight:
             "file again, or use the single-file form"
         )
     first = pieces[0]
-    if any(piece.shape[1:] != first.shape[1:] or not piece.shape for piece in pieces[1:]):
+    if len(pieces) > 1 and any(
+        not piece.shape or piece.shape[1:] != first.shape[1:] for piece in pieces
+    ):
         raise CheckpointError(
             f"{path}: the pieces of {target} don't fit each other: "
             + ", ".join(f"{shown(piece.source)} is {list(piece.shape)}" for piece in pieces)

@@ -88,7 +88,8 @@ def test_four_steps_with_a_reference(cfg: float, batch: int, small_flux: Flux) -
     theirs = to_latent(latents, 8, 12) / 0.3611 + 0.1159
 
     assert (theirs - (noise / 0.3611 + 0.1159)).abs().mean() > 0.3
-    # Measured on raw latents up to 20 in size: 0. At this size and number of steps the scheduler's
+    # Measured on raw latents up to 20 in size: 3.8e-6 at cfg 1 and 1.15e-5 at 3, since our
+    # modulations of all steps are one product. At this size and number of steps the scheduler's
     # sigmas equal the published ones to the bit; where its last bit differs, a random network as
     # sensitive to the timestep as this one drifts by up to 5.5e-5.
-    assert (ours - theirs).abs().max() < 1e-5
+    assert (ours - theirs).abs().max() < 2e-5

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError, ShapeError
 from ..kontext_core.images import check_image, resize
+from .native.vae import require_vae
 from .schema import make
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class KontextFinish(io.ComfyNode):
             search_aliases=["kontext", "vae decode", "composite", "paste back", "keep background"],
             inputs=[
                 io.Latent.Input("samples", tooltip="From Kontext: Sampler."),
-                io.Vae.Input("vae", tooltip="From Kontext: Load VAE."),
+                io.Vae.Input("vae", tooltip="From Kontext: Load VAE, or ComfyUI's own Load VAE."),
                 io.Image.Input(
                     "original",
                     optional=True,
@@ -122,7 +123,7 @@ class KontextFinish(io.ComfyNode):
                 "Kontext: Finish got a mask but no original to keep pixels of; connect the edited "
                 "picture to original, or take the mask away"
             )
-        image = vae.decode(samples["samples"])
+        image = require_vae(vae).decode(samples["samples"])
         if original is not None:
             image = composite(image, check_image(original[..., :3], "original"), mask, feather)
         return io.NodeOutput(image)

@@ -12,6 +12,7 @@ from ..kontext_core.latents import FLUX_LATENT
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, nearest_resolution
 from ..kontext_core.stitcher import Reference
 from .conditioning import ReferenceChain
+from .native.vae import require_vae
 from .schema import References, make, widget
 
 if TYPE_CHECKING:
@@ -51,11 +52,14 @@ def _whole_tokens(x: Tensor) -> Tensor:
 def encode_reference(vae: Any, image: Tensor, fit: str, name: str) -> Tensor:
     """A picture as a raw latent.
 
+    Args:
+        vae: ours or the host's own, which knows no trained sizes: then those of FLUX.1 Kontext.
+
     Raises:
-        InputError, ShapeError: a picture that can't be used.
+        InputError, ShapeError: a picture or a VAE that can't be used.
     """
     image = check_image(image[..., :3], name)
-    sizes = getattr(vae, "resolutions", KONTEXT_RESOLUTIONS)
+    sizes = getattr(require_vae(vae), "resolutions", KONTEXT_RESOLUTIONS)
     return vae.encode(fit_picture(image, sizes, fit))
 
 

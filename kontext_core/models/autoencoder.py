@@ -293,11 +293,17 @@ def or_else(first: Callable[[], Tensor], second: Callable[[], Tensor]) -> Tensor
     # Outside of the handler, which still holds what the failed call had made.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    tell_once()
+    return second()
+
+
+@cache
+def tell_once() -> None:
+    """A whole day's pictures of one size would all say it."""
     logger.warning(
         "the autoencoder ran out of memory and goes on in tiles, with whole maps in main memory; "
-        "the picture is the same"
+        "the picture is the same. It will do so without a word from now on"
     )
-    return second()
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -9,7 +9,7 @@ Shapes: b texts, l tokens, h heads, d head size, c model width.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -131,7 +131,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         normed = F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps)
-        return normed.to(x.dtype) * self.weight.to(x.dtype)
+        # A host that is short of memory may have left so small a weight on the CPU.
+        return normed.to(x.dtype) * self.weight.to(x)
 
 
 class SelfAttention(nn.Module):
@@ -249,17 +250,31 @@ class T5Encoder(nn.Module):
         """Device of the weights."""
         return self.shared.weight.device
 
-    def attention_bias(self, length: int) -> Tensor:
-        """The relative positions' part of the logits, [1, h, length, length]."""
+    def attention_bias(self, length: int, device: torch.device | None = None) -> Tensor:
+        """The relative positions' part of the logits, [1, h, length, length]; None takes the
+        device of the weights."""
         params = self.params
         table: Any = self.encoder.block[0].layer[0].SelfAttention.relative_attention_bias  # type: ignore[union-attr]
-        places = position_buckets(length, params.num_buckets, params.max_distance, self.device)
+        device = self.device if device is None else device
+        places = position_buckets(length, params.num_buckets, params.max_distance, device)
         return rearrange(table(places), "q k h -> 1 h q k").contiguous()
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Ids [b, l] int64 to features [b, l, d_model] in the compute dtype."""
+    def forward(
+        self, ids: Tensor, *, layer: int | None = None, tick: Callable[[], None] | None = None
+    ) -> Tensor:
+        """Ids [b, l] int64 to features [b, l, d_model] in the compute dtype.
+
+        Args:
+            ids: on the device to compute on.
+            layer: stop after this block, counted from 0, or from -1 for the last; None takes all.
+                The final norm is applied in any case, as ComfyUI's "CLIP Set Last Layer" has it.
+            tick: called before every block; may raise to stop.
+        """
         x = self.shared(ids)
-        bias = self.attention_bias(ids.shape[1]).to(x.dtype)
-        for block in self.encoder.block:
+        bias = self.attention_bias(ids.shape[1], ids.device).to(x.dtype)
+        blocks = self.encoder.block
+        for block in blocks if layer is None else blocks[: layer % len(blocks) + 1]:
+            if tick is not None:
+                tick()
             x = block(x, bias)
         return self.encoder.final_layer_norm(x)

@@ -151,7 +151,8 @@ class TextEncoder(nn.Module):
         # One padding token more: the last word has the same neighbour whatever else is in the batch.
         words = self.embed(F.pad(ids, (0, 1), value=PAD))
         near = F.gelu(self.conv(words.transpose(1, 2))).transpose(1, 2)[:, :-1]
-        x = words[:, :-1] + near + self.position[: ids.shape[1]]
+        # A host that is short of memory may have left so small a weight on the CPU.
+        x = words[:, :-1] + near + self.position[: ids.shape[1]].to(words.device)
         mask = real[:, None, None, :]
         for block in self.blocks:
             x = block(x, mask)

@@ -9,7 +9,7 @@ Shapes: b texts, l tokens.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -108,37 +108,57 @@ class FluxTextEncoders(nn.Module):
         return {"l": clip_rows(text, weights=read, max_length=width, cut=published), "t5xxl": [row]}
 
     def encode_halves(
-        self, tokens: Mapping[str, Sequence[Sequence[Sequence[float]]]]
+        self,
+        tokens: Mapping[str, Sequence[Sequence[Sequence[float]]]],
+        *,
+        device: torch.device | None = None,
+        layer: int | None = None,
+        tick: Callable[[], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Features txt [1, l, 4096] and pooled vec [1, 768] of tokens from `halves`.
 
         Args:
             tokens: rows of (id, weight) or (id, weight, part). Several rows of "t5xxl" are encoded
                 one by one and joined along l; of "l" only the first counts.
+            device: to compute on; None takes that of the weights.
+            layer, tick: as `T5Encoder.forward`.
 
         Raises:
             InputError: a half is missing or empty, or a token is no number.
         """
         with torch.no_grad():
-            txt = torch.cat([self.encode_t5([row]) for row in _rows(tokens, "t5xxl")], dim=1)
-            return txt, self.encode_clip(_rows(tokens, "l")[:1])
+            parts = [
+                self.encode_t5([row], device=device, layer=layer, tick=tick)
+                for row in _rows(tokens, "t5xxl")
+            ]
+            return torch.cat(parts, dim=1), self.encode_clip(_rows(tokens, "l")[:1], device=device)
 
-    def encode_t5(self, rows: Sequence[Sequence[Token]]) -> Tensor:
-        """Weighted rows of one length to features [b, l, 4096]."""
-        ids = torch.tensor([[token.id for token in row] for row in rows], device=self.device)
+    def encode_t5(
+        self,
+        rows: Sequence[Sequence[Token]],
+        *,
+        device: torch.device | None = None,
+        layer: int | None = None,
+        tick: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Weighted rows of one length to features [b, l, 4096]. Arguments as `encode_halves`."""
+        device = self.device if device is None else device
+        ids = torch.tensor([[token.id for token in row] for row in rows], device=device)
         weights = torch.tensor([[token.weight for token in row] for row in rows])
         if bool((weights == 1).all()):
-            return self.t5(ids)
+            return self.t5(ids, layer=layer, tick=tick)
         empty = torch.tensor([[token.id for token in empty_t5_row(ids.shape[1])]])
-        out = self.t5(torch.cat([ids, empty.to(ids.device)]))
+        out = self.t5(torch.cat([ids, empty.to(ids.device)]), layer=layer, tick=tick)
         features, start = out[:-1], out[-1:]
         moved = start + (features - start) * weights[..., None].to(out)
         return torch.where((weights == 1)[..., None].to(out.device), features, moved)
 
-    def encode_clip(self, rows: Sequence[Sequence[Token]]) -> Tensor:
+    def encode_clip(
+        self, rows: Sequence[Sequence[Token]], *, device: torch.device | None = None
+    ) -> Tensor:
         """Rows of one length to pooled features [b, 768]; weights don't matter for these."""
         ids = torch.tensor([[token.id for token in row] for row in rows])
-        return self.clip_l(ids.to(self.clip_l.device))[1]
+        return self.clip_l(ids.to(self.clip_l.device if device is None else device))[1]
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """T5's ids [b, l] int64, as `encode` gives them to T5.

@@ -1,31 +1,107 @@
-"""CLIP: text encoders of the core's behind ComfyUI's own face."""
+"""CLIP: text encoders of the core's behind ComfyUI's own face, and on ComfyUI as one of its own."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..host import Managed, manage
+from ...kontext_core.errors import InputError
+from ..host import ComfyHost, Managed, get_host, manage
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from ...kontext_core.models.text import TextEncoder
     from ...kontext_core.text.pair import FluxTextEncoders
 
-__all__ = ["KontextClip"]
+__all__ = ["KontextClip", "Tokens", "encode_tokens", "make_clip", "tokens_of"]
 
 # Rows of (id, weight) or (id, weight, word).
 Tokens = dict[str, list[list[tuple[Any, ...]]]]
 
 
-class KontextClip:
-    """Text encoders on a CLIP socket.
+def tokens_of(
+    encoder: TextEncoder | FluxTextEncoders,
+    text: str,
+    *,
+    word_ids: bool = False,
+    options: Mapping[str, int] | None = None,
+) -> Tokens:
+    """One text as ComfyUI's tokens, {"l": [[(id, weight), ...]], "t5xxl": ...}.
 
-    Tokens are ComfyUI's shape, {"l": [[(id, weight), ...]], "t5xxl": ...}: the token features come
-    from the "t5xxl" half, the pooled feature from the "l" half. FLUX.1's pair reads weights in
-    brackets as ComfyUI does; the embedded encoder, which is both halves, takes texts literally.
+    Args:
+        encoder: FLUX.1's pair reads weights in brackets as ComfyUI does; the embedded encoder,
+            which is both halves, takes texts literally.
+        text: the prompt.
+        word_ids: each token carries the number of its word too.
+        options: ComfyUI's tokenizer options.
     """
+    pair: Any = encoder
+    if hasattr(pair, "halves"):
+        halves = pair.halves(text, options=options)
+    else:
+        row = [(int(i), 1.0, 0) for i in encoder.tokenize([text])[0]]
+        halves = {"l": [row], "t5xxl": [row]}
+    length = 3 if word_ids else 2
+    return {
+        half: [[tuple(token)[:length] for token in row] for row in rows]
+        for half, rows in halves.items()
+    }
+
+
+def encode_tokens(
+    encoder: TextEncoder | FluxTextEncoders,
+    tokens: Tokens,
+    *,
+    device: torch.device | None = None,
+    layer: int | None = None,
+    tick: Callable[[], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Tokens to features [1, l, c], from the half "t5xxl", and the pooled feature [1, v], from "l".
+
+    Args:
+        encoder: on any device.
+        tokens: as `tokens_of` gives them.
+        device: to compute on; None takes that of the weights.
+        layer: the last layer of T5 to run, -1 for all; None runs all.
+        tick: called between layers; may raise to stop.
+
+    Raises:
+        InputError: tokens of another kind of CLIP, or a layer of the embedded encoder.
+    """
+    import torch
+
+    pair: Any = encoder
+    with torch.no_grad():
+        if hasattr(pair, "encode_halves"):
+            return pair.encode_halves(tokens, device=device, layer=layer, tick=tick)
+        if layer not in (None, -1):
+            raise InputError(
+                f"the last layer was set to {layer}, but the embedded text encoder gives its last "
+                "layer only. Take CLIP Set Last Layer away, or set it to -1"
+            )
+        missing = sorted({"l", "t5xxl"} - set(tokens))
+        if missing:
+            raise InputError(
+                f"the tokens have no half {missing[0]!r} (found {sorted(tokens)}); make them with "
+                "the CLIP that encodes them"
+            )
+        device = encoder.device if device is None else device
+        ids = {
+            half: torch.tensor([[token[0] for token in row] for row in rows], device=device)
+            for half, rows in tokens.items()
+        }
+        if tick is not None:
+            tick()
+        features, pooled = encoder(ids["t5xxl"])
+        # The halves differ only where each was given a text of its own.
+        return features, pooled if torch.equal(ids["l"], ids["t5xxl"]) else encoder(ids["l"])[1]
+
+
+class KontextClip:
+    """Text encoders on a CLIP socket of a host that has no CLIP class of its own."""
 
     def __init__(self, encoder: TextEncoder | FluxTextEncoders, name: str) -> None:
         self.name = name
@@ -39,18 +115,8 @@ class KontextClip:
 
     def tokenize(self, text: str, return_word_ids: bool = False, **kwargs: Any) -> Tokens:
         """One text to tokens; with `return_word_ids`, each carries the number of its word too."""
-        encoder: Any = self.encoder
-        if hasattr(encoder, "halves"):
-            options = {**self.tokenizer_options, **kwargs.get("tokenizer_options", {})}
-            halves = encoder.halves(text, options=options)
-        else:
-            row = [(int(i), 1.0, 0) for i in encoder.tokenize([text])[0]]
-            halves = {"l": [row], "t5xxl": [row]}
-        length = 3 if return_word_ids else 2
-        return {
-            half: [[tuple(token)[:length] for token in row] for row in rows]
-            for half, rows in halves.items()
-        }
+        options = {**self.tokenizer_options, **kwargs.get("tokenizer_options", {})}
+        return tokens_of(self.encoder, text, word_ids=return_word_ids, options=options)
 
     def set_tokenizer_option(self, name: str, value: Any) -> None:
         """What ComfyUI's T5TokenizerOptions sets, `t5xxl_min_length` and `t5xxl_min_padding`."""
@@ -58,19 +124,8 @@ class KontextClip:
 
     def encode_tokens(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Tokens to features [1, l, c] and pooled feature [1, v], float32 on the CPU."""
-        import torch
-
         encoder: Any = self._managed.load()
-        with torch.no_grad():
-            if hasattr(encoder, "encode_halves"):
-                features, pooled = encoder.encode_halves(tokens)
-            else:
-                ids = {
-                    half: torch.tensor([[token[0] for token in row] for row in rows])
-                    for half, rows in tokens.items()
-                }
-                features = encoder(ids["t5xxl"].to(encoder.device))[0]
-                pooled = encoder(ids["l"].to(encoder.device))[1]
+        features, pooled = encode_tokens(encoder, tokens, tick=get_host().check_interrupt)
         return features.float().cpu(), pooled.float().cpu()
 
     def encode_from_tokens(
@@ -105,3 +160,17 @@ class KontextClip:
 
     def __repr__(self) -> str:
         return f"KontextClip({self.name!r})"
+
+
+def make_clip(encoder: TextEncoder | FluxTextEncoders, name: str) -> Any:
+    """What travels on a CLIP socket of the host: on a real ComfyUI a `comfy.sd.CLIP`.
+
+    Args:
+        encoder: the network, on the CPU.
+        name: of its file, for messages.
+    """
+    if not isinstance(get_host(), ComfyHost):
+        return KontextClip(encoder, name)
+    from .host_clip import host_clip
+
+    return host_clip(encoder, name)

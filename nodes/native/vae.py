@@ -1,46 +1,46 @@
-"""VAE: an autoencoder of the core's behind ComfyUI's own face."""
+"""VAE: an autoencoder of the core's behind ComfyUI's own face, and on ComfyUI as one of its own."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...kontext_core.errors import ShapeError
-from ..host import Managed, get_host, manage
+from ...kontext_core.errors import InputError, ShapeError
+from ..host import ComfyHost, Managed, get_host, manage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ...kontext_core.models.autoencoder import AutoEncoder
 
-__all__ = ["KontextVAE"]
+__all__ = ["DEFAULT_TILE", "KontextVAE", "Pictures", "make_vae", "require_vae"]
 
 # Pixels a side, when a tiled call of the VAE names no size; ComfyUI's own default.
 DEFAULT_TILE = 512
 
 
-class KontextVAE:
-    """An autoencoder on a VAE socket: IMAGE [b, h, w, 3] in 0..1 and raw LATENT [b, 16, h/8, w/8]."""
+class Pictures:
+    """ComfyUI's calls of a VAE, on the core's autoencoder: IMAGE [b, h, w, 3] in 0..1 and raw
+    LATENT [b, 16, h/8, w/8].
 
-    latent_channels = 16
-    latent_dim = 2
-    output_channels = 3
+    Pictures of a batch go one by one, so memory is that of one.
+    """
 
-    def __init__(
-        self, autoencoder: AutoEncoder, name: str, resolutions: tuple[tuple[int, int], ...]
-    ) -> None:
-        self.name = name
-        self.resolutions = resolutions
-        self.downscale_ratio = self.upscale_ratio = autoencoder.params.downscale
-        self._managed: Managed = manage(autoencoder)
+    # As in ComfyUI's own VAE.
+    downscale_ratio: Any
+    latent_channels: int
+    first_stage_model: Any
 
-    @property
-    def first_stage_model(self) -> AutoEncoder:
-        """The network, wherever it is."""
-        return self._managed.network  # type: ignore[return-value]
+    def load_network(self, memory: int) -> AutoEncoder:
+        """The network, after the host made room for it and for so many bytes beside it."""
+        raise NotImplementedError
+
+    def hand_out(self, made: Tensor) -> Tensor:
+        """A result as the host takes it."""
+        return made.float().cpu()
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """IMAGE to raw latent, float32 on the CPU. Alpha is dropped, sides are cropped to a
-        multiple of 8 around the middle, as ComfyUI's own VAE does.
+        """IMAGE to raw latent, float32 on the CPU unless the host wants it otherwise. Alpha is
+        dropped, sides are cropped to a multiple of 8 around the middle, as ComfyUI's own VAE does.
 
         Raises:
             InputError, ShapeError: a picture that can't be used.
@@ -58,13 +58,13 @@ class KontextVAE:
         top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
         pixels = pixels[:, top : top + height, left : left + width]
         network = self._load(height, width, tile, decode=False)
-        options = {"tile": tile, "tick": get_host().check_interrupt}
+        options: dict[str, Any] = {"tile": tile, "tick": get_host().check_interrupt}
         with torch.no_grad():
             latents = [network.encode(to_model(one[None]), **options) for one in pixels]
-            return torch.cat(latents).float().cpu()
+            return self.hand_out(torch.cat(latents))
 
     def decode(self, samples: Tensor, *_: Any, **__: Any) -> Tensor:
-        """Raw latent to IMAGE, float32 on the CPU.
+        """Raw latent to IMAGE, float32 on the CPU unless the host wants it otherwise.
 
         Raises:
             ShapeError: not a 16-channel latent.
@@ -76,6 +76,9 @@ class KontextVAE:
 
         from ...kontext_core.images import to_picture
 
+        if samples.ndim == 5 and samples.shape[2] == 1:
+            # One still of a video, as nodes for several kinds of models hand it over.
+            samples = samples[:, :, 0]
         if samples.ndim != 4 or samples.shape[1] != self.latent_channels:
             raise ShapeError(
                 f"the latent to decode has shape {tuple(samples.shape)}; expected "
@@ -84,10 +87,13 @@ class KontextVAE:
             )
         height, width = (side * self.downscale_ratio for side in samples.shape[2:])
         network = self._load(height, width, tile, decode=True)
-        options = {"tile": tile, "tick": get_host().check_interrupt}
+        tick = get_host().check_interrupt
+        pictures = []
         with torch.no_grad():
-            pictures = [to_picture(network.decode(one[None], **options)) for one in samples]
-            return torch.cat(pictures).cpu()
+            for one in samples:
+                tick()
+                pictures.append(to_picture(network.decode(one[None], tile=tile, tick=tick)))
+            return self.hand_out(torch.cat(pictures))
 
     def encode_tiled(
         self,
@@ -112,12 +118,12 @@ class KontextVAE:
         """`decode` with the memory of one tile, here in latent cells; otherwise as above."""
         return self._decode(samples, self._tile(tile_x, tile_y, self.downscale_ratio))
 
-    def _load(self, height: int, width: int, tile: int | None, *, decode: bool) -> Any:
-        """The network, after the host made room for it and for what it works in."""
+    def _load(self, height: int, width: int, tile: int | None, *, decode: bool) -> AutoEncoder:
+        """The network, and room for what it works in."""
         if tile is not None:
             height, width = min(height, tile), min(width, tile)
         memory = self.first_stage_model.working_memory(height, width, decode=decode)
-        return self._managed.load(memory)
+        return self.load_network(memory)
 
     def _tile(self, tile_x: int | None, tile_y: int | None, scale: int) -> int:
         """Side of tiles in pixels, the smaller of both; 512 when nothing is asked for."""
@@ -136,5 +142,64 @@ class KontextVAE:
         """Not a video model."""
         return None
 
+
+class KontextVAE(Pictures):
+    """An autoencoder on a VAE socket of a host that has no VAE class of its own."""
+
+    latent_channels = 16
+    latent_dim = 2
+    output_channels = 3
+
+    def __init__(
+        self, autoencoder: AutoEncoder, name: str, resolutions: tuple[tuple[int, int], ...]
+    ) -> None:
+        self.name = name
+        self.resolutions = resolutions
+        self.downscale_ratio = self.upscale_ratio = autoencoder.params.downscale
+        self._managed: Managed = manage(autoencoder)
+
+    @property
+    def first_stage_model(self) -> AutoEncoder:  # type: ignore[override]
+        """The network, wherever it is."""
+        return self._managed.network  # type: ignore[return-value]
+
+    def load_network(self, memory: int) -> AutoEncoder:
+        """See `Pictures`."""
+        return self._managed.load(memory)  # type: ignore[return-value]
+
     def __repr__(self) -> str:
         return f"KontextVAE({self.name!r})"
+
+
+def make_vae(
+    autoencoder: AutoEncoder, name: str, resolutions: tuple[tuple[int, int], ...]
+) -> Pictures:
+    """What travels on a VAE socket of the host: on a real ComfyUI a `comfy.sd.VAE`.
+
+    Args:
+        autoencoder: the network, on the CPU.
+        name: of its file, for messages.
+        resolutions: (width, height) the model was trained at.
+    """
+    if not isinstance(get_host(), ComfyHost):
+        return KontextVAE(autoencoder, name, resolutions)
+    from .host_vae import host_vae
+
+    return host_vae(autoencoder, name, resolutions)
+
+
+def require_vae(vae: Any) -> Any:
+    """`vae`, ours or the host's own, if its latents can be FLUX.1's.
+
+    Raises:
+        InputError: it belongs to another kind of model.
+    """
+    # What says nothing of itself is tried: the shape of its latents is looked at later.
+    channels, sides = getattr(vae, "latent_channels", 16), getattr(vae, "latent_dim", 2)
+    if (channels, sides) != (16, 2):
+        raise InputError(
+            f"this VAE makes latents of {channels} channels and {sides} dimensions; FLUX.1's have "
+            "16 channels and 2. Load FLUX.1's ae.safetensors, with Kontext: Load VAE or ComfyUI's "
+            "Load VAE"
+        )
+    return vae

@@ -15,6 +15,7 @@ class KontextExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class; their ids are part of saved workflows and never change."""
+        from .batch import KontextBatch
         from .edit import KontextEdit
         from .finish import KontextFinish
         from .loading import KontextLoadModel, KontextLoadTextEncoders, KontextLoadVAE
@@ -35,6 +36,7 @@ class KontextExtension(ComfyExtension):
             KontextEdit,
             KontextLoadLora,
             KontextQuantize,
+            KontextBatch,
         ]
 
 

@@ -52,6 +52,10 @@ class Host(Protocol):
         "loras", "checkpoints", "diffusers", "vae_approx"), first the one to prefer."""
         ...
 
+    def input_folders(self) -> list[Path]:
+        """Where the user's pictures lie, first the one that uploads go to."""
+        ...
+
     def progress(self, total: int) -> Progress:
         """Start a progress bar of `total` steps for the running node."""
         ...
@@ -71,6 +75,10 @@ class PlainHost:
         return torch.device("cpu")
 
     def model_folders(self, kind: str) -> list[Path]:
+        """None."""
+        return []
+
+    def input_folders(self) -> list[Path]:
         """None."""
         return []
 
@@ -107,6 +115,12 @@ class ComfyHost:
         for path in paths:
             each.setdefault(path.resolve(), path)
         return list(each.values())
+
+    def input_folders(self) -> list[Path]:
+        """ComfyUI's input folder."""
+        import folder_paths
+
+        return [Path(folder_paths.get_input_directory())]
 
     def progress(self, total: int) -> Progress:
         """ComfyUI's bar, which knows the running node by itself."""

@@ -105,6 +105,10 @@ class Runtime:
     def model_folders(self, kind: str) -> list[Path]:
         return self.folders.model_folders(kind)
 
+    def input_folders(self) -> list[Path]:
+        folders = self.folders
+        return [folders.input] if folders.samples is None else [folders.input, folders.samples]
+
     def progress(self, total: int) -> Progress:
         """A progress bar of `total` steps for the node that runs now."""
         return Progress(self, self.node_id, total)

@@ -52,30 +52,31 @@ def _bad_part(part: str) -> bool:
     )
 
 
-def inside(folder: Path, name: str) -> Path:
-    """The file that a row names below `folder`.
+def inside(folder: Path, name: str, folder_too: bool = False) -> Path:
+    """The file that a row names below `folder`; with `folder_too` it may be a folder.
 
     Raises:
         InputError: an absolute path, one that leads out of the folder (by "..", or by a link), or
             no file there.
     """
+    what = "file or folder" if folder_too else "picture"
     given = name.strip().replace("\\", "/")
     below = PurePosixPath(given)
     hostile = "\0" in given or below.is_absolute() or PureWindowsPath(given).drive
     if hostile or ".." in below.parts or not below.parts:
         raise InputError(
-            f"the picture {name[:200]!r} must be a path below {folder}, without '..'; copy it "
-            "there, or name another folder of pictures"
+            f"the {what} {name[:200]!r} must be a path below {folder}, without '..'; copy it "
+            "there, or name another"
         )
     path = folder / below
     try:
         real = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:
-        raise InputError(f"there is no picture {name[:200]!r} in {folder}") from error
+        raise InputError(f"there is no {what} {name[:200]!r} in {folder}") from error
     if not real.is_relative_to(folder.resolve()):
-        raise InputError(f"the picture {name[:200]!r} is a link that leads out of {folder}")
-    if not real.is_file():
-        raise InputError(f"{name[:200]!r} in {folder} is no file; expected a picture")
+        raise InputError(f"the {what} {name[:200]!r} is a link that leads out of {folder}")
+    if not (real.is_file() or (folder_too and real.is_dir())):
+        raise InputError(f"{name[:200]!r} in {folder} is no file; expected a {what}")
     return path
 
 

@@ -30,6 +30,7 @@ class RecordingHost:
     """A host on the CPU that writes down what the nodes tell it, and can interrupt."""
 
     models: Path | None = None
+    inputs: Path | None = None
     steps: list[tuple[int, int]] = field(default_factory=list)
     previews: list[Any] = field(default_factory=list)
     interrupt_after: int | None = None
@@ -39,6 +40,9 @@ class RecordingHost:
 
     def model_folders(self, kind: str) -> list[Path]:
         return [] if self.models is None else [self.models / kind]
+
+    def input_folders(self) -> list[Path]:
+        return [] if self.inputs is None else [self.inputs]
 
     def progress(self, total: int) -> Any:
         host = self

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
     from ..kontext_core.guidance import Conditioning
 
-__all__ = ["Instruction", "ReferenceChain", "attach", "read"]
+__all__ = [
+    "Instruction",
+    "ReferenceChain",
+    "attach",
+    "beyond_native",
+    "read",
+    "references_of",
+]
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +108,21 @@ def attach(conditioning: Entries, references: Sequence[Reference], method: str) 
     return [[features, {**extra, **values}] for features, extra in conditioning]
 
 
+def beyond_native(reference: Reference) -> list[str]:
+    """What of a reference ComfyUI's own Flux does not know, in words: latent and method are all
+    that reaches it, and that a strength of 0 leaves a reference out."""
+    asked = []
+    if reference.strength not in (0, 1):
+        asked.append(f"strength {reference.strength:g}")
+    if reference.start > 0 or reference.end < 1:
+        asked.append(f"start {reference.start:g} and end {reference.end:g}")
+    if reference.mask is not None:
+        asked.append("the mask")
+    if reference.position is not None:
+        asked.append("its own place")
+    return asked
+
+
 def read(conditioning: Any, guidance: float, name: str) -> Instruction:
     """One instruction with its references.
 
@@ -145,12 +167,13 @@ def read(conditioning: Any, guidance: float, name: str) -> Instruction:
         )
     value = None if own is None else float(own)
     return Instruction(
-        Conditioning(features, pooled, value), _references(extra), METHOD_NAMES[method]
+        Conditioning(features, pooled, value), references_of(extra), METHOD_NAMES[method]
     )
 
 
-def _references(extra: dict[str, Any]) -> tuple[Reference, ...]:
-    """Our chain, then latents that the host's own ReferenceLatent node added after it."""
+def references_of(extra: dict[str, Any]) -> tuple[Reference, ...]:
+    """References of one conditioning's values: our chain, then latents that the host's own
+    ReferenceLatent node added after it."""
     # `items` instead of isinstance: another copy of the pack may have made the chain.
     chain = getattr(extra.get("kontext_references"), "items", ())
     known = {id(reference.latent) for reference in chain}

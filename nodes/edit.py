@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError
-from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, check_size, nearest_resolution
+from ..kontext_core.resolutions import check_size, nearest_resolution
 from ..kontext_core.stitcher import Reference
 from .conditioning import attach
 from .loading import load_clip, load_model, load_vae
+from .native import resolutions_of
 from .reference import encode_reference
 from .sampler import MAX_SEED, run_sampler
 from .schema import make
@@ -164,7 +165,7 @@ class KontextEdit(io.ComfyNode):
         model = load_model() if model is None else model
         clip = load_clip() if clip is None else clip
         vae = load_vae() if vae is None else vae
-        sizes = getattr(model, "resolutions", KONTEXT_RESOLUTIONS)
+        sizes = resolutions_of(model)
         columns, rows = _size(width, height, images, sizes)
         references = [
             Reference(encode_reference(vae, image, "trained size", f"image {number}"))

@@ -10,8 +10,8 @@ from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError
 from .files import EMBEDDED, choices, complaint, source_of, stamp
-from .host import counter, get_host
-from .native import KontextClip, KontextModel, KontextVAE
+from .host import ComfyHost, counter, get_host
+from .native import Pictures, make_clip, make_model, make_vae
 from .schema import make
 
 if TYPE_CHECKING:
@@ -33,11 +33,18 @@ MEMORY = {"auto": None, "as stored": True, "converted": False}
 PADDINGS = ("256", "512")
 
 
-def _dtype(precision: str) -> torch.dtype:
+def _dtype(precision: str, role: str = "model") -> torch.dtype:
+    """The dtype to compute in. "auto" on ComfyUI follows how it was started (`--fp32-vae`,
+    `--cpu-vae`) and what the device can do."""
     import torch
 
     from ..kontext_core.weights.load import default_dtype
 
+    if precision == "auto" and role == "vae" and isinstance(get_host(), ComfyHost):
+        import comfy.model_management
+
+        device = comfy.model_management.vae_device()
+        return comfy.model_management.vae_dtype(device, [torch.bfloat16, torch.float32])
     if precision == "auto":
         return default_dtype(get_host().device())
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
@@ -52,20 +59,21 @@ def _bar(name: str) -> Callable[[int, int], None] | None:
 
 def load_model(
     name: str = EMBEDDED[0], precision: str = "auto", memory: str = "auto"
-) -> KontextModel:
-    """A transformer by its name in the node's list. Errors as the core's `load_model`."""
+) -> Any:
+    """A transformer by its name in the node's list, as the host's MODEL. Errors as the core's
+    `load_model`."""
     from ..kontext_core.weights import load
 
     flux = load.load_model(
         source_of("model", name), dtype=_dtype(precision), pack=MEMORY[memory], progress=_bar(name)
     )
-    return KontextModel(flux, name)
+    return make_model(flux, name)
 
 
 def load_clip(
     t5_name: str = EMBEDDED[0], clip_l_name: str = EMBEDDED[0], padding: str = PADDINGS[0]
-) -> KontextClip:
-    """Text encoders by their names. Errors as the core's `load_text_encoders`.
+) -> Any:
+    """Text encoders by their names, as the host's CLIP. Errors as the core's `load_text_encoders`.
 
     Raises:
         InputError: an embedded encoder, which is both in one, beside a file.
@@ -88,16 +96,16 @@ def load_clip(
         dtype=torch.float32,
         progress=_bar(t5_name),
     )
-    return KontextClip(encoders, t5_name)
+    return make_clip(encoders, t5_name)
 
 
-def load_vae(name: str = EMBEDDED[0], precision: str = "auto") -> KontextVAE:
-    """An autoencoder by its name. Errors as the core's `load_autoencoder`."""
+def load_vae(name: str = EMBEDDED[0], precision: str = "auto") -> Pictures:
+    """An autoencoder by its name, as the host's VAE. Errors as the core's `load_autoencoder`."""
     from ..kontext_core.weights import load
 
     source = source_of("vae", name)
-    autoencoder = load.load_autoencoder(source, dtype=_dtype(precision), progress=_bar(name))
-    return KontextVAE(autoencoder, name, _resolutions(source))
+    autoencoder = load.load_autoencoder(source, dtype=_dtype(precision, "vae"), progress=_bar(name))
+    return make_vae(autoencoder, name, _resolutions(source))
 
 
 def _resolutions(source: str) -> tuple[tuple[int, int], ...]:

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..kontext_core.errors import InputError
 from ..kontext_core.schedule import SCHEDULES
 from .conditioning import read
+from .host import ComfyHost, get_host
 from .latent import noise_for, target_samples
 from .native import require_model
 from .preview import reporter
@@ -17,7 +18,9 @@ from .schema import make
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["KontextSampler", "run_sampler"]
+    from .native import KontextModel
+
+__all__ = ["KontextSampler", "notes_of", "run_sampler"]
 
 SOLVERS = ("euler", "heun")
 MAX_SEED = 2**64 - 1
@@ -39,25 +42,70 @@ def run_sampler(
 ) -> Tensor:
     """Raw latent [b, 16, h, w], float32 on the CPU, from what comes on sockets.
 
+    Inside a real ComfyUI its own guider runs it, with any FLUX.1 MODEL and all it knows of
+    conditioning; elsewhere the core's sampler, with a MODEL of ours.
+
     Raises:
-        KontextError: a MODEL of the host's, or settings and inputs that don't fit; the host's own
+        KontextError: a MODEL of another kind, or settings and inputs that don't fit; the host's own
             exception when it interrupts.
     """
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "steps": steps,
+        "guidance": guidance,
+        "negative": negative,
+        "cfg": cfg,
+        "solver": solver,
+        "schedule": schedule,
+        "denoise": denoise,
+    }
+    if cfg != 1.0 and negative is None:
+        raise InputError(
+            f"cfg is {cfg}, but nothing is connected to negative; connect a CLIP Text Encode "
+            "(an empty text will do), or set cfg to 1"
+        )
+    if not isinstance(get_host(), ComfyHost):
+        return _own(require_model(model), positive, latent_image, **settings)
+    from .native.guider import guided, latent_format_of, require_flux
+
+    model = require_flux(model)
+    callback, _ = reporter(steps, latent_format_of(model))
+    return guided(model, positive, latent_image, callback=callback, **settings).cpu()
+
+
+def notes_of(model: Any, positive: list[list[Any]]) -> list[str]:
+    """What a run with this MODEL leaves out of the references, one sentence each."""
+    if not isinstance(get_host(), ComfyHost):
+        return []
+    from .native.guider import unhonoured
+
+    return unhonoured(model, positive)
+
+
+def _own(
+    model: KontextModel,
+    positive: list[list[Any]],
+    latent_image: dict[str, Any],
+    *,
+    seed: int,
+    steps: int,
+    guidance: float,
+    negative: list[list[Any]] | None,
+    cfg: float,
+    solver: str,
+    schedule: str,
+    denoise: float,
+) -> Tensor:
+    """By the core's sampler."""
     from ..kontext_core.sampling import sample
     from ..kontext_core.schedule import make_timesteps
     from ..kontext_core.stitcher import stitch
 
-    model = require_model(model)
     latent_format = model.latent_format
     samples = target_samples(latent_image, latent_format)
     wanted = read(positive, guidance, "positive")
     unwanted = None
     if cfg != 1.0:
-        if negative is None:
-            raise InputError(
-                f"cfg is {cfg}, but nothing is connected to negative; connect a CLIP Text Encode "
-                "(an empty text will do), or set cfg to 1"
-            )
         unwanted = read(negative, guidance, "negative").conditioning
     context = stitch(
         tuple(samples.shape), wanted.references, method=wanted.method, latent_format=latent_format
@@ -93,8 +141,13 @@ class KontextSampler(io.ComfyNode):
             description="Paints the target as the instruction says, looking at the references of "
             "Kontext: Stitch. Defaults are FLUX.1 Kontext's; shows a preview at every step.",
             search_aliases=["kontext", "ksampler", "flux edit", "denoise", "sampler"],
+            # Has the notes sent again when the node itself is answered from the cache.
+            has_intermediate_output=True,
             inputs=[
-                io.Model.Input("model", tooltip="From Kontext: Load Model."),
+                io.Model.Input(
+                    "model",
+                    tooltip="From Kontext: Load Model. In ComfyUI any FLUX.1 MODEL will do.",
+                ),
                 io.Conditioning.Input(
                     "positive",
                     tooltip="The instruction: CLIP Text Encode, through Kontext: Stitch when there "
@@ -208,4 +261,7 @@ class KontextSampler(io.ComfyNode):
             schedule=schedule,
             denoise=denoise,
         )
-        return io.NodeOutput({**latent_image, "samples": latent})
+        notes = notes_of(model, positive)
+        return io.NodeOutput(
+            {**latent_image, "samples": latent}, ui={"kontext_notes": notes} if notes else None
+        )

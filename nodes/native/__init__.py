@@ -6,8 +6,20 @@ tiled ones too). MODEL is understood by this pack's sampler; anything else that 
 
 from __future__ import annotations
 
-from .clip import KontextClip
-from .model import KontextModel, NotNativeError, require_model
-from .vae import KontextVAE
+from .clip import KontextClip, make_clip
+from .model import KontextModel, NotNativeError, make_model, require_model, resolutions_of
+from .vae import KontextVAE, Pictures, make_vae, require_vae
 
-__all__ = ["KontextClip", "KontextModel", "KontextVAE", "NotNativeError", "require_model"]
+__all__ = [
+    "KontextClip",
+    "KontextModel",
+    "KontextVAE",
+    "NotNativeError",
+    "Pictures",
+    "make_clip",
+    "make_model",
+    "make_vae",
+    "require_model",
+    "resolutions_of",
+    "require_vae",
+]

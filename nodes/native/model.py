@@ -1,4 +1,5 @@
-"""MODEL outside a real ComfyUI: a network of the core's and the LoRAs that belong to it."""
+"""MODEL: ComfyUI's own wrapper and patcher around our transformer, or outside ComfyUI a class that
+holds it and the LoRAs that belong to it."""
 
 from __future__ import annotations
 
@@ -6,14 +7,15 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from ...kontext_core.errors import KontextError
-from ..host import Managed, manage
+from ...kontext_core.resolutions import KONTEXT_RESOLUTIONS
+from ..host import ComfyHost, Managed, get_host, manage
 
 if TYPE_CHECKING:
     from ...kontext_core.lora.load import Lora
     from ...kontext_core.lora.report import LoraReport
     from ...kontext_core.models.flux import Flux
 
-__all__ = ["KontextModel", "NotNativeError", "require_model"]
+__all__ = ["KontextModel", "NotNativeError", "make_model", "require_model", "resolutions_of"]
 
 
 class NotNativeError(KontextError, AttributeError):
@@ -110,3 +112,27 @@ def require_model(model: Any) -> KontextModel:
         "Load it there, or sample it with KSampler: references stitched by Kontext: Stitch work "
         "in KSampler too"
     )
+
+
+def make_model(flux: Flux, name: str) -> Any:
+    """A MODEL for the running host, of a network that belongs to it alone.
+
+    In a real ComfyUI that is a `ModelPatcher` around ComfyUI's own Flux, which every node of the
+    host's understands; elsewhere a `KontextModel` of this name.
+    """
+    if not isinstance(get_host(), ComfyHost):
+        return KontextModel(flux, name)
+    from .wrapper import wrap
+
+    return wrap(flux)
+
+
+def resolutions_of(model: Any) -> tuple[tuple[int, int], ...]:
+    """(width, height) in pixels that a MODEL was trained at; the published ones where it is not
+    one of ours."""
+    network = getattr(getattr(model, "model", None), "diffusion_model", None)
+    for holder in (network, model):
+        sizes = getattr(holder, "resolutions", None)
+        if sizes:
+            return sizes
+    return KONTEXT_RESOLUTIONS

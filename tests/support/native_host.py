@@ -58,7 +58,7 @@ def run_in_host(
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         python = [*start, str(host.python), "-P", str(INSIDE)]
-        call = [*python, str(host.checkout), str(ROOT), str(script), str(result), folder]
+        call = [*python, str(host.checkout), str(ROOT), str(script.resolve()), str(result), folder]
         done = subprocess.run(
             [*call, json.dumps(flags), *(str(a) for a in arguments)],
             cwd=folder,

@@ -1,0 +1,252 @@
+"""Our transformer as the `diffusion_model` of a ComfyUI model: its forward contract, its hooks.
+
+What ComfyUI promises about a Flux (wrappers, patches, replaced blocks, ControlNet, block information) is
+kept by the transformer itself, so it has to be kept here. Shapes: b batch, n tokens, c channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kontext_core.latents import unpack
+from ...kontext_core.models.attention import Attend
+from ...kontext_core.models.flux import Flux
+from ...kontext_core.models.layers import SplitRows
+from ...kontext_core.models.rope import rope_table
+from .attention import attend, joined_mask, rotations
+from .references import Scene, arrange
+
+__all__ = ["NativeFlux"]
+
+
+class NativeFlux(Flux):
+    """The layers of a `Flux` behind the call that ComfyUI's samplers make.
+
+    Attributes that ComfyUI's nodes look for are there: `patch_size`, `in_channels`, `hidden_size`
+    and `params`, whose `default_ref_method` holds where a conditioning names none.
+    """
+
+    patch_size = 2
+
+    def __init__(self, network: Flux) -> None:
+        nn.Module.__init__(self)
+        for name, child in network.named_children():
+            self.add_module(name, child)
+        values = asdict(network.params)
+        # Not frozen: the host's object patches write to it.
+        self.params: Any = SimpleNamespace(**values, default_ref_method="offset")
+        self.latent_format = network.latent_format
+        self.resolutions = network.resolutions
+        self.in_channels = network.params.in_channels
+        self.out_channels = network.params.out_channels
+        self.hidden_size = network.params.hidden_size
+        self.num_heads = network.params.num_heads
+        self.train(network.training)
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        y: Tensor | None = None,
+        guidance: Tensor | None = None,
+        ref_latents: list[Tensor] | None = None,
+        control: dict[str, Any] | None = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Velocity of the target, [b, c, h, w].
+
+        Args:
+            x: [b, c, h, w] noisy target, model space.
+            timestep: [b] in 0..1.
+            context: [b, n, context_in_dim] text.
+            y: [b, vec_in_dim] pooled text; None counts as zeros.
+            guidance: [b], or None to leave the embedding out.
+            ref_latents: references, [b, c, h, w] each, model space.
+            control: a ControlNet's `input` and `output` lists, added to the image tokens after
+                each double and single block.
+            transformer_options: the host's.
+            kwargs: `ref_latents_method`, `attention_mask`, `kontext_references` (see
+                `references.arrange`), and whatever other packs send, which is passed over.
+        """
+        from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+
+        options = {} if transformer_options is None else transformer_options
+        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
+        executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
+        return executor.execute(
+            x, timestep, context, y, guidance, ref_latents, control, options, **kwargs
+        )
+
+    def _forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        y: Tensor | None = None,
+        guidance: Tensor | None = None,
+        ref_latents: list[Tensor] | None = None,
+        control: dict[str, Any] | None = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        options = dict(transformer_options or {})
+        method = kwargs.get("ref_latents_method") or self.params.default_ref_method
+        chain = getattr(kwargs.get("kontext_references"), "items", None)
+        scene = arrange(x, ref_latents, chain, method, options, timestep)
+        if ref_latents is not None:
+            options["reference_image_num_tokens"] = list(scene.counts)
+        out = self._tokens(
+            scene, timestep, context, y, guidance, control, options, kwargs.get("attention_mask")
+        )
+        return unpack(out, *x.shape[-2:])
+
+    def _tokens(
+        self,
+        scene: Scene,
+        timestep: Tensor,
+        context: Tensor,
+        y: Tensor | None,
+        guidance: Tensor | None,
+        control: dict[str, Any] | None,
+        options: dict[str, Any],
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Velocity of the target's tokens, [b, n_target, 4c]."""
+        img = self.img_in(scene.tokens)
+        if y is None:
+            y = img.new_zeros(len(img), self.params.vec_in_dim)
+        y = y[:, : self.params.vec_in_dim]
+        vec = self.embed(timestep, y, guidance, img.dtype)
+        still = self.embed(timestep * 0, y, guidance, img.dtype) if scene.still else None
+        txt = self.txt_in(context)
+        img_ids: Tensor | None = scene.ids.expand(len(img), -1, -1)
+        txt_ids = torch.zeros(len(img), txt.shape[1], 3, device=img.device)
+        for patch in options.get("patches", {}).get("post_input", ()):
+            given = {"img": img, "txt": txt, "img_ids": img_ids, "txt_ids": txt_ids}
+            out = patch({**given, "transformer_options": options})
+            img, txt = out["img"], out["txt"]
+            img_ids, txt_ids = out["img_ids"], out["txt_ids"]
+        table = bias = None
+        if img_ids is not None:
+            ids = torch.cat([txt_ids.to(img_ids), img_ids], dim=1).float()
+            table = rope_table(ids, tuple(self.params.axes_dim), self.params.theta)
+        text = txt.shape[1]
+        length = text + max(img.shape[1], scene.tokens.shape[1])
+        if scene.bias is not None:
+            bias = F.pad(scene.bias, (text, length - text - scene.bias.shape[1]))
+        mask = joined_mask(mask, bias, length)
+
+        blocks = _Pass(options, vec, still, scene.target, table, mask)
+        control = control or {}
+        options["total_blocks"], options["block_type"] = len(self.double_blocks), "double"
+        for i, block in enumerate(self.double_blocks):
+            img, txt = blocks.double(i, block, img, txt)
+            img = _added(img, control.get("input"), i, 0)
+        x = _finite(torch.cat([txt, img], dim=1))
+        options["total_blocks"], options["block_type"] = len(self.single_blocks), "single"
+        options["img_slice"] = [text, x.shape[1]]
+        for i, block in enumerate(self.single_blocks):
+            x = blocks.single(i, block, x, text)
+            x = _added(x, control.get("output"), i, text)
+        target = x[:, text : text + scene.target]
+        return self.final_layer(target, self.final_layer.modulate(vec))
+
+
+class _Pass:
+    """What stays the same over the blocks of one forward, and how a block is called.
+
+    Blocks may be replaced by the host's patches: those see the conditioning vector, positions as
+    ComfyUI's Flux has them, and a function that runs the block.
+    """
+
+    def __init__(
+        self,
+        options: dict[str, Any],
+        vec: Tensor,
+        still: Tensor | None,
+        target: int,
+        table: Tensor | None,
+        mask: Tensor | None,
+    ) -> None:
+        self.options = options
+        self.vec, self.still, self.target = vec, still, target
+        self.table, self.mask = table, mask
+        self.replaced: dict[Any, Any] = options.get("patches_replace", {}).get("dit", {})
+        self.pe = table
+        if table is not None and (self.replaced or options.get("patches", {}).get("attn1_patch")):
+            self.pe = rotations(table)
+
+    def double(self, index: int, block: Any, img: Tensor, txt: Tensor) -> tuple[Tensor, Tensor]:
+        """Image [b, n_img, c] and text [b, n_txt, c] through a double block."""
+        self.options["block_index"] = index
+
+        def original(args: dict[str, Any]) -> dict[str, Tensor]:
+            vec, txt = args["vec"], args["txt"]
+            image, text = block.modulate(vec)
+            if self.still is not None:
+                image = SplitRows(image, block.modulate(self.still)[0], self.target)
+            out = block(
+                args["img"], txt, (image, text), args["pe"], args.get("attn_mask"),
+                self.attend(args, txt.shape[1]),
+            )  # fmt: skip
+            return {"img": _finite(out[0]), "txt": _finite(out[1])}
+
+        args = self.args(img=img, txt=txt)
+        replaced = self.replaced.get(("double_block", index))
+        out = original(args) if replaced is None else replaced(args, {"original_block": original})
+        return out["img"], out["txt"]
+
+    def single(self, index: int, block: Any, x: Tensor, text: int) -> Tensor:
+        """Text and image [b, n, c] through a single block."""
+        self.options["block_index"] = index
+
+        def original(args: dict[str, Any]) -> dict[str, Tensor]:
+            rows = block.modulate(args["vec"])
+            if self.still is not None:
+                rows = SplitRows(rows, block.modulate(self.still), text + self.target)
+            attending = self.attend(args, text)
+            out = block(args["img"], rows, args["pe"], args.get("attn_mask"), attending)
+            return {"img": _finite(out)}
+
+        args = self.args(img=x)
+        replaced = self.replaced.get(("single_block", index))
+        out = original(args) if replaced is None else replaced(args, {"original_block": original})
+        return out["img"]
+
+    def args(self, **tensors: Tensor) -> dict[str, Any]:
+        """What a replaced block is given."""
+        more = {"vec": self.vec, "pe": self.pe, "attn_mask": self.mask}
+        return {**tensors, **more, "transformer_options": self.options}
+
+    def attend(self, args: dict[str, Any], text: int) -> Attend:
+        """The attention that a block is to use."""
+        options = args.get("transformer_options") or self.options
+
+        def call(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None) -> Tensor:
+            table = self.table if pe is self.pe else None
+            return attend(q, k, v, pe, mask, options, text, table)
+
+        return call
+
+
+def _finite(x: Tensor) -> Tensor:
+    """Half precision can overflow in deep blocks; ComfyUI cuts it off after each of them too."""
+    if x.dtype != torch.float16:
+        return x
+    return torch.nan_to_num(x, nan=0.0, posinf=65504, neginf=-65504)
+
+
+def _added(x: Tensor, control: list[Tensor | None] | None, index: int, start: int) -> Tensor:
+    """x [b, n, c] with a ControlNet's output of one block added from token `start` on."""
+    add = control[index] if control is not None and index < len(control) else None
+    if add is None:
+        return x
+    return x + F.pad(add.to(x), (0, 0, start, x.shape[1] - start - add.shape[1]))

@@ -1,0 +1,161 @@
+"""Kontext: Sampler inside a real ComfyUI: the host's own guider, with any FLUX.1 MODEL.
+
+Only where `comfy` can be imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_base
+import comfy.model_management
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...kontext_core.errors import KontextError
+from ...kontext_core.latents import FLUX_LATENT, LatentFormat, token_grid
+from ...kontext_core.schedule import make_timesteps
+from ..conditioning import beyond_native
+from ..latent import noise_for, target_samples
+from .forward import NativeFlux
+
+__all__ = ["guided", "is_ours", "latent_format_of", "require_flux", "unhonoured"]
+
+Entries = list[list[Any]]
+# What an entry says about references.
+REFERENCE_KEYS = ("reference_latents", "reference_latents_method", "kontext_references")
+
+
+def is_ours(model: Any) -> bool:
+    """Whether a MODEL of the host's holds our transformer."""
+    # By name: two copies of the pack under different folder names may meet in one host.
+    network = getattr(getattr(model, "model", None), "diffusion_model", None)
+    return any(kind.__name__ == NativeFlux.__name__ for kind in type(network).__mro__)
+
+
+def require_flux(model: Any) -> Any:
+    """Return `model` if it is a FLUX.1, ours or the host's own.
+
+    Raises:
+        KontextError: it is of another kind.
+    """
+    inner: Any = getattr(model, "model", None)
+    if isinstance(inner, comfy.model_base.Flux):
+        config: Any = inner.model_config
+        if config.unet_config.get("image_model") == "flux":
+            return model
+    found = type(model if inner is None else inner).__name__
+    raise KontextError(
+        f"this MODEL is a {found}, and Kontext: Sampler runs FLUX.1 models only. Load one with "
+        "Kontext: Load Model or Load Diffusion Model, or sample this one with KSampler"
+    )
+
+
+def latent_format_of(model: Any) -> LatentFormat:
+    """The latent format of a FLUX.1 MODEL, as the core has it."""
+    network = model.model.diffusion_model
+    return getattr(network, "latent_format", FLUX_LATENT)
+
+
+def unhonoured(model: Any, positive: Entries) -> list[str]:
+    """What our references ask for and the host's own Flux can't do, one sentence each."""
+    if is_ours(model):
+        return []
+    notes: list[str] = []
+    for _, extra in positive:
+        chain = getattr(extra.get("kontext_references"), "items", ())
+        for number, reference in enumerate(chain, 1):
+            asked = beyond_native(reference)
+            if asked:
+                notes.append(
+                    f"image {number}: {', '.join(asked)} left out: this MODEL is ComfyUI's own. "
+                    "Load the file with Kontext: Load Model for it"
+                )
+    return list(dict.fromkeys(notes))
+
+
+def guided(
+    model: Any,
+    positive: Entries,
+    latent_image: dict[str, Any],
+    *,
+    seed: int,
+    steps: int,
+    guidance: float,
+    negative: Entries | None,
+    cfg: float,
+    solver: str,
+    schedule: str,
+    denoise: float,
+    callback: Callable[[int, int, Tensor], None],
+) -> Tensor:
+    """Raw latent [b, 16, h, w], float32, as KSampler gives it for the same settings.
+
+    Args:
+        model: from `require_flux`.
+        callback: called as (step from 1, steps, model-space estimate).
+
+    The others are the sampler's inputs; `guidance` holds for entries that bring none of their own,
+    the references of the first positive entry for all negative ones.
+
+    Raises:
+        ShapeError: inputs that don't fit each other.
+        KontextError: the model gave NaN or infinity.
+    """
+    samples = target_samples(latent_image, latent_format_of(model))
+    sigmas = _sigmas(model, samples, steps, schedule, denoise)
+    positive = _filled(positive, {"guidance": guidance})
+    # At cfg 1 the host leaves it out.
+    negative = positive if negative is None else negative
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, _beside(_filled(negative, {"guidance": guidance}), positive))
+    guider.set_cfg(cfg)
+
+    def told(step: int, x0: Tensor, x: Tensor, total: int) -> None:
+        callback(step + 1, total, x0)
+
+    latent = guider.sample(
+        noise_for(seed, samples, latent_image.get("batch_index")),
+        samples,
+        comfy.samplers.sampler_object(solver),
+        sigmas,
+        denoise_mask=latent_image.get("noise_mask"),
+        callback=told,
+        # The node has a progress bar of its own.
+        disable_pbar=True,
+        seed=seed,
+    )
+    if not bool(torch.isfinite(latent).all()):
+        raise KontextError(
+            f"the model gave NaN or infinite values in {model.model.get_dtype_inference()}; use "
+            "bfloat16 or float32, and check the checkpoint"
+        )
+    return latent.float().to(comfy.model_management.intermediate_device())
+
+
+def _sigmas(model: Any, samples: Tensor, steps: int, schedule: str, denoise: float) -> Tensor:
+    """Noise levels of a run, falling; the host's "simple" heeds what ModelSamplingFlux set."""
+    rows, columns = token_grid(*samples.shape[-2:])
+    ours = make_timesteps(steps, rows * columns, schedule=schedule, denoise=denoise)
+    if schedule != "simple":
+        return ours
+    total = max(steps, int(steps / denoise))
+    sampling = model.get_model_object("model_sampling")
+    return comfy.samplers.calculate_sigmas(sampling, "simple", total)[-(steps + 1) :]
+
+
+def _filled(conditioning: Entries, values: dict[str, Any]) -> Entries:
+    """Conditioning whose entries have these values where they bring none of their own."""
+    return [[features, {**values, **extra}] for features, extra in conditioning]
+
+
+def _beside(negative: Entries, positive: Entries) -> Entries:
+    """Negative entries with the references of the first positive one in place of their own, so
+    that both look at the same pictures."""
+    shared = {key: positive[0][1][key] for key in REFERENCE_KEYS if key in positive[0][1]}
+    return [
+        [features, {k: v for k, v in extra.items() if k not in REFERENCE_KEYS} | shared]
+        for features, extra in negative
+    ]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, ShapeError
 from .decode_cpu import SMALL_BLOCK_DECODERS, CpuDecoder
+from .decode_cpu_iq4 import NON_LINEAR_DECODERS
 from .decode_cpu_k import LARGE_BLOCK_DECODERS
 from .decode_plain import PLAIN_DECODERS
 from .types import BLOCK_TYPES, BlockType
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # Number types that need no decoding, only a view.
 NUMBERS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
-CPU_DECODERS = {**SMALL_BLOCK_DECODERS, **LARGE_BLOCK_DECODERS}
+CPU_DECODERS = {**SMALL_BLOCK_DECODERS, **LARGE_BLOCK_DECODERS, **NON_LINEAR_DECODERS}
 # Weights decoded at once. On the CPU: 2 MB of float32 stay in a core's share of the last cache, and
 # the calls of a chunk (about 30) cost little beside them; smaller chunks were measured slower.
 CPU_CHUNK = 1 << 19

@@ -15,7 +15,6 @@ bits, so it is exact in any order, and the results have gguf-py's bits, signs of
 
 from __future__ import annotations
 
-import functools
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,13 +22,10 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from .decode_plain import IQ4_VALUES
-
 __all__ = [
     "SMALL_BLOCK_DECODERS",
     "Array",
     "CpuDecoder",
-    "Iq4Table",
     "Scales",
     "field",
     "shifts",
@@ -270,67 +266,10 @@ class Q5_1(FiveBits):
         out.add_(minimum)
 
 
-@functools.cache
-def _iq4_tables() -> tuple[Tensor, Tensor]:
-    """Two bytes as a number to the two values of their low halves, and of their high halves."""
-    values = np.array(IQ4_VALUES, np.int8)
-    pairs = np.arange(65536, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
-    return tensor_of(values[pairs & 15], torch.int16), tensor_of(values[pairs >> 4], torch.int16)
-
-
-class Iq4Table:
-    """Nibbles to the non-linear values, two bytes at a time.
-
-    16 packed bytes are eight numbers of 16 bits; a table gives the two values of their low halves,
-    another those of the high ones.
-    """
-
-    def __init__(self, groups: int) -> None:
-        self.tables = _iq4_tables()
-        self.packed = np.empty((groups, 8), np.uint16)
-        self.index = np.empty((groups, 8), np.int32)
-        self.index_tensor = torch.from_numpy(self.index.reshape(-1))
-        self.halves = np.empty((2, groups, 8), np.int16)
-        self.half_tensors = [tensor_of(half, torch.int16) for half in self.halves]
-        self.ordered = np.empty((groups, 2), "V16")
-        self.low, self.high = self.ordered[:, 0], self.ordered[:, 1]
-        self.low_groups, self.high_groups = (h.view("V16")[:, 0] for h in self.halves)
-        self.numbers = tensor_of(self.ordered, torch.int8)
-
-    def run(self, out: Tensor) -> None:
-        """Decode `packed` to float32 [groups * 32]."""
-        np.copyto(self.index, self.packed)
-        for table, half in zip(self.tables, self.half_tensors, strict=True):
-            torch.index_select(table, 0, self.index_tensor, out=half)
-        np.copyto(self.low, self.low_groups)
-        np.copyto(self.high, self.high_groups)
-        out.copy_(self.numbers)
-
-
-class IQ4_NL(CpuDecoder):
-    """Scale; 16 bytes of nibbles."""
-
-    def __init__(self, blocks: int) -> None:
-        self.scales = Scales(blocks)
-        self.table = Iq4Table(blocks)
-        self.packed = self.table.packed.view("V16")[:, 0]
-
-    @staticmethod
-    def sources(packed: Array) -> tuple[Array, ...]:
-        return field(packed, 0, np.uint16), field(packed, 2, "V16")
-
-    def run(self, out: Tensor, *sources: Array) -> None:
-        half, codes = sources
-        np.copyto(self.packed, codes)
-        self.table.run(out.view(-1))
-        out.mul_(self.scales.read(half)[0])
-
-
 SMALL_BLOCK_DECODERS: dict[str, type[CpuDecoder]] = {
     "Q8_0": Q8_0,
     "Q4_0": Q4_0,
     "Q4_1": Q4_1,
     "Q5_0": Q5_0,
     "Q5_1": Q5_1,
-    "IQ4_NL": IQ4_NL,
 }

@@ -1,4 +1,4 @@
-"""CPU decoders for ggml's K-quants and IQ4_XS: 256 weights a block, in groups of 32 codes.
+"""CPU decoders for ggml's K-quants: 256 weights a block, in groups of 32 codes.
 
 Codes are unpacked in planes, [group, block, 4 words], so that a shift differs between rows and not
 within them; the finished planes are then put into the order of the weights, 32 bytes at a time.
@@ -6,13 +6,11 @@ within them; the finished planes are then put into the order of the weights, 32 
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from .decode_cpu import Array, CpuDecoder, Iq4Table, Scales, field, shifts, tensor_of, word
+from .decode_cpu import Array, CpuDecoder, Scales, field, shifts, tensor_of, word
 
 __all__ = ["LARGE_BLOCK_DECODERS"]
 
@@ -317,53 +315,6 @@ class Q2_K(CpuDecoder):
 LOWER_PAIRS, HALVES, LOWER_TWO = shifts(0, 2, 4, 6), shifts(0, 4), word(0x03)
 
 
-class IQ4_XS(CpuDecoder):
-    """One float16; 8 six-bit scales; 8 times 16 bytes of nibbles on the non-linear scale."""
-
-    out_shape = (256,)
-    EIGHTHS: ClassVar[Array] = shifts(*range(0, 32, 4), dtype=np.uint32)
-    TWOS: ClassVar[Array] = shifts(*range(0, 16, 2), dtype=np.uint32)
-
-    def __init__(self, blocks: int) -> None:
-        self.scales = Scales(blocks)
-        self.factor_low = np.empty(blocks, np.uint32)
-        self.factor_high = np.empty(blocks, np.uint32)
-        self.low_planes = np.empty((8, blocks), np.uint32)
-        self.high_planes = np.empty((8, blocks), np.uint32)
-        self.factors = np.empty((blocks, 8), np.uint8)
-        self.factor_tensor = torch.from_numpy(self.factors)
-        self.values = torch.empty(blocks, 8)
-        self.table = Iq4Table(blocks * 8)
-        self.packed = self.table.packed.reshape(-1).view("V128")
-
-    @staticmethod
-    def sources(packed: Array) -> tuple[Array, ...]:
-        return (
-            field(packed, 0, np.uint16),
-            field(packed, 2, np.uint16),
-            field(packed, 4, np.uint32),
-            field(packed, 8, "V128"),
-        )
-
-    def run(self, out: Tensor, *sources: Array) -> None:
-        half, high, low, codes = sources
-        np.copyto(self.packed, codes)
-        self.table.run(out.view(-1))
-        np.copyto(self.factor_low, low)
-        np.copyto(self.factor_high, high)
-        np.right_shift(self.factor_low, self.EIGHTHS, out=self.low_planes)
-        np.bitwise_and(self.low_planes, np.uint32(15), out=self.low_planes)
-        np.right_shift(self.factor_high, self.TWOS, out=self.high_planes)
-        np.bitwise_and(self.high_planes, np.uint32(3), out=self.high_planes)
-        np.left_shift(self.high_planes, np.uint32(4), out=self.high_planes)
-        np.bitwise_or(self.low_planes, self.high_planes, out=self.low_planes)
-        np.copyto(self.factors, self.low_planes.T, casting="unsafe")
-        self.values.copy_(self.factor_tensor)
-        self.values.sub_(32)
-        self.values.mul_(self.scales.read(half)[0])
-        out.view(-1, 32).mul_(self.values.view(-1, 1))
-
-
 def _scale_and_shift(out: Tensor, scales: Tensor) -> None:
     """out [n, m] times scales[0], less scales[1]; each of them holds n numbers."""
     scale, minimum = scales.view(2, -1, 1)
@@ -377,5 +328,4 @@ LARGE_BLOCK_DECODERS: dict[str, type[CpuDecoder]] = {
     "Q4_K": Q4_K,
     "Q5_K": Q5_K,
     "Q6_K": Q6_K,
-    "IQ4_XS": IQ4_XS,
 }

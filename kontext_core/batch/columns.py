@@ -128,7 +128,7 @@ class Columns:
 
     def _hint(self, node: str, titles: dict[str, str]) -> str:
         known = [*self.prompt, *titles.values()]
-        near = difflib.get_close_matches(node, known, 1)
+        near = difflib.get_close_matches(node, known, 1, 0.75)
         listed = ", ".join(f"{key} ({title})" for key, title in titles.items())
         return f"did you mean {near[0]!r}?" if near else f"there are {listed}"
 

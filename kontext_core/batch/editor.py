@@ -115,23 +115,21 @@ class _Graph:
         return self._source(int(into[0]["link"]), passed + 1)
 
 
-def _specs(info: Info) -> dict[str, tuple[Any, dict[str, Any], bool]]:
-    """Inputs in the editor's order: type, options, whether required."""
+def _specs(info: Info) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Inputs in the editor's order: type and options."""
     found = {}
     for kind in ("required", "optional"):
         for name, entry in (info["input"].get(kind) or {}).items():
-            found[name] = (entry[0], entry[1] if len(entry) > 1 else {}, kind == "required")
+            found[name] = (entry[0], entry[1] if len(entry) > 1 else {})
     return found
 
 
-def _widgets(
-    node: dict[str, Any], specs: dict[str, tuple[Any, dict[str, Any], bool]]
-) -> dict[str, Any]:
+def _widgets(node: dict[str, Any], specs: dict[str, tuple[Any, dict[str, Any]]]) -> dict[str, Any]:
     """Values by input name out of `widgets_values`, which is in the order of the widgets."""
     stored = node.get("widgets_values") or []
     names = [
         name
-        for name, (kind, options, _) in specs.items()
+        for name, (kind, options) in specs.items()
         if (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput")
     ]
     if isinstance(stored, dict):
@@ -139,14 +137,14 @@ def _widgets(
     rest, found = list(stored), {}
     upload = any(specs[name][1].get("image_upload") for name in names)
     for index, name in enumerate(names):
-        _, options, required = specs[name]
+        options = specs[name][1]
         if not rest:
             break
         found[name] = rest.pop(0)
         controlled = options.get("control_after_generate") or name in SEEDS
         if controlled and rest and rest[0] in CONTROLS:
             rest.pop(0)
-        last = required and not any(specs[later][2] for later in names[index + 1 :])
-        if upload and last and rest and rest[0] == UPLOAD_BUTTON:
+        # Where the button stands depends on the editor's version.
+        if upload and rest and rest[0] == UPLOAD_BUTTON and len(rest) > len(names) - index - 1:
             rest.pop(0)
     return found

@@ -37,6 +37,7 @@ class _PackedLinear(nn.Module):
 
     in_features: int
     out_features: int
+    weight: nn.Parameter
     bias: nn.Parameter | None
 
     def decoded(self, weight: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from .errors import WorkflowError
 from .graph import SKIPPED, Graph, Source
 from .prompt import InputSpec, Prompt, inputs_of
 
-__all__ = ["is_editor_format", "to_prompt"]
+__all__ = ["NOTES", "is_editor_format", "to_prompt"]
 
 NOTES = ("Note", "MarkdownNote")
 CONTROLS = ("fixed", "increment", "decrement", "randomize")

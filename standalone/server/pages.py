@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from ..convert import NOTES
 from ..folders import MODEL_FOLDERS, Folders
 from ..loader import Pack, Registry
 from .hub import FEATURES
@@ -95,10 +96,19 @@ class PageRoutes:
 
     async def templates(self, request: web.Request) -> web.Response:
         found = {
-            pack.name: sorted(path.stem for path in (pack.root / "workflows").glob("*.json"))
+            pack.name: sorted(
+                path.stem
+                for path in (pack.root / "workflows").glob("*.json")
+                if self._can_show(_read_object(path))
+            )
             for pack in self.registry.packs
         }
         return web.json_response({name: names for name, names in found.items() if names})
+
+    def _can_show(self, workflow: dict[str, Any]) -> bool:
+        """Whether every node of a template is here: some are made for ComfyUI's own nodes."""
+        types = {node.get("type") for node in workflow.get("nodes", [])}
+        return types <= self.registry.nodes.keys() | set(NOTES)
 
     async def features(self, request: web.Request) -> web.Response:
         return web.json_response(FEATURES)
@@ -203,7 +213,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        log.warning("the translation %s can't be read: %s", path, error)
+        log.warning("%s can't be read: %s", path, error)
         return {}
     return data if isinstance(data, dict) else {}
 

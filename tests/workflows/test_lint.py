@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import embedded_host  # noqa: F401  makes `standalone` importable
 import pytest
 from PIL import Image
+from templates import HOST_NODES, NAMES, needs_comfyui, needs_files
 
 from standalone.loader import load_pack
 from standalone.plain import PLAIN_NODES
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "workflows"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 WIDGETS = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool, "COMBO": str}
 # Live in the graph editor only.
 UI_ONLY = ("MarkdownNote", "Note", "PrimitiveNode", "Reroute")
+MODEL_FILE = re.compile(r"\.(safetensors|sft|gguf)$")
+# Below models/, for the widgets that name a file.
+DIRECTORIES = {
+    ("KontextLoadModel", "model_name"): "diffusion_models",
+    ("KontextLoadTextEncoders", "t5_name"): "text_encoders",
+    ("KontextLoadTextEncoders", "clip_l_name"): "text_encoders",
+    ("KontextLoadVAE", "model_name"): "vae",
+    ("KontextLoadLora", "lora_file"): "loras",
+    ("KontextQuantize", "model_name"): "diffusion_models",
+    ("UNETLoader", "unet_name"): "diffusion_models",
+    ("DualCLIPLoader", "clip_name1"): "text_encoders",
+    ("DualCLIPLoader", "clip_name2"): "text_encoders",
+    ("VAELoader", "vae_name"): "vae",
+}
 
 
 @pytest.fixture(scope="session")
 def schemas() -> dict[str, dict[str, Any]]:
-    """object_info of the pack and of the plain nodes."""
+    """object_info of the pack, of the plain nodes and of ComfyUI's own."""
     nodes = {**PLAIN_NODES, **load_pack(ROOT).nodes}
-    return {node_id: node.GET_NODE_INFO_V1() for node_id, node in nodes.items()}
+    own = json.loads(HOST_NODES.read_text(encoding="utf-8"))
+    return own | {node_id: node.GET_NODE_INFO_V1() for node_id, node in nodes.items()}
 
 
 def ui_of(name: str) -> dict[str, Any]:
@@ -58,8 +75,9 @@ def widgets_of(schema: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
         slots.append((name, kind, options))
         if options.get("control_after_generate"):
             slots.append(("control_after_generate", "CONTROL", {}))
-        if options.get("image_upload"):
-            slots.append(("upload", "UPLOAD", {}))
+    if any(options.get("image_upload") for _, _, options in slots):
+        # The button beside a picture's name stands behind the other widgets.
+        slots.append(("upload", "UPLOAD", {}))
     return slots
 
 
@@ -82,12 +100,80 @@ def check_value(where: str, kind: str, options: dict[str, Any], value: Any) -> N
     if kind in ("INT", "FLOAT"):
         assert not isinstance(value, bool), (where, value)
         assert options.get("min", value) <= value <= options.get("max", value), (where, value)
-    if kind == "COMBO" and not options.get("image_upload"):
-        assert value in options["options"], (where, value)
+    if kind == "COMBO" and not options.get("image_upload") and not MODEL_FILE.search(value):
+        # The choices of ComfyUI's own nodes are not in the snapshot.
+        assert value in options.get("options", [value]), (where, value)
 
 
 def test_the_promised_workflows_are_there() -> None:
     assert {"text_to_image", "one_reference_edit", "two_references"} <= set(NAMES)
+
+
+def test_every_node_of_ours_is_in_a_template(schemas: dict[str, Any]) -> None:
+    shown = {node["class_type"] for name in NAMES for node in twin_of(name).values()}
+    assert {node_id for node_id in schemas if node_id.startswith("Kontext")} - shown == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_can_be_had(name: str, schemas: dict[str, Any]) -> None:
+    """`models` is what ComfyUI's dialog of missing models reads, and it takes safetensors only;
+    `downloads` is for web/js/missing.js."""
+    for node in ui_of(name)["nodes"]:
+        if node["type"] in UI_ONLY:
+            continue
+        properties = node["properties"]
+        listed = {
+            (key, entry["name"]): entry
+            for key in ("models", "downloads")
+            for entry in properties.get(key, [])
+        }
+        needed = {}
+        for widget, value in values_of(node, schemas[node["type"]]).items():
+            if isinstance(value, str) and MODEL_FILE.search(value):
+                key = "downloads" if value.endswith(".gguf") else "models"
+                needed[key, value] = DIRECTORIES[node["type"], widget]
+        assert set(listed) == set(needed), node["type"]
+        for (_, file), directory in needed.items():
+            entry = next(one for (_, found), one in listed.items() if found == file)
+            assert entry["directory"] == directory
+            assert entry["url"].startswith("https://huggingface.co/")
+            assert entry["url"].endswith(f"/resolve/main/{file}") or "/split_files/" in entry["url"]
+            assert entry["url"].endswith(f"/{file}")
+
+
+def test_templates_as_the_tool_writes_them() -> None:
+    """tools/templates.py gives what lies here, for all that it knows."""
+    before = {path: path.read_bytes() for path in sorted(FOLDER.rglob("*.json"))}
+    written = _write_templates()
+    assert len(written) >= 10
+    for name, (editor, prompt) in written.items():
+        assert json.loads(before[FOLDER / f"{name}.json"]) == editor, name
+        assert json.loads(before[FOLDER / "api" / f"{name}.json"]) == prompt, name
+
+
+def _write_templates() -> dict[str, tuple[Any, Any]]:
+    """What the tool would write, made in a process of its own, since it changes the path."""
+    script = (
+        "import json, sys\n"
+        "import templates\n"
+        "from graphs import TEMPLATES\n"
+        "known = templates.schemas()\n"
+        "print(json.dumps({name: templates.Drawing(name, graph, known).draw()\n"
+        "                  for name, graph in TEMPLATES.items()}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT / "tools", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_some_run_anywhere_some_need_files_some_need_comfyui() -> None:
+    """The three kinds that the tests on hosts tell apart."""
+    assert len([n for n in NAMES if not needs_files(n) and not needs_comfyui(n)]) >= 6
+    assert {n for n in NAMES if needs_files(n)} >= {"gguf_edit", "fp8_with_lora", "quantize"}
+    assert not needs_files("ksampler_with_our_loaders")
+    assert needs_comfyui("ksampler_with_our_loaders")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,7 +209,7 @@ def test_links_resolve_both_ways(name: str) -> None:
     nodes = {node["id"]: node for node in workflow["nodes"]}
     links = {link[0]: link for link in workflow["links"]}
     assert len(links) == len(workflow["links"])
-    assert max(links) == workflow["last_link_id"]
+    assert max(links, default=0) == workflow["last_link_id"]
     for link_id, source, out, target, into, kind in workflow["links"]:
         assert link_id in nodes[source]["outputs"][out]["links"]
         assert nodes[source]["outputs"][out]["type"] == kind

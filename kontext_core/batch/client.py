@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import InputError, KontextError
 
-__all__ = ["Client", "Unreachable"]
+__all__ = ["Client", "Unreachable", "refusal"]
 
 # Of an answer without files; a server that loads a model may be slow to answer anything.
 TIMEOUT_SECONDS = 30.0

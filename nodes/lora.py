@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from .files import choices, complaint, find, stamp
-from .native import require_model
+from .native.lora import add_lora
 from .schema import make
 
 if TYPE_CHECKING:
@@ -47,14 +47,18 @@ class KontextLoadLora(io.ComfyNode):
         return make(
             node_id="KontextLoadLora",
             display_name="Kontext: Load LoRA",
-            description="Puts a LoRA on a MODEL from Kontext: Load Model, whatever tool made it "
-            "and in whatever format the model's weights are. Chain several. The MODEL that comes "
-            "in is not changed.",
+            description="Puts a LoRA on a FLUX.1 MODEL, whatever tool made it and in whatever "
+            "format the model's weights are. Chain several. The MODEL that comes in is not "
+            "changed.",
             search_aliases=["kontext", "lora", "lora loader", "lycoris", "dora", "style"],
             # Has the report sent again when the node itself is answered from the cache.
             has_intermediate_output=True,
             inputs=[
-                io.Model.Input("model", tooltip="From Kontext: Load Model, or another LoRA."),
+                io.Model.Input(
+                    "model",
+                    tooltip="From Kontext: Load Model, or another LoRA. A FLUX.1 from the host's "
+                    "own loaders does as well; there every LoRA is merged.",
+                ),
                 io.Combo.Input(
                     "lora_file",
                     options=choices("lora"),
@@ -81,7 +85,7 @@ class KontextLoadLora(io.ComfyNode):
                 io.Model.Output(
                     "patched",
                     display_name="MODEL",
-                    tooltip="With the LoRA, for Kontext: Sampler or another Kontext: Load LoRA.",
+                    tooltip="With the LoRA, for a sampler or another LoRA loader.",
                 )
             ],
         )
@@ -98,12 +102,10 @@ class KontextLoadLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, lora_file: str, strength: float, mode: str) -> io.NodeOutput:
-        base = require_model(model)
         if strength == 0:
-            return io.NodeOutput(base, ui={"kontext_notes": ["strength is 0: not applied"]})
+            return io.NodeOutput(model, ui={"kontext_notes": ["strength is 0: not applied"]})
         lora = load_file(lora_file or "")
-        apply = base.merged if mode == "merge" else base.with_lora
-        patched, report = apply(lora, strength)
+        patched, report, notes = add_lora(model, lora, strength, merge=mode == "merge")
         # The core has logged the same, with the whole path.
-        notes = replace(report, path=lora_file).lines()
-        return io.NodeOutput(patched, ui={"kontext_notes": notes})
+        lines = [*replace(report, path=lora_file).lines(), *notes]
+        return io.NodeOutput(patched, ui={"kontext_notes": lines})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .apply import merge_lora, release_factors, set_loras
+from .apply import match_loras, merge_lora, release_factors, set_loras
 from .load import Lora, load_lora
 from .report import LoraReport, Report
 
@@ -11,6 +11,7 @@ __all__ = [
     "LoraReport",
     "Report",
     "load_lora",
+    "match_loras",
     "merge_lora",
     "release_factors",
     "set_loras",

@@ -19,7 +19,7 @@ from .factors import Entry, delta, expected_shape
 from .load import Lora
 from .report import LoraReport, Report
 
-__all__ = ["merge_lora", "release_factors", "set_loras"]
+__all__ = ["match_loras", "merge_lora", "release_factors", "set_loras"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +91,24 @@ def set_loras(model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> Report:
     for name, hook in hooks.items():
         modules[name].register_forward_hook(hook)
     model.__dict__[STATE] = _State(files, strengths, hooks, plan.report)
+    _log(plan.report)
+    return plan.report
+
+
+def match_loras(
+    model: nn.Module, loras: Sequence[tuple[Lora, float]], *, merge: bool = False
+) -> Report:
+    """What `set_loras` (or with `merge` `merge_lora`) would report or refuse; changes nothing.
+
+    Args:
+        model: also a network of a host's with the published names of layers.
+    """
+    files, strengths = _checked(loras)
+    modules = dict(model.named_modules())
+    plan = _plan(modules, files, strengths)
+    if merge:
+        for name in plan.layers:
+            _check_plain(name, modules[name])
     _log(plan.report)
     return plan.report
 
@@ -228,14 +246,26 @@ def _size(module: nn.Module) -> tuple[int, int]:
     return out, width
 
 
+def _gain(module: nn.Module) -> Tensor | None:
+    """The gain of a norm, ours or a host's; None for a layer that is something else."""
+    if isinstance(module, RMSNorm):
+        return module.scale
+    if hasattr(module, "out_features"):
+        return None
+    gain = getattr(module, "scale", None)
+    gain = getattr(module, "weight", None) if gain is None else gain
+    return gain if isinstance(gain, Tensor) and gain.ndim == 1 else None
+
+
 def _check_fit(lora: Lora, entry: Entry, module: nn.Module) -> None:
     """The entry's rows and columns are those of its part of the layer."""
     rows, columns = expected_shape(entry)
     where = entry.target.module
-    if isinstance(module, RMSNorm):
-        if entry.kind not in ("diff", "set") or module.scale.numel() != rows or columns is not None:
+    gain = _gain(module)
+    if gain is not None:
+        if entry.kind not in ("diff", "set") or gain.numel() != rows or columns is not None:
             raise CheckpointError(
-                f"{lora.path}: {entry.key} is for the norm {where}, of {module.scale.numel()} "
+                f"{lora.path}: {entry.key} is for the norm {where}, of {gain.numel()} "
                 f"numbers, and changes {rows}; expected a LoRA for this model"
             )
         return
@@ -263,7 +293,7 @@ def _check_fit(lora: Lora, entry: Entry, module: nn.Module) -> None:
 
 
 def _check_plain(name: str, module: nn.Module) -> None:
-    if isinstance(module, RMSNorm):
+    if _gain(module) is not None:
         return
     weight = getattr(module, "weight", None)
     packed = isinstance(module, QuantLinear) or (

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kontext_core.models.rope import apply_rope
+from .oom import attention_in_parts
 
 __all__ = ["attend", "joined_mask", "rotations", "table_of"]
 
@@ -93,12 +94,16 @@ def attend(
         q = apply_rope(q, table[:, :, : q.shape[2]])
         k = apply_rope(k, table[:, :, : k.shape[2]])
     if mask is not None:
-        mask = mask[..., : k.shape[2]]
+        mask = mask[..., : q.shape[2], : k.shape[2]]
         if mask.dtype != torch.bool:
             mask = mask.to(q.device, q.dtype)
-    result = comfy.ldm.modules.attention.optimized_attention(
-        q, k, v, q.shape[1], mask=mask, skip_reshape=True, transformer_options=options
-    )
+
+    def attention(queries: Tensor, rows: Tensor | None) -> Tensor:
+        return comfy.ldm.modules.attention.optimized_attention(
+            queries, k, v, q.shape[1], mask=rows, skip_reshape=True, transformer_options=options
+        )
+
+    result = attention_in_parts(attention, q, mask)
     for patch in patches.get("attn1_output_patch", ()):
         result = patch(result, extra)
     return result

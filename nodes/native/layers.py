@@ -17,6 +17,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...kontext_core.models.layers import RMSNorm
 from ...kontext_core.quant.linear import (
     QuantEmbedding,
     QuantLinear,
@@ -97,6 +98,18 @@ class HostScaledEmbedding(_HostTable, ScaledEmbedding):
     """`ScaledEmbedding` under the host's memory management."""
 
 
+class HostRMSNorm(RMSNorm):
+    """`RMSNorm` whose gain is called `weight`, as in the Flux of later hosts: by names, LoRAs and
+    merges find what they change."""
+
+    weight: nn.Parameter
+
+    @property
+    def scale(self) -> Tensor:  # type: ignore[override]
+        """The gain under its published name."""
+        return self.weight
+
+
 @contextmanager
 def _lent(layer: Any, x: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The layer's stored weight and its bias on the device of x, by the host's own transfer."""
@@ -130,6 +143,16 @@ def _streams() -> bool:
 
 
 @functools.cache
+def _norm_name() -> str:
+    """What the host's own Flux calls the gain of its norms: `scale`, from 0.13 on `weight`."""
+    import comfy.ldm.flux.layers
+    import comfy.ops
+
+    norm = comfy.ldm.flux.layers.QKNorm(2, operations=comfy.ops.disable_weight_init)
+    return next(iter(norm.query_norm.state_dict()))
+
+
+@functools.cache
 def _twins() -> dict[type, type]:
     """Class of ours (or torch's) to the class that takes its place."""
     import comfy.ops
@@ -140,7 +163,7 @@ def _twins() -> dict[type, type]:
     class Embedding(_HostTable, host.Embedding):
         pass
 
-    return {
+    twins: dict[type, type] = {
         nn.Linear: host.Linear,
         nn.Conv1d: host.Conv1d,
         nn.Conv2d: host.Conv2d,
@@ -152,6 +175,7 @@ def _twins() -> dict[type, type]:
         QuantEmbedding: HostQuantEmbedding,
         ScaledEmbedding: HostScaledEmbedding,
     }
+    return twins | ({RMSNorm: HostRMSNorm} if _norm_name() == "weight" else {})
 
 
 def host_layers(network: nn.Module) -> None:
@@ -167,6 +191,9 @@ def host_layers(network: nn.Module) -> None:
             continue
         module.__class__ = twin
         layer: Any = module
+        if twin is HostRMSNorm:
+            layer.weight = layer._parameters.pop("scale")
+            continue
         layer.weight_function, layer.bias_function = [], []
         if isinstance(module, HostPacked):
             layer.changes, layer.changed_by = {}, None

@@ -28,8 +28,6 @@ __all__ = ["loras_of", "patcher_for", "with_loras"]
 
 # Under which name a MODEL carries this pack's LoRAs; the host copies it with every clone.
 LORAS = "kontext_loras"
-# Later hosts call the gain of a norm so; ours keep the published name, as earlier hosts do.
-NORM_NAMES = ("_norm.weight", "_norm.scale")
 
 
 def patcher_for(
@@ -183,14 +181,6 @@ def _patcher_class() -> type:
 
         # Patches
 
-        def add_patches(self, patches: Any, *args: Any, **kwargs: Any) -> Any:
-            known = self.model.state_dict().keys()
-            renamed = {_renamed(key, known): key for key in patches}
-            added = super().add_patches(
-                {own: patches[key] for own, key in renamed.items()}, *args, **kwargs
-            )
-            return [renamed[key] for key in added]
-
         def patch_weight_to_device(self, key: str, *args: Any, **kwargs: Any) -> Any:
             layer = self.packed(key)
             if layer is None:
@@ -209,10 +199,6 @@ def _patcher_class() -> type:
                 layer = self.packed(key)
                 if layer is not None:
                     found[key][0] = (layer.weight, functools.partial(_unpack, layer))
-                elif key.endswith(NORM_NAMES[1]):
-                    # For a merge into a model of the host's own.
-                    other = key.removesuffix(NORM_NAMES[1]) + NORM_NAMES[0]
-                    found[other] = found[key]
             return found
 
         # Hooks: LoRAs for a part of the conditioning or of the steps
@@ -276,17 +262,6 @@ def _patcher_class() -> type:
                     )
 
     return KontextPatcher
-
-
-def _renamed(key: Any, known: Any) -> Any:
-    """A patch's key, with the name that the norm's gain has in our network."""
-    name = key if isinstance(key, str) else key[0]
-    if name in known or not name.endswith(NORM_NAMES[0]):
-        return key
-    own = name.removesuffix(NORM_NAMES[0]) + NORM_NAMES[1]
-    if own not in known:
-        return key
-    return own if isinstance(key, str) else (own, *key[1:])
 
 
 def _unpack(layer: Any, weight: Tensor, inplace: bool = False, **_: Any) -> Tensor:

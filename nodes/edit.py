@@ -11,7 +11,7 @@ from ..kontext_core.resolutions import check_size, nearest_resolution
 from ..kontext_core.stitcher import Reference
 from .conditioning import attach
 from .loading import load_clip, load_model, load_vae
-from .native import resolutions_of
+from .native import require_vae, resolutions_of
 from .reference import encode_reference
 from .sampler import MAX_SEED, run_sampler
 from .schema import make
@@ -164,7 +164,7 @@ class KontextEdit(io.ComfyNode):
         images = [image for image in (image1, image2, image3) if image is not None]
         model = load_model() if model is None else model
         clip = load_clip() if clip is None else clip
-        vae = load_vae() if vae is None else vae
+        vae = load_vae() if vae is None else require_vae(vae)
         sizes = resolutions_of(model)
         columns, rows = _size(width, height, images, sizes)
         references = [

@@ -42,4 +42,7 @@ class KontextExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> KontextExtension:
     """What ComfyUI calls to find the nodes."""
+    from .web import serve_files
+
+    serve_files()
     return KontextExtension()

@@ -40,6 +40,38 @@ _SET = """([id, name, value]) => {
     const node = app.graph._nodes.find(node => String(node.id) === id);
     node.widgets.find(widget => widget.name === name).value = value;
 }"""
+# One node of each type in a grid, far enough apart for the highest of them.
+_SHOW = """(types) => types.map((type, index) => {
+    const node = LiteGraph.createNode(type);
+    node.pos = [(index % 5) * 520, Math.floor(index / 5) * 900];
+    app.graph.add(node);
+    return String(node.id);
+})"""
+# What the canvas drew of a node: its size, and each widget with the height it was given.
+_DRAWN = """() => app.graph._nodes.map(node => ({
+    id: String(node.id),
+    type: node.type,
+    title: node.title,
+    size: [...node.size],
+    inputs: (node.inputs ?? []).map(input => input.name),
+    outputs: (node.outputs ?? []).map(output => output.type),
+    widgets: (node.widgets ?? []).map(w => [w.name, w.type, w.last_y ?? null]),
+}))"""
+# Where in the window the right arrow of a number widget is, which adds one step.
+_ARROW = """([id, name]) => {
+    const node = app.graph._nodes.find(node => String(node.id) === id);
+    const widget = node.widgets.find(widget => widget.name === name);
+    const box = app.canvas.canvas.getBoundingClientRect();
+    const {scale, offset} = app.canvas.ds;
+    const x = node.pos[0] + node.size[0] - 26, y = node.pos[1] + widget.last_y + 10;
+    return [box.left + (x + offset[0]) * scale, box.top + (y + offset[1]) * scale];
+}"""
+_CENTRE = """(id) => {
+    const node = app.graph._nodes.find(node => String(node.id) === id);
+    app.canvas.ds.scale = 1;
+    app.canvas.ds.offset = [300 - node.pos[0], 200 - node.pos[1]];
+    app.canvas.setDirty(true, true);
+}"""
 _PICTURE = """(id) => {
     const node = app.graph._nodes.find(node => String(node.id) === id);
     const image = node?.imgs?.[0] ?? document.querySelector(`[data-node-id="${id}"] img`);
@@ -148,6 +180,30 @@ class Editor:
         self.page.wait_for_function("() => app.graph._nodes.length > 1")
         self.dialog().wait_for(state="hidden")
         self.page.wait_for_load_state("networkidle")
+
+    def load(self, workflow: dict[str, Any]) -> None:
+        """Opens a workflow in the editor's format."""
+        self.page.evaluate("async (graph) => { await app.loadGraphData(graph) }", workflow)
+
+    def prompt(self) -> dict[str, Any]:
+        """The graph as the Run button would send it."""
+        return self.page.evaluate("async () => (await app.graphToPrompt()).output")
+
+    def show(self, types: list[str]) -> list[str]:
+        """Puts one node of each type on an empty canvas; their ids."""
+        self.clear()
+        return self.page.evaluate(_SHOW, types)
+
+    def drawn(self) -> list[dict[str, Any]]:
+        """The nodes with their size, sockets and widgets [name, kind, where it was drawn]."""
+        return self.page.evaluate(_DRAWN)
+
+    def add_one_step(self, node_id: str, name: str) -> None:
+        """Clicks the right arrow of a number widget on the canvas."""
+        self.page.evaluate(_CENTRE, node_id)
+        self.page.wait_for_timeout(500)
+        x, y = self.page.evaluate(_ARROW, [node_id, name])
+        self.page.mouse.click(x, y)
 
     def fit(self) -> None:
         """Zooms so that every node is in the window: canvas nodes off screen load no picture."""

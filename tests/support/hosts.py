@@ -7,6 +7,7 @@ A checkout is named by COMFYUI_DIRS (several, separated as in PATH), by COMFYUI_
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -128,8 +129,22 @@ def frontends() -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def running(host: Host, base: Path, frontend: Path | None = None) -> Iterator[Server]:
+def running(
+    host: Host,
+    base: Path,
+    frontend: Path | None = None,
+    *,
+    packs: tuple[dict[str, Path], ...] = ({PACK_NAME: ROOT},),
+    flags: tuple[str, ...] = (),
+    env: dict[str, str] | None = None,
+) -> Iterator[Server]:
     """Starts the host on a free port with all its folders below `base`; stops it afterwards.
+
+    Args:
+        packs: of a ComfyUI, its folders of custom nodes, {name: folder or file} each. All of one
+            are imported before the next; within one the order is the file system's.
+        flags: more options of ComfyUI's main.py.
+        env: more environment variables.
 
     Raises HostFailed with the end of the server's output when it does not come up.
     """
@@ -138,15 +153,16 @@ def running(host: Host, base: Path, frontend: Path | None = None) -> Iterator[Se
     for picture in sorted((ROOT / "workflows/input").glob("*")):
         shutil.copy(picture, base / "input")
     server = Server(host, free_port(), base, base / "server.log")
-    command = [*_command(host, base), "--listen", "127.0.0.1", "--port", str(server.port)]
+    command = _command(host, base, packs)
+    command += ["--listen", "127.0.0.1", "--port", str(server.port), *flags]
     if frontend is not None:
         command += ["--front-end-root", str(frontend)]
-    env = os.environ | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    quiet = {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
     with server.log.open("wb") as log:
         process = subprocess.Popen(
             command,
             cwd=host.checkout or ROOT,
-            env=env,
+            env=os.environ | quiet | (env or {}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -163,17 +179,29 @@ def running(host: Host, base: Path, frontend: Path | None = None) -> Iterator[Se
             process.wait()
 
 
-def _command(host: Host, base: Path) -> list[str]:
+def _command(host: Host, base: Path, packs: tuple[dict[str, Path], ...]) -> list[str]:
     if host.checkout is None:
         command = [str(host.python), "-m", "standalone", "serve"]
         return [*command, "--base-directory", str(base)]
-    link = base / "custom_nodes" / PACK_NAME
-    if not link.exists():
-        link.symlink_to(ROOT, target_is_directory=True)
-    flags = ["--cpu", "--disable-auto-launch", "--disable-api-nodes"]
+    command = [str(host.python), "main.py", "--cpu", "--disable-auto-launch", "--disable-api-nodes"]
     # Without its own database the checkout would write into its user folder.
-    flags += ["--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
-    return [str(host.python), "main.py", *flags]
+    command += ["--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
+    _link(base / "custom_nodes", packs[0])
+    for number, layer in enumerate(packs[1:], 2):
+        folder = base / f"custom_nodes_{number}"
+        _link(folder, layer)
+        config = base / f"custom_nodes_{number}.yaml"
+        # JSON is YAML too.
+        config.write_text(json.dumps({"more": {"custom_nodes": str(folder)}}), encoding="utf-8")
+        command += ["--extra-model-paths-config", str(config)]
+    return command
+
+
+def _link(folder: Path, packs: dict[str, Path]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, source in packs.items():
+        if not (folder / name).exists():
+            (folder / name).symlink_to(source, target_is_directory=source.is_dir())
 
 
 def free_port() -> int:

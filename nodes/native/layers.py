@@ -26,7 +26,7 @@ from ...kontext_core.quant.linear import (
 )
 from .changes import Change
 
-__all__ = ["HostPacked", "host_layers"]
+__all__ = ["HostPacked", "host_layers", "is_packed"]
 
 
 class HostPacked:
@@ -74,6 +74,15 @@ class HostQuantLinear(HostPacked, QuantLinear):
 
 class HostScaledLinear(HostPacked, ScaledLinear):
     """`ScaledLinear` under the host's memory management."""
+
+
+def is_packed(module: nn.Module) -> bool:
+    """Whether a layer's weight can't be written to: blocks and float8, not numbers that are only
+    cast when they are used, which the host may patch as its own."""
+    if not isinstance(module, HostPacked):
+        return False
+    plain = isinstance(module, ScaledLinear) and module.scale is None
+    return not (plain and module.weight.dtype.itemsize > 1)
 
 
 class _HostTable:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...kontext_core.errors import InputError
 from .changes import change_of
-from .layers import HostPacked
+from .layers import HostPacked, is_packed
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +79,7 @@ def _strip(functions: list[Any]) -> list[Any]:
 def _patcher_class() -> type:
     import comfy.float
     import comfy.lora
+    import comfy.model_management
     import comfy.model_patcher
     import comfy.utils
 
@@ -96,7 +97,7 @@ def _patcher_class() -> type:
                 layer = comfy.utils.get_attr(self.model, path)
             except AttributeError:
                 return None
-            return layer if isinstance(layer, HostPacked) else None
+            return layer if is_packed(layer) else None
 
         # Loading
 
@@ -134,12 +135,17 @@ def _patcher_class() -> type:
                     if isinstance(module, HostPacked):
                         module.changes.clear()
                         module.changed_by = None
+                    if hasattr(module, "comfy_cast_weights"):
+                        # The host forgets what it was where it has set it twice.
+                        module.comfy_cast_weights = False  # type: ignore[assignment]
+                        module.__dict__.pop("prev_comfy_cast_weights", None)
             return result
 
         def settle(self, device: Any) -> None:
             """Bring what the host left after loading into order."""
+            loaded = 0
             for path, module in self.model.named_modules():
-                if isinstance(module, HostPacked):
+                if is_packed(module):
                     self.settle_packed(f"{path}.weight", module)
                 elif not hasattr(module, "comfy_cast_weights"):
                     if device is not None:
@@ -151,6 +157,12 @@ def _patcher_class() -> type:
                         if f"{path}.{name}" in self.backup:
                             functions = getattr(module, f"{name}_function")
                             setattr(module, f"{name}_function", _strip(functions))
+                if getattr(module, "comfy_patched_weights", False):
+                    loaded += comfy.model_management.module_size(module)
+            if self.model.model_lowvram:
+                # A load that is given less room than before leaves layers on the device which the
+                # host no longer counts, and at last takes off more than there was.
+                self.model.model_loaded_weight_memory = loaded
 
         def settle_packed(self, key: str, layer: Any) -> None:
             layer.weight_function = _strip(layer.weight_function)
@@ -175,9 +187,6 @@ def _patcher_class() -> type:
                 self.patch_weight_to_device(f"{path}.{name}", device_to=device)
             module.to(device)
             module.comfy_patched_weights = True  # type: ignore[assignment]
-            self.model.model_loaded_weight_memory += sum(
-                p.numel() * p.element_size() for p in module.parameters()
-            )
 
         # Patches
 
@@ -253,7 +262,7 @@ def _patcher_class() -> type:
 
         def refuse_saving(self) -> None:
             for path, module in self.model.named_modules():
-                if isinstance(module, HostPacked):
+                if is_packed(module):
                     raise InputError(
                         f"{path} of this model holds packed weights ({module}), which ComfyUI's "
                         "nodes for saving would write as raw bytes. Save the model loaded from "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import signal
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    from ..batch.place import Place
     from ..batch.plan import Job
     from ..batch.server import Server
     from ..batch.workflow import Prompt
@@ -68,6 +71,15 @@ def add_batch(commands: argparse._SubParsersAction) -> None:
         help="silence after which a server is taken for lost, and after which the batch ends when "
         "none is left (%(default)s)",
     )  # fmt: skip
+    batch.add_argument(
+        "--ray", nargs="?", const="", metavar="ADDRESS",
+        help="instead of servers: workers on a Ray cluster (auto, ray://host:10001), or on one "
+        "started here; needs pip install ray",
+    )  # fmt: skip
+    batch.add_argument("--ray-workers", type=_count, default=0, metavar="N",
+                       help="how many; 0 takes one for each GPU (%(default)s)")  # fmt: skip
+    batch.add_argument("--models", metavar="DIR", help="folder of models of Ray workers, laid out "
+                       "as ComfyUI's (models of the checkout)")  # fmt: skip
     batch.add_argument("--dry-run", action="store_true", help="only show what would run")
     batch.add_argument("--json", action="store_true", help="print the result as JSON")
     batch.add_argument("--quiet", action="store_true", help="no progress bar, no row messages")
@@ -181,6 +193,29 @@ def _usable(servers: list[Server], prompt: Prompt, log: logging.Logger) -> list[
 def _run(
     jobs: list[Job], prompt: Prompt, servers: list[Server], options: argparse.Namespace
 ) -> tuple[str, int]:
+    with _places(prompt, servers, options) as places:
+        return _run_on(places, jobs, options)
+
+
+@contextlib.contextmanager
+def _places(
+    prompt: Prompt, servers: list[Server], options: argparse.Namespace
+) -> Iterator[Sequence[Place]]:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if options.ray is None:
+        yield _usable(servers, prompt, logging.getLogger(__name__))
+        return
+    from ..batch.cluster import Cluster
+
+    if options.server:
+        raise InputError("--ray and --server are both given; rows run on one or the other")
+    with Cluster(options.ray, options.ray_workers, options.models) as workers:
+        yield workers
+
+
+def _run_on(
+    places: Sequence[Place], jobs: list[Job], options: argparse.Namespace
+) -> tuple[str, int]:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -190,14 +225,12 @@ def _run(
     from ..batch.runner import Runner
     from ..batch.store import Store
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    servers = _usable(servers, prompt, logging.getLogger(__name__))
     with Journal(options.output) as journal:
         for job in jobs:
             apply_seed(job, options.seed, journal.nonce)
         journal.write(
             "begin", version=1, nonce=journal.nonce, workflow=options.workflow.name,
-            rows=len(jobs), servers=[server.name for server in servers],
+            rows=len(jobs), servers=[place.name for place in places],
         )  # fmt: skip
         store = Store(options.output)
         hidden = options.quiet or not sys.stderr.isatty()
@@ -211,7 +244,7 @@ def _run(
                     tqdm.write(words, file=sys.stderr)
 
             runner = Runner(
-                jobs, servers, journal, store, depth=options.depth, retries=options.retries,
+                jobs, places, journal, store, depth=options.depth, retries=options.retries,
                 patience=options.patience, tell=tell,
             )  # fmt: skip
             with logging_redirect_tqdm(), _Terminated():

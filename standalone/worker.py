@@ -1,0 +1,101 @@
+"""The embedded host without a server: runs prompts in this process, pictures in, files out.
+
+`python -m kontext_core batch --ray` starts one in every worker process of a cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from kontext_core.batch.place import contents_of
+from kontext_core.errors import InputError
+
+from . import runtime
+from .engine import Engine, Job
+from .errors import NodeFailedError, ValidationError
+from .folders import Folders
+from .loader import Registry, install_host, load_pack, pack_root
+from .plain import PLAIN_NODES
+from .validation import validate
+
+__all__ = ["Worker"]
+
+PACK_NAME = "kontext-studio"
+
+
+class Worker:
+    """Keeps its models from one prompt to the next, as a server does."""
+
+    def __init__(self, models: str | None = None) -> None:
+        """`models`: folder laid out as ComfyUI's `models`; None takes that of the checkout."""
+        root = pack_root()
+        self.base = Path(tempfile.mkdtemp(prefix="kontext-batch-"))
+        below = Folders.below(self.base, samples=root / "workflows" / "input")
+        self.folders = Folders(
+            input=below.input,
+            output=below.output,
+            temp=below.temp,
+            user=below.user,
+            models=Path(models) if models else root / "models",
+            samples=below.samples,
+        )
+        self.state = runtime.Runtime(self.folders)
+        runtime.install(self.state)
+        registry = Registry(dict(PLAIN_NODES))
+        pack = load_pack(root, PACK_NAME)
+        install_host(pack, self.state)
+        registry.add(pack)
+        self.nodes = registry.nodes
+        self.engine = Engine(registry.nodes, self.state)
+
+    def run(self, prompt: dict[str, Any], pictures: dict[str, bytes]) -> dict[str, Any]:
+        """One prompt to its end.
+
+        Args:
+            pictures: what the prompt's Load Image nodes name, by name.
+
+        Returns:
+            {"files": [(ending, content)], "seconds"}, or {"refused": why} or {"failed": why}:
+            plain values, as errors of ours would not survive the way between two processes.
+        """
+        began = time.monotonic()
+        for name, content in pictures.items():
+            path = self.folders.input / name
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+        try:
+            checked = asyncio.run(validate(prompt, self.nodes))
+            if checked.node_errors:
+                error = {"message": "Prompt outputs failed validation", "details": ""}
+                raise ValidationError(error, checked.node_errors)
+        except ValidationError as error:
+            return {"refused": str(error)}
+        job = Job(str(uuid.uuid4()), prompt, checked.outputs)
+        outcome = self.engine.run(job, runtime.Silent())
+        if outcome.error is not None:
+            return {"failed": str(NodeFailedError(outcome.error))}
+        files = []
+        for entry in contents_of({"outputs": outcome.outputs}):
+            try:
+                path = self.folders.find(entry["filename"], entry["type"], entry["subfolder"])
+            except InputError as error:
+                return {"failed": str(error)}
+            if path is not None:
+                files.append((path.suffix, path.read_bytes()))
+        for folder in (self.folders.output, self.folders.temp):
+            shutil.rmtree(folder, ignore_errors=True)
+        # A node whose outputs are kept would name a file that is gone.
+        entries = self.engine.cache.entries
+        self.engine.cache.entries = {k: v for k, v in entries.items() if not v.ui.get("images")}
+        return {"files": files, "seconds": round(time.monotonic() - began, 3)}
+
+    def close(self) -> None:
+        """Removes its folder."""
+        shutil.rmtree(self.base, ignore_errors=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["FILES", "TEMPLATES", "Column", "Graph", "Node"]
+__all__ = ["FILES", "PAGES", "TEMPLATES", "Column", "Graph", "Node"]
 
 HUB = "https://huggingface.co"
 ENCODERS = f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main"
@@ -511,6 +511,241 @@ TEMPLATES: dict[str, Graph] = {
                     "Results",
                     more=420,
                 )
+            ),
+        ),
+    ),
+}
+
+PLAIN = "#3f789e"
+
+
+def shown(*columns: tuple[int, tuple[Node, ...]]) -> Graph:
+    """A picture of a help page: (width, nodes) from left to right, no note."""
+    return Graph("", tuple(Column("", PLAIN, width, nodes) for width, nodes in columns))
+
+
+def loaded(key: str, kind: str) -> Node:
+    return Node(key, f"KontextLoad{kind}")
+
+
+# Node: the small graph that its help page shows.
+PAGES: dict[str, Graph] = {
+    "KontextLoadModel": shown(
+        (340, (Node("it", "KontextLoadModel"),)),
+        (310, (Node("sampler", "KontextSampler", {"model": "it.0"}),)),
+    ),
+    "KontextLoadTextEncoders": shown(
+        (340, (Node("it", "KontextLoadTextEncoders"),)),
+        (
+            330,
+            (
+                Node(
+                    "text",
+                    "CLIPTextEncode",
+                    {"clip": "it.0", "text": "make the background blue"},
+                    "Instruction",
+                    more=60,
+                ),
+            ),
+        ),
+        (310, (Node("stitch", "KontextStitch", {"conditioning": "text.0"}, more=160),)),
+    ),
+    "KontextLoadVAE": shown(
+        (340, (Node("it", "KontextLoadVAE"),)),
+        (
+            300,
+            (
+                Node("one", "KontextReference", {"vae": "it.0"}),
+                Node("finish", "KontextFinish", {"vae": "it.0"}),
+            ),
+        ),
+    ),
+    "KontextReference": shown(
+        (270, (picture("a", "kontext_star.png", "Image 1"), loaded("vae", "VAE"))),
+        (
+            270,
+            (
+                Node(
+                    "it",
+                    "KontextReference",
+                    {"image": "a.0", "vae": "vae.0"},
+                    "Reference: image 1",
+                ),
+            ),
+        ),
+        (
+            270,
+            (
+                Node(
+                    "two",
+                    "KontextReference",
+                    {"references": "it.0", "vae": "vae.0"},
+                    "Reference: image 2",
+                ),
+            ),
+        ),
+        (270, (Node("stitch", "KontextStitch", {"references": "two.0"}, more=160),)),
+    ),
+    "KontextStitch": shown(
+        (
+            320,
+            (
+                Node(
+                    "text",
+                    "CLIPTextEncode",
+                    {"text": "put the star of image 1 on the background of image 2"},
+                    "Instruction",
+                    more=60,
+                ),
+                Node("one", "KontextReference", {}, "Reference: image 2"),
+            ),
+        ),
+        (
+            330,
+            (
+                Node(
+                    "it",
+                    "KontextStitch",
+                    {"conditioning": "text.0", "references": "one.0"},
+                    more=160,
+                ),
+            ),
+        ),
+        (
+            300,
+            (Node("sampler", "KontextSampler", {"positive": "it.0", "latent_image": "it.1"}),),
+        ),
+    ),
+    "KontextSampler": shown(
+        (
+            330,
+            (
+                loaded("model", "Model"),
+                Node("stitch", "KontextStitch", more=160),
+            ),
+        ),
+        (
+            320,
+            (
+                Node(
+                    "it",
+                    "KontextSampler",
+                    {"model": "model.0", "positive": "stitch.0", "latent_image": "stitch.1"},
+                ),
+            ),
+        ),
+        (300, (Node("finish", "KontextFinish", {"samples": "it.0"}),)),
+    ),
+    "KontextFinish": shown(
+        (
+            300,
+            (
+                Node("sampler", "KontextSampler"),
+                picture("a", "kontext_shapes.png", "The edited picture"),
+            ),
+        ),
+        (
+            320,
+            (
+                Node(
+                    "it",
+                    "KontextFinish",
+                    {"samples": "sampler.0", "original": "a.0", "mask": "a.1"},
+                ),
+            ),
+        ),
+        (300, (Node("save", "SaveImage", {"images": "it.0"}, more=30),)),
+    ),
+    "KontextEdit": shown(
+        (280, (picture("a", "kontext_shapes.png", "Image 1"),)),
+        (
+            350,
+            (
+                Node(
+                    "it",
+                    "KontextEdit",
+                    {"image1": "a.0", "prompt": "make the background blue"},
+                    more=60,
+                ),
+            ),
+        ),
+        (280, (Node("save", "SaveImage", {"images": "it.0"}, more=30),)),
+    ),
+    "KontextLoadLora": shown(
+        (320, (loaded("model", "Model"),)),
+        (
+            300,
+            (
+                Node(
+                    "it",
+                    "KontextLoadLora",
+                    {"model": "model.0", "lora_file": "style.safetensors"},
+                    more=90,
+                ),
+            ),
+        ),
+        (
+            300,
+            (
+                Node(
+                    "second",
+                    "KontextLoadLora",
+                    {"model": "it.0", "lora_file": "character.safetensors", "strength": 0.8},
+                    more=90,
+                ),
+            ),
+        ),
+        (280, (Node("sampler", "KontextSampler", {"model": "second.0"}),)),
+    ),
+    "KontextQuantize": shown(
+        (
+            400,
+            (
+                Node(
+                    "it",
+                    "KontextQuantize",
+                    {"model_name": "flux1-kontext-dev.safetensors"},
+                    more=90,
+                ),
+            ),
+        ),
+        (
+            380,
+            (Node("model", "KontextLoadModel", {"model_name": "flux1-kontext-dev-Q4_K_M.gguf"}),),
+        ),
+    ),
+    "KontextBatch": shown(
+        (
+            340,
+            (
+                Node(
+                    "it",
+                    "KontextBatch",
+                    {"lines": "make it night\nmake the background blue", "source": "photos"},
+                    more=60,
+                ),
+            ),
+        ),
+        (
+            320,
+            (
+                Node(
+                    "edit",
+                    "KontextEdit",
+                    {"image1": "it.0", "prompt": "it.1", "seed": "it.3"},
+                    more=40,
+                ),
+            ),
+        ),
+        (
+            300,
+            (
+                Node(
+                    "save",
+                    "SaveImage",
+                    {"images": "edit.0", "filename_prefix": "it.2"},
+                    more=30,
+                ),
             ),
         ),
     ),

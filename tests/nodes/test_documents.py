@@ -1,4 +1,4 @@
-"""docs/formats.md names a test for every line it promises, and those tests exist."""
+"""docs/formats.md names a test for every line it promises; help pages have their pictures."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
+HELP = sorted((ROOT / "web/docs").glob("*.md"))
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)))
 
 
@@ -28,3 +30,24 @@ def test_every_line_of_a_table_with_tests_names_one() -> None:
         elif with_tests and not line.startswith("|---"):
             assert "`tests/" in line.rpartition(" | ")[2], line
     assert len(NAMED) > 40
+
+
+@pytest.mark.parametrize("page", HELP, ids=lambda path: path.stem)
+def test_a_help_page_shows_a_picture_of_a_small_graph(page: Path) -> None:
+    """tools/help_pictures.py takes them; the editor shows what lies beside its pages."""
+    graph = page.read_text(encoding="utf-8").partition("## Typical graph")[2]
+    [(alternative, address)] = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", graph)
+    assert alternative
+    assert address == f"images/{page.stem}.png"
+    picture = page.parent / address
+    # Measured: 8 to 20 KB.
+    assert picture.stat().st_size < 60_000
+    with Image.open(picture) as opened:
+        assert opened.format == "PNG"
+        assert 300 <= opened.width <= 1200
+        assert 150 <= opened.height <= 1000
+
+
+def test_no_picture_of_a_help_page_is_left_over() -> None:
+    pictures = {path.stem for path in (ROOT / "web/docs/images").iterdir()}
+    assert pictures == {path.stem for path in HELP}

@@ -105,9 +105,10 @@ function show(files) {
       "border:1px solid #565c66;border-radius:4px",
     say("close"),
   );
+  // Above a dialog of the editor's own, which old frontends open at the same time.
   const panel = element(
     "div",
-    "position:fixed;right:24px;bottom:72px;z-index:1000;width:min(520px,90vw);max-height:60vh;" +
+    "position:fixed;right:24px;bottom:72px;z-index:10000;width:min(520px,90vw);max-height:60vh;" +
       "overflow:auto;padding:14px 18px;border-radius:8px;border:1px solid #565c66;" +
       "background:#24272c;color:#e6e8eb;font:13px/1.5 sans-serif;" +
       "box-shadow:0 6px 24px rgb(0 0 0 / 50%);user-select:text",

@@ -3,6 +3,7 @@
 #   make test    the whole test suite
 #   make serve   the graph editor in the browser, http://127.0.0.1:8188
 #   make check   style and types only
+#   make hosts   the tests that need a host, on every ComfyUI that COMFYUI_DIRS names; docs/hosts.md
 #   make clean   remove the virtual environment and what the demo wrote
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Import by name is for kontext_core only; -P would hide `standalone`, which is run from here.
 HOST := $(BIN)/python -m standalone
 
-.PHONY: demo test serve check clean
+.PHONY: demo test serve check hosts clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/run.ready
@@ -33,6 +34,11 @@ check: $(VENV)/test.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --level error
+
+hosts: $(VENV)/test.ready
+	OMP_NUM_THREADS=2 $(BIN)/python -P -m pytest tests/api tests/native tests/batch tests/web \
+		--junitxml=$(VENV)/hosts.xml; \
+	$(BIN)/python -P tests/support/hosts_table.py $(VENV)/hosts.xml
 
 $(VENV)/run.ready: requirements.txt standalone/requirements.txt pyproject.toml
 	@sh standalone/setup.sh "$(PYTHON)" "$(VENV)"

@@ -128,6 +128,15 @@ def frontends() -> dict[str, Path]:
     return found
 
 
+def own_frontend(host: Host) -> str:
+    """The version of the frontend that a checkout's environment holds, "unknown" without one."""
+    sites = host.python.parent.parent.glob("lib/python*/site-packages")
+    for site in sites:
+        for info in site.glob("comfyui_frontend_package-*.dist-info"):
+            return info.name.split("-")[1].removesuffix(".dist")
+    return "unknown"
+
+
 @contextlib.contextmanager
 def running(
     host: Host,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from editor import FLAGS, Editor
-from hosts import Host, Missing, Server, all_hosts, frontends, running
+from hosts import Host, Missing, Server, all_hosts, frontends, own_frontend, running
 from playwright.sync_api import Browser, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -28,7 +28,7 @@ def _params() -> list[object]:
             newest = dict(list(versions.items())[:1])
             params += [
                 pytest.param((host, folder), id=f"{host.name}-{version}", marks=marks)
-                for version, folder in {**newest, "own": None}.items()
+                for version, folder in {**newest, f"own-{own_frontend(host)}": None}.items()
             ]
         else:
             if not versions:

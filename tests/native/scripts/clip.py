@@ -106,6 +106,7 @@ def main(pack: Any, folder: str) -> dict[str, Any]:
     host.set_host(None)
     out["classes"] = [type(c).__name__ for c in (ours, theirs, plain)]
     out["missing"] = sorted(name for name in vars(theirs) if not hasattr(ours, name))
+    mine: Any = None
     for name, text in TEXTS.items():
         mine = encode(ours, text)
         differences[f"{name}, theirs"] = gap(mine, encode(theirs, text))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError
-from ..kontext_core.stitcher import METHODS, Context, stitch
-from .conditioning import ReferenceChain, attach
+from ..kontext_core.stitcher import METHODS, Context, Reference, stitch
+from .conditioning import ReferenceChain, attach, beyond_native
+from .host import ComfyHost, get_host
 from .latent import target_samples
 from .schema import References, make
 
-__all__ = ["KontextStitch", "layout_payload"]
+__all__ = ["KontextStitch", "layout_payload", "native_notes"]
 
 
 def layout_payload(context: Context) -> list[dict[str, Any]]:
@@ -31,6 +33,21 @@ def layout_payload(context: Context) -> list[dict[str, Any]]:
             "end": placed.end,
         }
         for placed in context.layout
+    ]
+
+
+def native_notes(references: Sequence[Reference]) -> list[str]:
+    """What of these references a FLUX.1 that ComfyUI itself has loaded can't heed, one note."""
+    asked = [
+        f"image {number}: {', '.join(found)}"
+        for number, reference in enumerate(references, 1)
+        if (found := beyond_native(reference))
+    ]
+    if not asked:
+        return []
+    return [
+        "Only a MODEL from Kontext: Load Model heeds all of this; one that ComfyUI's own nodes "
+        f"loaded leaves out {'; '.join(asked)}"
     ]
 
 
@@ -105,8 +122,10 @@ class KontextStitch(io.ComfyNode):
                 )
             latent = {"samples": torch.zeros_like(items[0].latent, dtype=torch.float32)}
         context = stitch(tuple(target_samples(latent).shape), items, method=method)
+        ui = {"kontext_layout": layout_payload(context)}
+        notes = native_notes(items) if isinstance(get_host(), ComfyHost) else []
         return io.NodeOutput(
             attach(conditioning, items, method),
             latent,
-            ui={"kontext_layout": layout_payload(context)},
+            ui={**ui, "kontext_notes": notes} if notes else ui,
         )

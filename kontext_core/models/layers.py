@@ -27,6 +27,7 @@ __all__ = [
     "RMSNorm",
     "SingleStreamBlock",
     "SplitRows",
+    "split_rows",
     "timestep_embedding",
 ]
 

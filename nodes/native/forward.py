@@ -1,7 +1,9 @@
 """Our transformer as the `diffusion_model` of a ComfyUI model: its forward contract, its hooks.
 
 What ComfyUI promises about a Flux (wrappers, patches, replaced blocks, ControlNet, block information) is
-kept by the transformer itself, so it has to be kept here. Shapes: b batch, n tokens, c channels.
+kept by the transformer itself, so it has to be kept here. Only where `comfy` can be imported.
+
+Shapes: b batch, n tokens, c channels.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
+import comfy.model_management
 import torch
 import torch.nn.functional as F
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
 from ...kontext_core.latents import unpack
@@ -76,8 +80,6 @@ class NativeFlux(Flux):
             kwargs: `ref_latents_method`, `attention_mask`, `kontext_references` (see
                 `references.arrange`), and whatever other packs send, which is passed over.
         """
-        from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
-
         options = {} if transformer_options is None else transformer_options
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
         executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
@@ -121,17 +123,16 @@ class NativeFlux(Flux):
     ) -> Tensor:
         """Velocity of the target's tokens, [b, n_target, 4c]."""
         img = self.img_in(scene.tokens)
-        if y is None:
-            y = img.new_zeros(len(img), self.params.vec_in_dim)
-        y = y[:, : self.params.vec_in_dim]
-        vec = self.embed(timestep, y, guidance, img.dtype)
-        still = self.embed(timestep * 0, y, guidance, img.dtype) if scene.still else None
+        width = self.params.vec_in_dim
+        pooled: Tensor = img.new_zeros(len(img), width) if y is None else y[:, :width]
+        vec = self.embed(timestep, pooled, guidance, img.dtype)
+        still = self.embed(timestep * 0, pooled, guidance, img.dtype) if scene.still else None
         txt = self.txt_in(context)
-        img_ids: Tensor | None = scene.ids.expand(len(img), -1, -1)
+        img_ids: Any = scene.ids.expand(len(img), -1, -1)
         txt_ids = torch.zeros(len(img), txt.shape[1], 3, device=img.device)
         for patch in options.get("patches", {}).get("post_input", ()):
             given = {"img": img, "txt": txt, "img_ids": img_ids, "txt_ids": txt_ids}
-            out = patch({**given, "transformer_options": options})
+            out: dict[str, Any] = patch({**given, "transformer_options": options})
             img, txt = out["img"], out["txt"]
             img_ids, txt_ids = out["img_ids"], out["txt_ids"]
         table = bias = None
@@ -186,7 +187,7 @@ class _Pass:
 
     def double(self, index: int, block: Any, img: Tensor, txt: Tensor) -> tuple[Tensor, Tensor]:
         """Image [b, n_img, c] and text [b, n_txt, c] through a double block."""
-        self.options["block_index"] = index
+        self.begin(index)
 
         def original(args: dict[str, Any]) -> dict[str, Tensor]:
             vec, txt = args["vec"], args["txt"]
@@ -206,7 +207,7 @@ class _Pass:
 
     def single(self, index: int, block: Any, x: Tensor, text: int) -> Tensor:
         """Text and image [b, n, c] through a single block."""
-        self.options["block_index"] = index
+        self.begin(index)
 
         def original(args: dict[str, Any]) -> dict[str, Tensor]:
             rows = block.modulate(args["vec"])
@@ -220,6 +221,12 @@ class _Pass:
         replaced = self.replaced.get(("single_block", index))
         out = original(args) if replaced is None else replaced(args, {"original_block": original})
         return out["img"]
+
+    def begin(self, index: int) -> None:
+        """Tells patches which block runs. A run that the user has stopped ends here; later hosts
+        look at every layer themselves."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.options["block_index"] = index
 
     def args(self, **tensors: Tensor) -> dict[str, Any]:
         """What a replaced block is given."""

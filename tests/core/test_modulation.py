@@ -18,7 +18,9 @@ from kontext_core import (
     stitch,
 )
 from kontext_core import sample as run
-from kontext_core.models.layers import Modulation
+from kontext_core.models.attention import attention
+from kontext_core.models.layers import Modulation, SplitRows, split_rows
+from kontext_core.models.rope import rope_table
 
 TEXTS = Conditioning(draw(50, 2, 4, 40), draw(51, 2, 24))
 ONE = Conditioning(TEXTS.txt[:1], TEXTS.vec[:1])
@@ -160,3 +162,32 @@ def test_pooled_text_of_another_model(small_flux: Flux) -> None:
         ShapeError, match=r"pooled text y has shape \(1, 23\); expected \[texts, 24"
     ):
         small_flux.modulations(torch.tensor([0.5]), draw(1, 1, 23))
+
+
+def test_rows_of_two_timesteps_hold_for_their_tokens(small_flux: Flux) -> None:
+    """Each part of a sequence is modulated as if the whole had its rows; equal rows change nothing."""
+    double, single = small_flux.double_blocks[0], small_flux.single_blocks[0]
+    first, rest = double.modulate(draw(1, 1, 96))[0], double.modulate(draw(2, 1, 96))[0]
+    x = draw(3, 2, 7, 96)
+    for one, other, split in zip(
+        split_rows(first), split_rows(rest), split_rows(SplitRows(first, rest, 3)), strict=True
+    ):
+        for name in ("apply", "gated"):
+            whole = torch.cat([getattr(one, name)(x)[:, :3], getattr(other, name)(x)[:, 3:]], 1)
+            assert getattr(split, name)(x).equal(whole)
+    rows, table = single.modulate(draw(4, 2, 96)), rope_table(draw(5, 1, 7, 3), (8, 12, 12), 10_000)
+    assert single(x, SplitRows(rows, rows, 4), table).equal(single(x, rows, table))
+
+
+def test_blocks_take_their_attention_from_outside(small_flux: Flux) -> None:
+    block = small_flux.single_blocks[0]
+    x, table = draw(3, 2, 7, 96), rope_table(draw(5, 1, 7, 3), (8, 12, 12), 10_000)
+    rows = block.modulate(draw(4, 2, 96))
+    seen = []
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, bias: Tensor | None) -> Tensor:
+        seen.append((q.shape, pe is table, bias))
+        return attention(q, k, v, pe, bias)
+
+    assert block(x, rows, table, None, attend).equal(block(x, rows, table))
+    assert seen == [((2, 3, 7, 32), True, None)]

@@ -29,7 +29,7 @@ def main() -> None:
     checkout, root, script, result, base, flags, *arguments = sys.argv[1:]
     sys.path.insert(0, checkout)
     # Behind the checkout: ComfyUI has top-level names of its own.
-    sys.path.append(str(Path(root) / "tests/support"))
+    sys.path += [str(Path(root) / "tests/support"), str(Path(script).parent)]
     import comfy.options
 
     comfy.options.enable_args_parsing()

@@ -38,16 +38,25 @@ def leaves(texts: Any, prefix: str = "") -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    """tools/locales.py."""
-    spec = importlib.util.spec_from_file_location("kontext_locales", ROOT / "tools/locales.py")
+def load(name: str) -> ModuleType:
+    """A script of tools/."""
+    spec = importlib.util.spec_from_file_location(f"kontext_{name}", ROOT / f"tools/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    return load("locales")
+
+
+@pytest.fixture(scope="module")
+def help_tool() -> ModuleType:
+    return load("help_pages")
 
 
 def test_english_is_what_the_nodes_say(pack: Any, tool: ModuleType) -> None:
@@ -143,3 +152,23 @@ def test_files_are_as_the_tool_writes_them(language: str) -> None:
         path = LOCALES / language / f"{part}.json"
         text = json.dumps(read(language, part), indent=2, ensure_ascii=False) + "\n"
         assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_help_pages_have_every_point_of_the_english_ones(
+    pack: Any, help_tool: ModuleType, language: str
+) -> None:
+    points = read(language, "help")
+    script = re.compile(SCRIPTS[language])
+    for node_id in pack.nodes:
+        translated = points.get(node_id, [])
+        assert len(translated) == len(help_tool.points_of(node_id)), node_id
+        assert all(script.search(point) for point in translated)
+
+
+def test_help_pages_are_as_the_tool_writes_them(help_tool: ModuleType) -> None:
+    """Run tools/help_pages.py after a change of names, tooltips or points."""
+    written = help_tool.pages()
+    for path, text in written.items():
+        assert path.read_text(encoding="utf-8") == text, path.name
+    assert set((ROOT / "web/docs").glob("*/*.md")) == set(written)

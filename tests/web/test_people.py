@@ -60,6 +60,24 @@ def spoken(
     set_language(server, "en")
 
 
+def open_help(editor: Editor, node_type: str) -> None:
+    """Clicks the i of a selected node, and waits for the page's picture."""
+    editor.fit()
+    editor.page.evaluate(
+        """(type) => {
+          const node = app.graph._nodes.find((one) => one.type === type);
+          app.canvas.selectNode(node);
+          app.canvas.setDirty(true, true);
+        }""",
+        node_type,
+    )
+    editor.page.locator('[data-testid="info-button"]').first.click()
+    picture = f'img[src$="images/{node_type}.png"]'
+    editor.page.locator(picture).first.wait_for()
+    loaded = "(picture) => document.querySelector(picture).naturalWidth > 100"
+    editor.page.wait_for_function(loaded, arg=picture)
+
+
 def words(language: str, part: str = "nodeDefs") -> dict[str, Any]:
     path = ROOT / "locales" / language / f"{part}.json"
     return json.loads(path.read_text(encoding="utf-8"))
@@ -89,6 +107,13 @@ def test_nodes_and_panels_speak_the_editors_language(spoken: tuple[Editor, str])
     panel.wait_for()
     assert words(language, "main")["kontext"]["gguf_title"] in panel.inner_text()
     editor.screenshot(f"gguf-{language}")
+    editor.page.evaluate(_LOAD, editor_format("one_node_edit"))
+    open_help(editor, "KontextEdit")
+    heading = editor.page.get_by_role("heading", name=texts["KontextEdit"]["display_name"])
+    heading.first.wait_for()
+    point = words(language, "help")["KontextEdit"][0].replace("*", "")
+    editor.page.get_by_text(point).first.wait_for()
+    editor.screenshot(f"help-{language}")
 
 
 @pytest.mark.slow
@@ -154,20 +179,7 @@ def test_the_editor_says_which_safetensors_are_missing(editor: Editor) -> None:
 def test_help_shows_the_picture(editor: Editor) -> None:
     editor.close_dialog()
     editor.page.evaluate(_LOAD, editor_format("one_node_edit"))
-    editor.fit()
-    editor.page.evaluate(
-        """() => {
-          const node = app.graph._nodes.find((one) => one.type === 'KontextEdit');
-          app.canvas.selectNode(node);
-          app.canvas.setDirty(true, true);
-        }"""
-    )
-    editor.page.locator('[data-testid="info-button"]').first.click()
-    picture = editor.page.locator('img[src$="images/KontextEdit.png"]').first
-    picture.wait_for()
-    editor.page.wait_for_function(
-        "() => document.querySelector('img[src$=\"images/KontextEdit.png\"]').naturalWidth > 100"
-    )
+    open_help(editor, "KontextEdit")
     editor.screenshot("help")
 
 
@@ -214,3 +226,29 @@ def _links(prompt: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[Any]]]
         key: {name: value for name, value in inputs.items() if isinstance(value, list)}
         for key, inputs in prompt.items()
     }
+
+
+@pytest.mark.slow
+def test_a_node_without_notes_gets_a_place_for_its_first(editor: Editor) -> None:
+    """Kontext: Stitch has something to say only when a native model can't do what was asked."""
+    editor.clear()
+    editor.page.evaluate(
+        """() => {
+          const node = LiteGraph.createNode("KontextStitch");
+          app.graph.add(node);
+          node.onExecuted({ kontext_layout: [] });
+          window.kontextHeight = node.size[1];
+        }"""
+    )
+    assert editor.page.locator(".kontext-notes").count() == 0
+    editor.page.evaluate(
+        """() => app.graph._nodes[0].onExecuted({ kontext_notes: ["image 1: strength 0.5"] })"""
+    )
+    editor.fit()
+    view = editor.page.locator(".kontext-notes")
+    view.wait_for()
+    assert view.inner_text() == "image 1: strength 0.5"
+    assert editor.page.evaluate("() => app.graph._nodes[0].size[1] > window.kontextHeight")
+    editor.screenshot("first-note")
+    editor.page.evaluate("() => app.graph._nodes[0].onExecuted({ kontext_notes: [] })")
+    assert view.inner_text() == ""

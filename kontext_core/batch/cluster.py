@@ -7,6 +7,7 @@ this project in the same place, with what it requires.
 from __future__ import annotations
 
 import importlib
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ __all__ = ["Cluster", "Remote", "Worker"]
 # folder of models and has `run(prompt, pictures)`.
 RUNNER = "standalone.worker:Worker"
 LOOK_SECONDS = 0.25
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 
 
 class Remote:
@@ -73,7 +74,8 @@ class Cluster:
             )
         self.ray = ray
         # Only for the workers: this process has its own imports.
-        environment = {"env_vars": {"PYTHONPATH": str(root)}}
+        paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
         try:
             ray.init(
                 address=address or None, runtime_env=environment, log_to_driver=False,
@@ -86,6 +88,23 @@ class Cluster:
         share = min(1.0, gpus / self.count) if gpus else 0
         remote = ray.remote(num_gpus=share, max_restarts=-1, max_task_retries=0)(Remote)
         self.actors = [remote.remote(runner, models) for _ in range(self.count)]
+        self._wait_for_one()
+
+    def _wait_for_one(self) -> None:
+        """The others may start while it works already."""
+        tasks = [actor.ready.remote() for actor in self.actors]
+        reason = f"none within {START_SECONDS:.0f} s"
+        try:
+            started, _ = self.ray.wait(tasks, timeout=START_SECONDS)
+            if started and self.ray.get(started[0]):
+                return
+        except self.ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+        self.ray.shutdown()
+        raise InputError(
+            f"no worker of the cluster could start ({reason}); every machine needs this project "
+            "in the same place, with what it requires, and a GPU where the cluster has any"
+        )
 
     def __enter__(self) -> list[Worker]:
         return [Worker(self.ray, actor, f"ray-{i}") for i, actor in enumerate(self.actors, 1)]

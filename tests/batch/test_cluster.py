@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 import types
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from host_client import load_prompt
 from PIL import Image
 
 from kontext_core.__main__ import main
-from kontext_core.batch.cluster import Cluster, Worker
+from kontext_core.batch.cluster import Cluster, Remote, Worker
 from kontext_core.batch.columns import Columns
 from kontext_core.batch.place import PlaceLost, RowFailed, RowRefused, Stopped
 from kontext_core.batch.plan import Job, make_jobs
@@ -135,7 +136,8 @@ def test_without_ray_it_says_how_to_get_it(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_worker_for_each_gpu(ray: FakeRay) -> None:
+def test_a_worker_for_each_gpu(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     with Cluster(runner="scripted:Runner") as workers:
         assert [worker.name for worker in workers] == ["ray-1", "ray-2", "ray-3"]
         assert ray.actor_options["num_gpus"] == 1
@@ -145,6 +147,10 @@ def test_a_worker_for_each_gpu(ray: FakeRay) -> None:
     with Cluster(runner="scripted:Runner", workers=6) as workers:
         assert len(workers) == 6
         assert ray.actor_options["num_gpus"] == 0.5
+    monkeypatch.setenv("PYTHONPATH", "/some/where")
+    with Cluster(runner="scripted:Runner"):
+        paths = ray.options["runtime_env"]["env_vars"]["PYTHONPATH"]
+        assert paths == f"{ROOT}{os.pathsep}/some/where"
     with pytest.raises(InputError, match="no Ray cluster at 'ray://none'"):
         Cluster("ray://none", runner="scripted:Runner")
 
@@ -230,6 +236,18 @@ def test_rows_on_a_real_cluster(tmp_path: Path, capsys: Any) -> None:
     assert {row["server"] for row in told["rows"]} >= {"ray-1", "ray-2"}
     assert main(arguments) == 3
     assert json.loads(capsys.readouterr().out)["already"] == 4
+
+
+def test_no_worker_starts(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash on the way, or silence: an error that says what is needed, and no cluster left."""
+    ray.busy = True
+    with pytest.raises(InputError, match="no worker of the cluster could start .none within 300"):
+        Cluster(runner="scripted:Runner")
+    ray.busy = False
+    monkeypatch.setattr(Remote, "ready", lambda self: RayError("x\nno module named standalone"))
+    with pytest.raises(InputError, match="could start .no module named standalone."):
+        Cluster(runner="scripted:Runner")
+    assert not ray.open
 
 
 def test_a_dead_workers_name(ray: FakeRay) -> None:

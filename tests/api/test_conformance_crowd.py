@@ -57,6 +57,8 @@ HOSTS_OWN_MODULES = (
     *("comfy_extras", "execution", "folder_paths", "latent_preview", "middleware"),
     *("node_helpers", "nodes", "protocol", "server", "utils"),
 )
+# 0.3.64 opens its database after the packs, and its alembic.ini asks for this.
+OWN_SETTINGS = ({}, {"sys.path": [[], ["."]]})
 # The first part of each path that the hosts themselves open after the packs.
 OWN_ROUTES = {
     *("experiment", "global_subgraphs", "i18n", "node_replacements", "settings", "userdata"),
@@ -188,14 +190,14 @@ def test_the_picture_was_taken_before_the_pack_came(at_start: dict[str, Any]) ->
 def test_importing_the_pack_changes_nothing_of_the_host(at_start: dict[str, Any]) -> None:
     assert _beyond(code_changes(at_start), OWN_CODE) == []
     assert _beyond(data_changes(at_start), OWN_DATA) == []
-    assert at_start["settings"] == {}
+    assert at_start["settings"] in OWN_SETTINGS
 
 
 @pytest.mark.slow
 def test_running_it_changes_nothing_of_the_host(after_runs: dict[str, Any]) -> None:
     assert _beyond(code_changes(after_runs), OWN_CODE) == []
     assert _beyond(data_changes(after_runs), OWN_DATA) == []
-    assert after_runs["settings"] == {}
+    assert after_runs["settings"] in OWN_SETTINGS
 
 
 @pytest.mark.slow
@@ -205,8 +207,13 @@ def test_it_registers_nodes_a_web_folder_and_nothing_else(after_runs: dict[str, 
     assert new["web"] == [NAME]
     assert new["folders"] == []
     assert new["prompt handlers"] == new["middlewares"] == []
-    paths = {path.strip("/").partition("/")[0] for path in new["routes"]}
-    assert {path for path in paths - OWN_ROUTES if "kontext" not in path} == set()
+    beyond = {
+        path.partition("/{pack:")[0]
+        for path in new["routes"]
+        if "/{pack:" in path or path.strip("/").partition("/")[0] not in OWN_ROUTES
+    }
+    # Because of the folder's name: nodes/web.py.
+    assert beyond == {"/extensions", "/workflow_templates"}
 
 
 @pytest.mark.slow

@@ -80,6 +80,16 @@ def test_unknown_schema_fields_are_dropped(pack: Any, monkeypatch: pytest.Monkey
     assert widget.id == "f"
 
 
+def test_no_schema_is_made_past_the_helper() -> None:
+    """Else a field that an older ComfyUI lacks would keep the whole pack from loading there."""
+    past = [
+        path.name
+        for path in sorted((ROOT / "nodes").rglob("*.py"))
+        if "io.Schema(" in path.read_text(encoding="utf-8") and path.name != "schema.py"
+    ]
+    assert not past
+
+
 def test_loading_the_pack_brings_in_nothing_heavy(tmp_path: Path) -> None:
     """Networks, weights and the host's modules come in when a node runs, not when it is listed."""
     folder = tmp_path / "a-b.c"

@@ -58,7 +58,8 @@ class Missing:
 class Server:
     """A running host. `base` holds its input, output, temp and user folders.
 
-    `log` is the file of its output, `boot_log` what it had said when it answered first.
+    `log` is the file of its output, `boot_log` what it had said when it answered first, `pid` the
+    process to watch.
     """
 
     host: Host
@@ -66,6 +67,7 @@ class Server:
     base: Path
     log: Path
     boot_log: str = ""
+    pid: int = 0
 
     @property
     def url(self) -> str:
@@ -178,7 +180,7 @@ def running(
         )
     try:
         _wait_until_ready(server, process)
-        yield replace(server, boot_log=server.log_text())
+        yield replace(server, boot_log=server.log_text(), pid=process.pid)
     finally:
         process.terminate()
         try:

@@ -367,7 +367,12 @@ TEMPLATES: dict[str, Graph] = {
                     Node(
                         "clip",
                         "DualCLIPLoader",
-                        {"clip_name1": CLIP_L, "clip_name2": T5, "type": "flux"},
+                        {
+                            "clip_name1": CLIP_L,
+                            "clip_name2": T5,
+                            "type": "flux",
+                            "device": "default",
+                        },
                     ),
                     Node("vae", "VAELoader", {"vae_name": AE}),
                 ),

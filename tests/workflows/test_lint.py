@@ -102,6 +102,7 @@ def check_value(where: str, kind: str, options: dict[str, Any], value: Any) -> N
         assert options.get("min", value) <= value <= options.get("max", value), (where, value)
     if kind == "COMBO" and not options.get("image_upload") and not MODEL_FILE.search(value):
         # The choices of ComfyUI's own nodes are not in the snapshot.
+        assert value, where
         assert value in options.get("options", [value]), (where, value)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ from ...kontext_core.quant.linear import (
 )
 from .changes import Change
 
-__all__ = ["HostPacked", "host_layers", "is_packed"]
+__all__ = ["HostPacked", "decoding_memory", "host_layers", "is_packed"]
 
 
 class HostPacked:
@@ -81,8 +82,9 @@ def is_packed(module: nn.Module) -> bool:
     cast when they are used, which the host may patch as its own."""
     if not isinstance(module, HostPacked):
         return False
-    plain = isinstance(module, ScaledLinear) and module.scale is None
-    return not (plain and module.weight.dtype.itemsize > 1)
+    if not isinstance(module, ScaledLinear) or module.scale is not None:
+        return True
+    return module.weight.element_size() == 1
 
 
 class _HostTable:
@@ -185,6 +187,13 @@ def _twins() -> dict[type, type]:
         ScaledEmbedding: HostScaledEmbedding,
     }
     return twins | ({RMSNorm: HostRMSNorm} if _norm_name() == "weight" else {})
+
+
+def decoding_memory(network: nn.Module, dtype: torch.dtype) -> int:
+    """Bytes that a network's packed layers work in beside their stored weights: the largest weight,
+    decoded to the dtype computed in."""
+    layers = (m for m in network.modules() if isinstance(m, HostQuantLinear | HostScaledLinear))
+    return max((m.out_features * m.in_features for m in layers), default=0) * dtype.itemsize
 
 
 def host_layers(network: nn.Module) -> None:

@@ -136,8 +136,9 @@ def _patcher_class() -> type:
                         module.changes.clear()
                         module.changed_by = None
                     if hasattr(module, "comfy_cast_weights"):
-                        # The host forgets what it was where it has set it twice.
-                        module.comfy_cast_weights = False  # type: ignore[assignment]
+                        # Back to that of the class: where the host has set it twice it has
+                        # forgotten what it was.
+                        module.__dict__.pop("comfy_cast_weights", None)
                         module.__dict__.pop("prev_comfy_cast_weights", None)
             return result
 

@@ -18,7 +18,7 @@ from ...kontext_core.latents import FLUX_LATENT, LatentFormat
 from ..conditioning import ReferenceChain, references_of
 from .conds import CONDReferences
 from .forward import NativeFlux
-from .layers import host_layers
+from .layers import decoding_memory, host_layers
 from .patcher import patcher_for
 from .references import is_plain
 
@@ -54,6 +54,12 @@ class KontextFlux(comfy.model_base.Flux):
         # Without the embedding of a guidance value it is FLUX.1 [schnell]'s kind.
         model_type = kind.FLUX if network.params.guidance_embed else kind.FLOW
         super().__init__(config, model_type, unet_model=lambda **_: network)
+
+    def memory_required(self, *args: Any, **kwargs: Any) -> Any:
+        """As the host's, with what packed layers are decoded into."""
+        dtype = self.manual_cast_dtype or self.get_dtype()
+        decoding = decoding_memory(self.diffusion_model, dtype)
+        return super().memory_required(*args, **kwargs) + decoding
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         out = super().extra_conds(**kwargs)

@@ -20,7 +20,7 @@ PACKS = ("plain", "Q8_0", "fp8")
 STRENGTH = 0.8
 
 
-def pack(linear: nn.Linear, kind: str) -> nn.Module:
+def pack(linear: nn.Linear, kind: str) -> QuantLinear | ScaledLinear:
     """A packed layer of a plain one."""
     weight, bias = linear.weight.detach(), linear.bias
     if kind == "Q8_0":

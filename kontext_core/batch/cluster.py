@@ -81,8 +81,9 @@ class Cluster:
                 address=address or None, runtime_env=environment, log_to_driver=False,
                 include_dashboard=False if not address else None,
             )  # fmt: skip
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise InputError(f"there is no Ray cluster at {address!r} ({error})") from error
+        except Exception as error:  # noqa: BLE001 - Ray raises the bare class itself
+            where = f"there is no Ray cluster at {address!r}" if address else "Ray does not start"
+            raise InputError(f"{where} ({str(error).strip()[:300]})") from error
         gpus = int(ray.cluster_resources().get("GPU", 0))
         self.count = workers or max(gpus, 1)
         share = min(1.0, gpus / self.count) if gpus else 0

@@ -178,12 +178,14 @@ class Runner:
             except RowRefused as error:
                 self._refused(job, state.place.name, str(error))
             except RowLost as error:
-                self._lost(job, str(error))
+                # Nothing is left there to go on with.
+                job.sent = None
+                self._lost(job, state.place.name, str(error))
             except PlaceLost as error:
                 with self._change:
                     state.away_since = state.away_since or time.monotonic()
                 log.warning("%s; its rows go elsewhere", error)
-                self._lost(job, str(error))
+                self._lost(job, state.place.name, str(error))
 
     def _run(self, place: Place, job: Job) -> None:
         began = time.monotonic()
@@ -254,11 +256,10 @@ class Runner:
             self._active -= 1
             self._change.notify_all()
 
-    def _lost(self, job: Job, reason: str) -> None:
+    def _lost(self, job: Job, name: str, reason: str) -> None:
         job.attempts += 1
         if job.attempts > self.retries:
-            server = job.sent[0] if job.sent else ""
-            self._failed(job, server, f"lost {job.attempts} times, the last time: {reason}")
+            self._failed(job, name, f"lost {job.attempts} times, the last time: {reason}")
             self._release()
             return
         self.tell("retry", job, reason)

@@ -54,8 +54,11 @@ class FakeRay(types.ModuleType):
         self.options: dict[str, Any] = {}
         self.open = False
         self.busy = False
+        self.fault: Exception | None = None
 
     def init(self, **options: Any) -> None:
+        if self.fault is not None:
+            raise self.fault
         if options["address"] == "ray://none":
             raise ConnectionError("refused")
         self.options, self.open = options, True
@@ -153,6 +156,9 @@ def test_a_worker_for_each_gpu(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) ->
         assert paths == f"{ROOT}{os.pathsep}/some/where"
     with pytest.raises(InputError, match="no Ray cluster at 'ray://none'"):
         Cluster("ray://none", runner="scripted:Runner")
+    ray.fault = Exception("the raylet failed to start")
+    with pytest.raises(InputError, match="Ray does not start .the raylet"):
+        Cluster(runner="scripted:Runner")
 
 
 WAYS = [

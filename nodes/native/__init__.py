@@ -1,7 +1,8 @@
 """What travels on MODEL, CLIP and VAE sockets: the core's networks behind ComfyUI's own faces.
 
-CLIP and VAE answer the calls that ComfyUI's nodes make (CLIP Text Encode, VAE Encode, VAE Decode,
-tiled ones too). MODEL is understood by this pack's sampler; anything else that is asked of it says so.
+In a real ComfyUI they are its own kinds: a ModelPatcher around its Flux, a CLIP, a VAE (`wrapper`,
+`host_clip`, `host_vae`, imported only there). Elsewhere CLIP and VAE answer the calls that ComfyUI's nodes
+make, and MODEL is understood by this pack's sampler; anything else that is asked of it says so.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...kontext_core.errors import KontextError
+from ...kontext_core.errors import InputError, KontextError
 from ...kontext_core.latents import FLUX_LATENT, LatentFormat, token_grid
 from ...kontext_core.schedule import make_timesteps
 from ..conditioning import beyond_native
@@ -101,9 +101,14 @@ def guided(
     the references of the first positive entry for all negative ones.
 
     Raises:
-        ShapeError: inputs that don't fit each other.
+        InputError, ShapeError: no instruction; inputs that don't fit each other.
         KontextError: the model gave NaN or infinity.
     """
+    if not positive:
+        raise InputError(
+            "positive holds no instruction; connect a CLIP Text Encode, through Kontext: Stitch when "
+            "there are references"
+        )
     samples = target_samples(latent_image, latent_format_of(model))
     sigmas = _sigmas(model, samples, steps, schedule, denoise)
     positive = _filled(positive, {"guidance": guidance})

@@ -22,6 +22,7 @@ PARITY = (
     "a reference each", "img2img", "noise mask, cfg 2", "dpmpp_2m, beta", "heun", "area",
     "conditioning mask", "timestep ranges", "zeroed negative", "guidance 30", "no guidance",
     "ModelSamplingFlux", "SamplerCustomAdvanced", "DifferentialDiffusion",
+    "without guidance embedding",
 )  # fmt: skip
 # Not all hosts have them.
 SOME = ("rope options", "NAG")

@@ -69,7 +69,9 @@ def host_model(network: Any, dtype: torch.dtype | None = None) -> Any:
         "txt_ids_dims": [],
     }
     values = {"image_model": "flux", **{k: v for k, v in values.items() if k in known}}
-    config = comfy.supported_models.Flux(values)
+    known_models = comfy.supported_models
+    guided = network.params.guidance_embed
+    config = (known_models.Flux if guided else known_models.FluxSchnell)(values)
     weights = {k: v.clone() for k, v in network.state_dict().items()}
     own = next(iter(weights.values())).dtype
     config.set_inference_dtype(own, dtype if dtype not in (None, own) else None)

@@ -142,6 +142,13 @@ def answers() -> dict[str, Any]:
             "difference": float((a - b).abs().max()),
             "shape": list(a.shape) == list(b.shape),
         }
+    unguided = random_flux(guidance_embed=False)
+    pair = [
+        ksampler(model, with_references(text(1), *references(1)))
+        for model in (host_model(unguided), our_model(unguided))
+    ]
+    difference = float((pair[0] - pair[1]).abs().max())
+    made["without guidance embedding"] = {"difference": difference, "shape": True}
     plain = latents["0 references"]
     for name in ("1 references", "2 references", "3 references", "3 references, index"):
         made[name]["effect"] = float((latents[name] - plain).abs().max())

@@ -10,6 +10,7 @@ and are kept as they were drawn.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import uuid
 from pathlib import Path
@@ -18,7 +19,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = ROOT / "workflows"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-ROW, WIDGET, TITLE, GAP, NOTE = 20, 24, 30, 20, 370
+ROW, WIDGET, TITLE, NOTE = 20, 24, 30, 370
+# Nodes 2.0 draw a line of their own below the widgets, for the name of the pack.
+GAP = 56
 # Ids of a saved workflow must stay the same when it is written again.
 NAMESPACE = uuid.UUID("6f5c3d3e-0d7f-4f5e-9a55-2f4f3b8a9c10")
 
@@ -166,13 +169,14 @@ class Drawing:
             source["links"] = [*(source["links"] or []), number]
 
     def _note(self) -> dict[str, Any]:
-        words = len(self.graph.note)
+        # What is read, without the addresses of links; about 52 characters fit a line.
+        words = len(re.sub(r"\]\([^)]*\)", "", self.graph.note))
         lines = self.graph.note.count("\n")
         return {
             "id": len(self.nodes) + 1,
             "type": "MarkdownNote",
             "pos": [-NOTE - 40, 0],
-            "size": [NOTE, 90 + lines * 16 + words * 16 // 40],
+            "size": [NOTE, 70 + lines * 10 + words * 15 // 52],
             "flags": {},
             "order": 0,
             "mode": 0,

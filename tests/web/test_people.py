@@ -238,6 +238,7 @@ def _links(prompt: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[Any]]]
 @pytest.mark.slow
 def test_a_node_without_notes_gets_a_place_for_its_first(editor: Editor) -> None:
     """Kontext: Stitch has something to say only when a native model can't do what was asked."""
+    editor.close_dialog()
     editor.clear()
     editor.page.evaluate(
         """() => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -51,3 +52,12 @@ def test_a_help_page_shows_a_picture_of_a_small_graph(page: Path) -> None:
 def test_no_picture_of_a_help_page_is_left_over() -> None:
     pictures = {path.stem for path in (ROOT / "web/docs/images").iterdir()}
     assert pictures == {path.stem for path in HELP}
+
+
+def test_people_find_the_nodes_by_their_own_words(pack: Any) -> None:
+    """Search aliases hold what a person would type who does not know the nodes' names."""
+    found = {alias for node in pack.nodes.values() for alias in node.GET_SCHEMA().search_aliases}
+    wanted = {"kontext", "flux edit", "reference image", "multi image", "stitch", "gguf", "lora"}
+    assert wanted <= found
+    for node_id, node in pack.nodes.items():
+        assert len(node.GET_SCHEMA().search_aliases) >= 3, node_id

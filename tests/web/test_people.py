@@ -260,3 +260,27 @@ def test_a_node_without_notes_gets_a_place_for_its_first(editor: Editor) -> None
     editor.screenshot("first-note")
     editor.page.evaluate("() => app.graph._nodes[0].onExecuted({ kontext_notes: [] })")
     assert view.inner_text() == ""
+
+
+@pytest.mark.slow
+def test_files_that_arrive_leave_the_list(editor: Editor, server: Server) -> None:
+    editor.close_dialog()
+    editor.page.evaluate(_LOAD, editor_format("gguf_edit"))
+    panel = editor.page.locator(".kontext-missing")
+    panel.wait_for()
+    arrived = [
+        server.base / "models/diffusion_models/flux1-kontext-dev-Q4_K_M.gguf",
+        server.base / "models/text_encoders/t5-v1_1-xxl-encoder-Q5_K_M.gguf",
+    ]
+    refresh = "() => app.extensionManager.command.execute('Comfy.RefreshNodeDefinitions')"
+    try:
+        for number, path in enumerate(arrived, 1):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            editor.page.evaluate(refresh)
+            left = "(count) => document.querySelectorAll('.kontext-missing li').length === count"
+            editor.page.wait_for_function(left, arg=len(arrived) - number)
+        assert panel.count() == 0
+    finally:
+        for path in arrived:
+            path.unlink(missing_ok=True)

@@ -128,4 +128,8 @@ app.registerExtension({
   async afterConfigureGraph() {
     show(missing(app.graph));
   },
+  // After R: what has arrived leaves the list, and the last one closes the panel.
+  async refreshComboInNodes() {
+    if (document.querySelector(".kontext-missing")) show(missing(app.graph));
+  },
 });

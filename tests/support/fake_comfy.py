@@ -37,7 +37,6 @@ class FakeComfy:
     # Text of prompts that never end by themselves, "" for all.
     held: set[str] = field(default_factory=set)
     suffix: str = ".png"
-    started: int = 0
     _server: ThreadingHTTPServer | None = None
 
     @property

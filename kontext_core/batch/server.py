@@ -24,7 +24,7 @@ from .place import (
 from .plan import Job, Picture
 from .workflow import Prompt
 
-__all__ = ["Server"]
+__all__ = ["UPLOADS", "Server"]
 
 T = TypeVar("T")
 

@@ -73,7 +73,9 @@ def write_encoders(folder: Path) -> Path:
 
 @pytest.fixture(scope="module", params=native_hosts())
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return run_in_host(request.param, SCRIPT, write_encoders(tmp_path_factory.mktemp("te")))
+    return run_in_host(
+        request.param, SCRIPT, write_encoders(tmp_path_factory.mktemp("te")), timeout=3600
+    )
 
 
 def test_numbers_are_the_hosts_and_the_plain_ones(found: dict[str, Any]) -> None:

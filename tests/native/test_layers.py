@@ -85,7 +85,9 @@ def test_models_are_counted_and_go(found: dict[str, Any], kind: str) -> None:
     assert rows["alive"] == 0 and rows["loaded"] == 1
     assert rows["sizes"] == [rows["size"]] * 4
     counted, floats = found[kind]["size"]
-    # Embedders and the last layer stay float32 in this small network.
+    # The host counts its schedule's table of 10,000 numbers too. Embedders and the last layer stay
+    # float32 in this small network.
+    counted -= 40_000
     assert counted == floats if kind == "plain" else 0.2 * floats < counted < 0.5 * floats
 
 
@@ -132,5 +134,5 @@ def test_attention_goes_on_in_parts(found: dict[str, Any]) -> None:
 def test_no_growth(found: dict[str, Any]) -> None:
     """Two models in turn, loaded anew each time: 8 MB of weights a round, freed."""
     sizes = found["growth"]
-    # Measured over the second half of the rounds: -1 to 2 MB.
+    # Measured over the second half of the rounds: 0 to 1 MB.
     assert max(sizes[-3:]) - sizes[len(sizes) // 2] < 16e6

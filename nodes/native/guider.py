@@ -109,6 +109,9 @@ def guided(
             "positive holds no instruction; connect a CLIP Text Encode, through Kontext: Stitch when "
             "there are references"
         )
+    # NaN passes the host's comparison with the widget's limits.
+    if not 0 <= guidance <= 100:
+        raise InputError(f"guidance is {guidance}; expected 0 to 100, Kontext's is 2.5")
     samples = target_samples(latent_image, latent_format_of(model))
     sigmas = _sigmas(model, samples, steps, schedule, denoise)
     positive = _filled(positive, {"guidance": guidance})
@@ -133,9 +136,11 @@ def guided(
         seed=seed,
     )
     if not bool(torch.isfinite(latent).all()):
+        # 0.3.64 has no get_dtype_inference.
+        dtype = model.model.manual_cast_dtype or model.model.get_dtype()
         raise KontextError(
-            f"the model gave NaN or infinite values in {model.model.get_dtype_inference()}; use "
-            "bfloat16 or float32, and check the checkpoint"
+            f"the model gave NaN or infinite values in {dtype}; use bfloat16 or float32, and check "
+            "the checkpoint"
         )
     return latent.float().to(comfy.model_management.intermediate_device())
 

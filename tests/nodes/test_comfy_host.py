@@ -129,9 +129,7 @@ def test_folders_of_comfyui_gguf_and_extra_paths_count_once(
     assert comfy_host.model_folders("a kind of tomorrow") == []
 
 
-def test_networks_are_under_its_memory_management(
-    pack: Any, comfy: Stand, comfy_host: Any
-) -> None:
+def test_networks_are_under_its_memory_management(pack: Any, comfy: Stand, comfy_host: Any) -> None:
     autoencoder = pack.module("kontext_core.weights.load").load_autoencoder(dtype=torch.float32)
     vae = pack.module("nodes.native").KontextVAE(autoencoder, "small", ())
     decoded = vae.decode(torch.zeros(1, 16, 8, 8))

@@ -21,6 +21,13 @@ PAPER, INK = (32, 34, 38), (236, 238, 240)
 WIDTH, HEIGHT = 768, 432
 # Template: (template to run, what goes in, words).
 PICTURES: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "text_to_image": ("text_to_image", (), "a picture from words alone"),
+    "one_reference_edit": ("one_reference_edit", ("kontext_shapes",), "one picture, one sentence"),
+    "two_references": (
+        "two_references",
+        ("kontext_star", "kontext_sunset"),
+        "thing of one, background of the other",
+    ),
     "one_node_edit": ("one_node_edit", ("kontext_shapes",), "everything in one node"),
     "chain_of_two_turns": ("chain_of_two_turns", ("kontext_shapes",), "two turns, no loss between"),
     "inpaint_with_mask": (
@@ -77,7 +84,7 @@ def draw_thumbnail(before: list[Image.Image], after: list[Image.Image], text: st
         card.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (x, top))
         if 0 < number < len(before):
             sign(draw, "+", x - gap / 2, top + side / 2)
-        elif number == len(before):
+        elif before and number == len(before):
             sign(draw, "→", x - gap / 2, top + side / 2)
     font = ImageFont.load_default(30 if pictures else 64)
     place = (WIDTH / 2, HEIGHT - 48) if pictures else (WIDTH / 2, HEIGHT / 2)

@@ -10,6 +10,8 @@ PYTHON ?= python3
 # On Linux a plain torch brings CUDA libraries; point TORCH at a CPU wheel to save the download.
 TORCH ?= torch==2.13.0
 PORT ?= 8188
+# Files of tests run at a time; each takes up to 3 GB.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -28,7 +30,7 @@ serve: $(VENV)/run.ready
 test: $(VENV)/test.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=2 $(BIN)/python -P -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest --numprocesses $(JOBS) --dist loadfile
 
 check: $(VENV)/test.ready
 	$(BIN)/ruff check .

@@ -55,7 +55,13 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A suite started in a shell's background inherits an ignored Ctrl-C.
+        preexec_fn=None if os.name == "nt" else _with_ctrl_c,
     )
+
+
+def _with_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def events(folder: Path) -> list[dict[str, Any]]:

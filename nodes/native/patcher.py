@@ -266,9 +266,9 @@ def _patcher_class() -> type:
                 if is_packed(module):
                     raise InputError(
                         f"{path} of this model holds packed weights ({module}), which ComfyUI's "
-                        "nodes for saving would write as raw bytes. Save the model loaded from "
-                        "its float32, bfloat16 or float16 file with memory 'converted', or write "
-                        "a GGUF file with Kontext: Quantize"
+                        "nodes for saving would write as raw bytes. Load its float32, bfloat16 or "
+                        "float16 file instead (a transformer with memory 'converted'), or write a "
+                        "transformer as GGUF with Kontext: Quantize"
                     )
 
     return KontextPatcher

@@ -57,9 +57,7 @@ def _bar(name: str) -> Callable[[int, int], None] | None:
     return None if name in EMBEDDED else counter()
 
 
-def load_model(
-    name: str = EMBEDDED[0], precision: str = "auto", memory: str = "auto"
-) -> Any:
+def load_model(name: str = EMBEDDED[0], precision: str = "auto", memory: str = "auto") -> Any:
     """A transformer by its name in the node's list, as the host's MODEL. Errors as the core's
     `load_model`."""
     from ..kontext_core.weights import load

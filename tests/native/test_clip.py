@@ -25,6 +25,9 @@ FORMS = {
 # Largest difference to the host's own CLIP with the same weights. Measured on 0.3.64 and 0.33.0:
 # 2.1e-5 on features up to 3.2, with and without LoRAs, packed or not.
 CLOSE = 8e-5
+# Half-precision weights take a LoRA as the host's do, rounded to half again. Measured: 5.1e-4.
+ROUNDED = 2e-3
+PACKED = ("t5-fp8.safetensors", "t5-Q8_0.gguf")
 
 
 def write_encoders(folder: Path) -> Path:
@@ -115,7 +118,8 @@ def test_loras_on_both_encoders(found: dict[str, Any], name: str) -> None:
     loras = found["loras"][name]
     assert loras["keys"] == [4, 4]
     assert loras["effect"] > 1 and loras["hook effect"] > 1
-    assert loras["theirs"] < CLOSE and loras["hook, theirs"] < CLOSE
+    limit = ROUNDED if "half" in name else CLOSE
+    assert loras["theirs"] < limit and loras["hook, theirs"] < limit
     assert loras["twice"] == loras["afterwards"] == loras["after hook"] == 0
 
 
@@ -131,10 +135,11 @@ def test_layers_that_stay_behind_give_the_same(found: dict[str, Any], name: str)
 def test_packed_weights_are_not_saved_raw(found: dict[str, Any]) -> None:
     assert found["saved"] == 0
     refused = found["refused"]
-    assert refused["t5.safetensors"] is None
     for name in FORMS:
-        if name != "t5.safetensors":
+        if name in PACKED:
             assert "packed weights" in refused[name]
+        else:
+            assert refused[name] is None
 
 
 def test_what_does_not_fit_is_refused(found: dict[str, Any]) -> None:

@@ -50,31 +50,27 @@ class Mapping:
         Raises:
             CheckpointError: the file is gone or became shorter than its header told.
         """
-        found = bytearray(nbytes)
         try:
-            with self.path.open("rb", buffering=0) as file:
+            with self.path.open("rb") as file:
                 file.seek(offset)
-                done = 0
-                while done < nbytes:
-                    count = file.readinto(memoryview(found)[done:])
-                    if not count:
-                        raise CheckpointError(
-                            f"{self.path}: became shorter after it was opened; wait until it is "
-                            "written completely, then try again"
-                        )
-                    done += count
+                found = bytearray(file.read(nbytes))
         except OSError as error:
             raise CheckpointError(f"{self.path}: can't be read ({error})") from error
+        if len(found) < nbytes:
+            raise self._shorter()
         return torch.frombuffer(found, dtype=torch.uint8)
+
+    def _shorter(self) -> CheckpointError:
+        return CheckpointError(
+            f"{self.path}: became shorter after it was opened; wait until it is written "
+            "completely, then try again"
+        )
 
     def _map(self) -> Tensor:
         try:
             with self.path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size < self.size:
-                    raise CheckpointError(
-                        f"{self.path}: became shorter after it was opened; wait until it is "
-                        "written completely, then try again"
-                    )
+                    raise self._shorter()
                 buffer = _private(file.fileno(), self.size)
         except (OSError, ValueError, OverflowError) as error:
             raise CheckpointError(

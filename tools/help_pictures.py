@@ -2,7 +2,7 @@
 
     python tools/help_pictures.py [NODE ...]
 
-Needs Chromium and the packages of tests/requirements.txt. The graphs stand in graphs.py; a page's
+Needs Chromium and the packages of tests/requirements.txt. The graphs stand in graphs/pages.py; a page's
 own node has a blue frame.
 """
 

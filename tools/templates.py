@@ -1,4 +1,4 @@
-"""Writes the templates of graphs.py: workflows/NAME.json for the editor, workflows/api/NAME.json.
+"""Writes the templates of graphs/: workflows/NAME.json for the editor, workflows/api/NAME.json.
 
     python tools/templates.py [NAME ...]
 
@@ -59,7 +59,7 @@ def default_of(kind: str, options: dict[str, Any]) -> Any:
 
 
 def is_link(value: Any, kind: str, keys: set[str]) -> bool:
-    """Whether a value of graphs.py is "key.output"; sockets always are."""
+    """Whether a value of graphs/ is "key.output"; sockets always are."""
     if kind not in WIDGETS:
         return True
     return isinstance(value, str) and value.rpartition(".")[0] in keys

@@ -1,0 +1,178 @@
+"""The small graphs that the help pages show, one for each node of the pack."""
+
+from __future__ import annotations
+
+from .parts import BLUE, Column, Graph, Node, picture
+
+__all__ = ["PAGES"]
+
+
+def shown(*columns: Column) -> Graph:
+    """A picture of a help page, from left to right, without a note."""
+    return Graph("", columns)
+
+
+def column(width: int, *nodes: Node) -> Column:
+    return Column("", BLUE, width, nodes)
+
+
+def loaded(key: str, kind: str) -> Node:
+    return Node(key, f"KontextLoad{kind}")
+
+
+# Node: the small graph that its help page shows.
+PAGES: dict[str, Graph] = {
+    "KontextLoadModel": shown(
+        column(340, Node("it", "KontextLoadModel")),
+        column(310, Node("sampler", "KontextSampler", {"model": "it.0"})),
+    ),
+    "KontextLoadTextEncoders": shown(
+        column(340, Node("it", "KontextLoadTextEncoders")),
+        column(
+            330,
+            Node(
+                "text",
+                "CLIPTextEncode",
+                {"clip": "it.0", "text": "make the background blue"},
+                "Instruction",
+                more=60,
+            ),
+        ),
+        column(310, Node("stitch", "KontextStitch", {"conditioning": "text.0"}, more=160)),
+    ),
+    "KontextLoadVAE": shown(
+        column(340, Node("it", "KontextLoadVAE")),
+        column(
+            300,
+            Node("one", "KontextReference", {"vae": "it.0"}),
+            Node("finish", "KontextFinish", {"vae": "it.0"}),
+        ),
+    ),
+    "KontextReference": shown(
+        column(270, picture("a", "kontext_star.png", "Image 1"), loaded("vae", "VAE")),
+        column(
+            270,
+            Node("it", "KontextReference", {"image": "a.0", "vae": "vae.0"}, "Reference: image 1"),
+        ),
+        column(
+            270,
+            Node(
+                "two",
+                "KontextReference",
+                {"references": "it.0", "vae": "vae.0"},
+                "Reference: image 2",
+            ),
+        ),
+        column(270, Node("stitch", "KontextStitch", {"references": "two.0"}, more=160)),
+    ),
+    "KontextStitch": shown(
+        column(
+            320,
+            Node(
+                "text",
+                "CLIPTextEncode",
+                {"text": "put the star of image 1 on the background of image 2"},
+                "Instruction",
+                more=60,
+            ),
+            Node("one", "KontextReference", {}, "Reference: image 2"),
+        ),
+        column(
+            330,
+            Node(
+                "it", "KontextStitch", {"conditioning": "text.0", "references": "one.0"}, more=160
+            ),
+        ),
+        column(
+            300, Node("sampler", "KontextSampler", {"positive": "it.0", "latent_image": "it.1"})
+        ),
+    ),
+    "KontextSampler": shown(
+        column(330, loaded("model", "Model"), Node("stitch", "KontextStitch", more=160)),
+        column(
+            320,
+            Node(
+                "it",
+                "KontextSampler",
+                {"model": "model.0", "positive": "stitch.0", "latent_image": "stitch.1"},
+            ),
+        ),
+        column(300, Node("finish", "KontextFinish", {"samples": "it.0"})),
+    ),
+    "KontextFinish": shown(
+        column(
+            300,
+            Node("sampler", "KontextSampler"),
+            picture("a", "kontext_shapes.png", "The edited picture"),
+        ),
+        column(
+            320,
+            Node("it", "KontextFinish", {"samples": "sampler.0", "original": "a.0", "mask": "a.1"}),
+        ),
+        column(300, Node("save", "SaveImage", {"images": "it.0"}, more=30)),
+    ),
+    "KontextEdit": shown(
+        column(280, picture("a", "kontext_shapes.png", "Image 1")),
+        column(
+            350,
+            Node(
+                "it",
+                "KontextEdit",
+                {"image1": "a.0", "prompt": "make the background blue"},
+                more=60,
+            ),
+        ),
+        column(280, Node("save", "SaveImage", {"images": "it.0"}, more=30)),
+    ),
+    "KontextLoadLora": shown(
+        column(320, loaded("model", "Model")),
+        column(
+            300,
+            Node(
+                "it",
+                "KontextLoadLora",
+                {"model": "model.0", "lora_file": "style.safetensors"},
+                more=90,
+            ),
+        ),
+        column(
+            300,
+            Node(
+                "second",
+                "KontextLoadLora",
+                {"model": "it.0", "lora_file": "character.safetensors", "strength": 0.8},
+                more=90,
+            ),
+        ),
+        column(280, Node("sampler", "KontextSampler", {"model": "second.0"})),
+    ),
+    "KontextQuantize": shown(
+        column(
+            400,
+            Node("it", "KontextQuantize", {"model_name": "flux1-kontext-dev.safetensors"}, more=90),
+        ),
+        column(
+            380, Node("model", "KontextLoadModel", {"model_name": "flux1-kontext-dev-Q4_K_M.gguf"})
+        ),
+    ),
+    "KontextBatch": shown(
+        column(
+            340,
+            Node(
+                "it",
+                "KontextBatch",
+                {"lines": "make it night\nmake the background blue", "source": "photos"},
+                more=60,
+            ),
+        ),
+        column(
+            320,
+            Node(
+                "edit", "KontextEdit", {"image1": "it.0", "prompt": "it.1", "seed": "it.3"}, more=40
+            ),
+        ),
+        column(
+            300, Node("save", "SaveImage", {"images": "edit.0", "filename_prefix": "it.2"}, more=30)
+        ),
+    ),
+}

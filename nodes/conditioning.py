@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..kontext_core.errors import InputError
+from ..kontext_core.errors import InputError, ShapeError
 from ..kontext_core.stitcher import METHODS, Reference
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "ReferenceChain",
     "attach",
     "beyond_native",
+    "check_text",
     "read",
     "references_of",
 ]
@@ -43,6 +44,17 @@ UNSUPPORTED = {
     "control": "ControlNet",
     "hooks": "hooks",
     "concat_latent_image": "inpainting models",
+}
+
+# Widths of features and pooled feature, and whose they are.
+TEXT_ENCODERS = {
+    (4096, 768): "FLUX.1's T5-XXL and CLIP-L",
+    (128, 128): "the embedded text encoder",
+    (768, 768): "Stable Diffusion 1's CLIP",
+    (1024, 1024): "Stable Diffusion 2's CLIP",
+    (2048, 1280): "SDXL's CLIP",
+    (1280, 1280): "the SDXL refiner's CLIP",
+    (4096, 2048): "Stable Diffusion 3's CLIP",
 }
 
 
@@ -121,6 +133,44 @@ def beyond_native(reference: Reference) -> list[str]:
     if reference.position is not None:
         asked.append("its own place")
     return asked
+
+
+def check_text(conditioning: Any, params: Any, name: str) -> None:
+    """Refuse what another kind of CLIP has made, before anything is computed with it.
+
+    Args:
+        conditioning: as it comes from a socket; what has no widths is left to others to judge.
+        params: of the transformer, ours or the host's; None says nothing.
+        name: of the input, for messages.
+
+    Raises:
+        ShapeError: features or pooled feature of other widths than the transformer takes.
+    """
+    wanted = (getattr(params, "context_in_dim", None), getattr(params, "vec_in_dim", None))
+    if None in wanted:
+        return
+    for entry in conditioning if isinstance(conditioning, list) else ():
+        features, pooled = entry[0], entry[1].get("pooled_output")
+        found = tuple(
+            expected if shape is None else shape[-1]
+            for shape, expected in zip(
+                (getattr(features, "shape", None), getattr(pooled, "shape", None)),
+                wanted,
+                strict=True,
+            )
+        )
+        if found != wanted:
+            raise ShapeError(
+                f"{name} was made by {_whose(found)}, this MODEL takes that of {_whose(wanted)}. "
+                "CLIP and MODEL must belong together: for FLUX.1 load T5-XXL and CLIP-L with "
+                "Kontext: Load Text Encoders, or with DualCLIPLoader and type flux; for the "
+                "embedded model take the embedded text encoder"
+            )
+
+
+def _whose(widths: tuple[Any, ...]) -> str:
+    known = TEXT_ENCODERS.get(widths, "another text encoder")
+    return f"{known} (features of {widths[0]} numbers, pooled {widths[1]})"
 
 
 def read(conditioning: Any, guidance: float, name: str) -> Instruction:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError
-from ..kontext_core.resolutions import check_size, nearest_resolution
+from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, check_size, nearest_resolution
 from ..kontext_core.stitcher import Reference
-from .conditioning import attach
+from .conditioning import attach, check_text
 from .loading import load_clip, load_model, load_vae
 from .native import require_vae, resolutions_of
 from .reference import encode_reference
-from .sampler import MAX_SEED, run_sampler
+from .sampler import MAX_SEED, check_model, network_of, run_sampler
 from .schema import make
 
 if TYPE_CHECKING:
@@ -36,6 +36,22 @@ def _size(
         return check_size(width, height)
     return nearest_resolution(
         *((images[0].shape[2], images[0].shape[1]) if images else (1, 1)), sizes
+    )
+
+
+def _check_open(given: dict[str, bool], of_model: tuple[Any, ...], of_vae: tuple[Any, ...]) -> None:
+    """An embedded MODEL or VAE stands in for an open socket; beside a file's it would paint noise.
+
+    Raises:
+        InputError: one of the two is open, and the other was made for pictures of other sizes.
+    """
+    if len(set(given.values())) == 1 or of_model == of_vae:
+        return
+    [there] = [name for name, connected in given.items() if connected]
+    [open_] = [name for name, connected in given.items() if not connected]
+    raise InputError(
+        f"{open_} is not connected, so the embedded one would be taken, but {there} comes from other "
+        f"weights. Connect {open_} too, from the loader of FLUX.1's files, or take {there} away"
     )
 
 
@@ -162,18 +178,21 @@ class KontextEdit(io.ComfyNode):
 
         prompt = check_instruction(prompt, "the prompt")
         images = [image for image in (image1, image2, image3) if image is not None]
-        model = load_model() if model is None else model
+        given = {"model": model is not None, "vae": vae is not None}
+        model = load_model() if model is None else check_model(model)
         clip = load_clip() if clip is None else clip
         vae = load_vae() if vae is None else require_vae(vae)
         sizes = resolutions_of(model)
+        _check_open(given, sizes, getattr(vae, "resolutions", KONTEXT_RESOLUTIONS))
         columns, rows = _size(width, height, images, sizes)
+        conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+        check_text(conditioning, getattr(network_of(model), "params", None), "the prompt")
         references = [
             Reference(encode_reference(vae, image, "trained size", f"image {number}"))
             for number, image in enumerate(images, 1)
         ]
         batch = max((len(reference.latent) for reference in references), default=1)
         empty = {"samples": torch.zeros(batch, 16, rows // 8, columns // 8)}
-        conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
         latent = run_sampler(
             model,
             attach(conditioning, references, "offset"),

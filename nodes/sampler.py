@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError
 from ..kontext_core.schedule import SCHEDULES
-from .conditioning import read
+from .conditioning import check_text, read
 from .host import ComfyHost, get_host
 from .latent import noise_for, target_samples
 from .native import require_model
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .native import KontextModel
 
-__all__ = ["KontextSampler", "notes_of", "run_sampler"]
+__all__ = ["KontextSampler", "check_model", "network_of", "notes_of", "run_sampler"]
 
 SOLVERS = ("euler", "heun")
 MAX_SEED = 2**64 - 1
@@ -64,13 +64,37 @@ def run_sampler(
             f"cfg is {cfg}, but nothing is connected to negative; connect a CLIP Text Encode "
             "(an empty text will do), or set cfg to 1"
         )
+    model = check_model(model)
+    params = getattr(network_of(model), "params", None)
+    check_text(positive, params, "positive")
+    if cfg != 1.0:
+        check_text(negative, params, "negative")
     if not isinstance(get_host(), ComfyHost):
-        return _own(require_model(model), positive, latent_image, **settings)
-    from .native.guider import guided, latent_format_of, require_flux
+        return _own(model, positive, latent_image, **settings)
+    from .native.guider import guided, latent_format_of
 
-    model = require_flux(model)
     callback, _ = reporter(steps, latent_format_of(model))
     return guided(model, positive, latent_image, callback=callback, **settings).cpu()
+
+
+def check_model(model: Any) -> Any:
+    """Return `model` if the running host's sampler can run it.
+
+    Raises:
+        KontextError: a MODEL of another kind.
+    """
+    if not isinstance(get_host(), ComfyHost):
+        return require_model(model)
+    from .native.guider import require_flux
+
+    return require_flux(model)
+
+
+def network_of(model: Any) -> Any:
+    """The transformer in a MODEL from `check_model`, wherever it is; never to be run."""
+    if not isinstance(get_host(), ComfyHost):
+        return model._managed.network
+    return model.model.diffusion_model
 
 
 def notes_of(model: Any, positive: list[list[Any]]) -> list[str]:

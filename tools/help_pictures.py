@@ -2,8 +2,8 @@
 
     python tools/help_pictures.py [NODE ...]
 
-Needs Chromium and the packages of tests/requirements.txt. The graphs stand in graphs/pages.py; a page's
-own node has a blue frame.
+Needs Chromium and the packages of tests/requirements.txt. The graphs stand in
+graphs/pages.py; a page's own node has a blue frame.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from types import ModuleType
 
-from . import nodes, sockets, ui
+from . import nodes, sockets, ui, widgets
 
 __all__ = ["install"]
 
@@ -23,7 +23,7 @@ def install() -> bool:
     if importlib.util.find_spec("comfy_api") is not None:
         return False
     io = ModuleType("comfy_api.latest.io", "Inputs, outputs and node classes.")
-    for source in (sockets, nodes):
+    for source in (sockets, widgets, nodes):
         for name in source.__all__:
             setattr(io, name, getattr(source, name))
     latest = ModuleType("comfy_api.latest", "The newest version of the node interface.")

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from .. import runtime
 from .nodes import ComfyNode
-from .sockets import FolderType
+from .widgets import FolderType
 
 __all__ = [
     "ImageSaveHelper",

@@ -10,7 +10,7 @@ from typing import Any
 from kontext_core.errors import InputError
 
 from ..comfy_api import nodes as n
-from ..comfy_api import sockets as io
+from ..comfy_api import sockets, widgets
 
 __all__ = ["CLIPTextEncode", "EmptySD3LatentImage", "VAEDecode", "VAEEncode"]
 
@@ -28,12 +28,12 @@ class CLIPTextEncode(n.ComfyNode):
             category="conditioning",
             description="Encodes a prompt into an embedding that guides the model.",
             inputs=[
-                io.String.Input(
+                widgets.String.Input(
                     "text", multiline=True, dynamic_prompts=True, tooltip="The text to encode."
                 ),
-                io.Clip.Input("clip", tooltip="The model that encodes the text."),
+                sockets.Clip.Input("clip", tooltip="The model that encodes the text."),
             ],
-            outputs=[io.Conditioning.Output(display_name="CONDITIONING")],
+            outputs=[sockets.Conditioning.Output(display_name="CONDITIONING")],
         )
 
     @classmethod
@@ -54,10 +54,10 @@ class VAEDecode(n.ComfyNode):
             category="latent",
             description="Decodes latents into pictures.",
             inputs=[
-                io.Latent.Input("samples", tooltip="The latent to decode."),
-                io.Vae.Input("vae", tooltip="The autoencoder that decodes it."),
+                sockets.Latent.Input("samples", tooltip="The latent to decode."),
+                sockets.Vae.Input("vae", tooltip="The autoencoder that decodes it."),
             ],
-            outputs=[io.Image.Output(display_name="IMAGE")],
+            outputs=[sockets.Image.Output(display_name="IMAGE")],
         )
 
     @classmethod
@@ -79,10 +79,10 @@ class VAEEncode(n.ComfyNode):
             category="latent",
             description="Encodes pictures into latents.",
             inputs=[
-                io.Image.Input("pixels", tooltip="The pictures to encode."),
-                io.Vae.Input("vae", tooltip="The autoencoder that encodes them."),
+                sockets.Image.Input("pixels", tooltip="The pictures to encode."),
+                sockets.Vae.Input("vae", tooltip="The autoencoder that encodes them."),
             ],
-            outputs=[io.Latent.Output(display_name="LATENT")],
+            outputs=[sockets.Latent.Output(display_name="LATENT")],
         )
 
     @classmethod
@@ -102,13 +102,13 @@ class EmptySD3LatentImage(n.ComfyNode):
             category="latent/sd3",
             description="An empty latent with 16 channels, for Flux and SD3.",
             inputs=[
-                io.Int.Input("width", tooltip="Width of the picture in pixels.", **side),
-                io.Int.Input("height", tooltip="Height of the picture in pixels.", **side),
-                io.Int.Input(
+                widgets.Int.Input("width", tooltip="Width of the picture in pixels.", **side),
+                widgets.Int.Input("height", tooltip="Height of the picture in pixels.", **side),
+                widgets.Int.Input(
                     "batch_size", default=1, min=1, max=4096, tooltip="How many pictures."
                 ),
             ],
-            outputs=[io.Latent.Output(display_name="LATENT")],
+            outputs=[sockets.Latent.Output(display_name="LATENT")],
         )
 
     @classmethod

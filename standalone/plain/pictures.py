@@ -14,8 +14,7 @@ from kontext_core.errors import InputError
 
 from .. import runtime
 from ..comfy_api import nodes as n
-from ..comfy_api import sockets as io
-from ..comfy_api import ui
+from ..comfy_api import sockets, ui, widgets
 
 __all__ = ["LoadImage", "LoadImageMask", "PreviewImage", "SaveImage", "open_picture"]
 
@@ -118,10 +117,13 @@ def _fingerprint(image: str | None) -> str:
     return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _image_combo() -> io.Input:
+def _image_combo() -> sockets.Input:
     files = runtime.current().folders.pictures()
-    return io.Combo.Input(
-        "image", options=files, upload=io.UploadType.image, tooltip="A picture of the input folder."
+    return widgets.Combo.Input(
+        "image",
+        options=files,
+        upload=widgets.UploadType.image,
+        tooltip="A picture of the input folder.",
     )
 
 
@@ -136,7 +138,10 @@ class LoadImage(n.ComfyNode):
             category="image",
             description="Loads a picture from the input folder.",
             inputs=[_image_combo()],
-            outputs=[io.Image.Output(display_name="IMAGE"), io.Mask.Output(display_name="MASK")],
+            outputs=[
+                sockets.Image.Output(display_name="IMAGE"),
+                sockets.Mask.Output(display_name="MASK"),
+            ],
         )
 
     @classmethod
@@ -164,9 +169,11 @@ class LoadImageMask(n.ComfyNode):
             description="Loads one channel of a picture from the input folder as a mask.",
             inputs=[
                 _image_combo(),
-                io.Combo.Input("channel", options=CHANNELS, tooltip="Which channel is the mask."),
+                widgets.Combo.Input(
+                    "channel", options=CHANNELS, tooltip="Which channel is the mask."
+                ),
             ],
-            outputs=[io.Mask.Output(display_name="MASK")],
+            outputs=[sockets.Mask.Output(display_name="MASK")],
         )
 
     @classmethod
@@ -196,8 +203,8 @@ class SaveImage(n.ComfyNode):
             category="image",
             description="Saves the pictures to the output folder.",
             inputs=[
-                io.Image.Input("images", tooltip="The pictures to save."),
-                io.String.Input(
+                sockets.Image.Input("images", tooltip="The pictures to save."),
+                widgets.String.Input(
                     "filename_prefix",
                     default="ComfyUI",
                     tooltip="The start of the file's name; may hold a subfolder and %date% parts.",
@@ -221,7 +228,7 @@ class PreviewImage(n.ComfyNode):
             display_name="Preview Image",
             category="image",
             description="Shows the pictures without saving them.",
-            inputs=[io.Image.Input("images", tooltip="The pictures to show.")],
+            inputs=[sockets.Image.Input("images", tooltip="The pictures to show.")],
             is_output_node=True,
         )
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..kontext_core.errors import InputError
 from .batch_rows import COMBINE, Item, items_from, names_for, problem_of, stamp
 from .host import get_host
-from .sampler import MAX_SEED
+from .inputs import MAX_SEED, seed_input
 from .schema import make
 
 if TYPE_CHECKING:
@@ -105,14 +105,7 @@ class KontextBatch(io.ComfyNode):
                     tooltip="Where pictures and lines are both given: every line for every "
                     "picture, or the first for the first, the second for the second ...",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Of rows that have none of their own.",
-                ),
+                seed_input("Of rows that have none of their own."),
                 io.Combo.Input(
                     "seeds",
                     options=list(SEEDS),

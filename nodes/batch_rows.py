@@ -12,7 +12,7 @@ from ..kontext_core.batch.names import inside, plain_name
 from ..kontext_core.batch.rows import COMMENT, Row, parse_rows, read_rows
 from ..kontext_core.errors import InputError
 from .host import get_host
-from .sampler import MAX_SEED
+from .inputs import MAX_SEED
 
 __all__ = ["COMBINE", "Item", "items_from", "names_for", "problem_of", "stamp"]
 

@@ -10,10 +10,11 @@ from ..kontext_core.errors import InputError
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, check_size, nearest_resolution
 from ..kontext_core.stitcher import Reference
 from .conditioning import attach, check_text
+from .inputs import guidance_input, seed_input, steps_input
 from .loading import load_clip, load_model, load_vae
 from .native import require_vae, resolutions_of
 from .reference import encode_reference
-from .sampler import MAX_SEED, check_model, network_of, run_sampler
+from .sampler import check_model, network_of, run_sampler
 from .schema import make
 
 if TYPE_CHECKING:
@@ -93,30 +94,9 @@ class KontextEdit(io.ComfyNode):
                     tooltip='What to do, in words, for example "put the star of image 1 on the '
                     'background of image 2".',
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Starting noise; the same seed and settings give the same picture.",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=28,
-                    min=1,
-                    max=1000,
-                    tooltip="More is slower and cleaner. 28 suits FLUX.1 Kontext, the embedded "
-                    "model is done after 12.",
-                ),
-                io.Float.Input(
-                    "guidance",
-                    default=2.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="How closely to follow the instruction. 2.5 suits Kontext.",
-                ),
+                seed_input(),
+                steps_input(),
+                guidance_input("How closely to follow the instruction. 2.5 suits Kontext."),
                 io.Int.Input(
                     "width",
                     default=0,

@@ -10,6 +10,7 @@ from ..kontext_core.errors import InputError
 from ..kontext_core.schedule import SCHEDULES
 from .conditioning import check_text, read
 from .host import ComfyHost, get_host
+from .inputs import SAME_SEED, guidance_input, seed_input, steps_input
 from .latent import noise_for, target_samples
 from .native import require_model
 from .preview import reporter
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["KontextSampler", "check_model", "network_of", "notes_of", "run_sampler"]
 
 SOLVERS = ("euler", "heun")
-MAX_SEED = 2**64 - 1
 
 
 def run_sampler(
@@ -188,32 +188,12 @@ class KontextSampler(io.ComfyNode):
                     tooltip="What to steer away from. Used when cfg is not 1; the references of "
                     "positive hold for both.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Starting noise; the same seed and settings give the same picture. "
-                    "Same noise as KSampler's.",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=28,
-                    min=1,
-                    max=1000,
-                    tooltip="More is slower and cleaner. 28 suits FLUX.1 Kontext, the embedded "
-                    "model is done after 12.",
-                ),
-                io.Float.Input(
-                    "guidance",
-                    default=2.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="How closely to follow the instruction; an input of the model, free of "
-                    "cost. 2.5 suits Kontext. A conditioning that brings its own value "
-                    "(FluxGuidance, CLIPTextEncodeFlux) overrides it.",
+                seed_input(f"{SAME_SEED} Same noise as KSampler's."),
+                steps_input(),
+                guidance_input(
+                    "How closely to follow the instruction; an input of the model, free of cost. 2.5 "
+                    "suits Kontext. A conditioning that brings its own value (FluxGuidance, "
+                    "CLIPTextEncodeFlux) overrides it."
                 ),
                 io.Float.Input(
                     "cfg",

@@ -1,0 +1,33 @@
+"""Inputs that several nodes have, declared once: their limits, defaults and words."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+__all__ = ["MAX_SEED", "SAME_SEED", "guidance_input", "seed_input", "steps_input"]
+
+MAX_SEED = 2**64 - 1
+SAME_SEED = "Starting noise; the same seed and settings give the same picture."
+
+
+def seed_input(tooltip: str = SAME_SEED) -> io.Int.Input:
+    """0 to 2**64 - 1, with the widget that changes it after each run."""
+    return io.Int.Input(
+        "seed", default=0, min=0, max=MAX_SEED, control_after_generate=True, tooltip=tooltip
+    )
+
+
+def steps_input() -> io.Int.Input:
+    return io.Int.Input(
+        "steps",
+        default=28,
+        min=1,
+        max=1000,
+        tooltip="More is slower and cleaner. 28 suits FLUX.1 Kontext, the embedded model is done "
+        "after 12.",
+    )
+
+
+def guidance_input(tooltip: str) -> io.Float.Input:
+    """FLUX.1's own guidance, an input of the model."""
+    return io.Float.Input("guidance", default=2.5, min=0.0, max=100.0, step=0.1, tooltip=tooltip)

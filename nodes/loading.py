@@ -12,6 +12,7 @@ from ..kontext_core.errors import InputError
 from .files import EMBEDDED, choices, complaint, source_of, stamp
 from .host import ComfyHost, counter, get_host
 from .native import Pictures, make_clip, make_model, make_vae
+from .native.copies import tell_how
 from .schema import make
 
 if TYPE_CHECKING:
@@ -62,10 +63,13 @@ def load_model(name: str = EMBEDDED[0], precision: str = "auto", memory: str = "
     `load_model`."""
     from ..kontext_core.weights import load
 
+    state = stamp("model", name)
     flux = load.load_model(
         source_of("model", name), dtype=_dtype(precision), pack=MEMORY[memory], progress=_bar(name)
     )
-    return make_model(flux, name)
+    model = make_model(flux, name)
+    tell_how(model, load_model, "model", state, (name, precision, memory))
+    return model
 
 
 def load_clip(
@@ -101,9 +105,12 @@ def load_vae(name: str = EMBEDDED[0], precision: str = "auto") -> Pictures:
     """An autoencoder by its name, as the host's VAE. Errors as the core's `load_autoencoder`."""
     from ..kontext_core.weights import load
 
+    state = stamp("vae", name)
     source = source_of("vae", name)
     autoencoder = load.load_autoencoder(source, dtype=_dtype(precision, "vae"), progress=_bar(name))
-    return make_vae(autoencoder, name, _resolutions(source))
+    vae = make_vae(autoencoder, name, _resolutions(source))
+    tell_how(getattr(vae, "patcher", None), load_vae, "vae", state, (name, precision))
+    return vae
 
 
 def _resolutions(source: str) -> tuple[tuple[int, int], ...]:

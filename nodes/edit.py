@@ -77,15 +77,22 @@ class KontextEdit(io.ComfyNode):
                 io.Image.Input("image2", optional=True, tooltip=f"It {picture.format(2)}"),
                 io.Image.Input("image3", optional=True, tooltip=f"It {picture.format(3)}"),
                 io.Model.Input(
-                    "model", optional=True, tooltip="From Kontext: Load Model. Open: the embedded."
+                    "model",
+                    optional=True,
+                    tooltip="From Kontext: Load Model; in ComfyUI any FLUX.1 MODEL will do. Open: "
+                    "the embedded.",
                 ),
                 io.Clip.Input(
                     "clip",
                     optional=True,
-                    tooltip="From Kontext: Load Text Encoders. Open: the embedded one.",
+                    tooltip="The text encoders of the model, from Kontext: Load Text Encoders or "
+                    "ComfyUI's own loader. Open: the embedded one.",
                 ),
                 io.Vae.Input(
-                    "vae", optional=True, tooltip="From Kontext: Load VAE. Open: the embedded one."
+                    "vae",
+                    optional=True,
+                    tooltip="That of the model, from Kontext: Load VAE or ComfyUI's own loader. "
+                    "Open: the embedded one.",
                 ),
                 io.String.Input(
                     "prompt",

@@ -1,4 +1,7 @@
-"""Inputs that the editor draws as widgets: numbers, texts, choices and switches."""
+"""Inputs that the editor draws as widgets: numbers, texts, choices and switches.
+
+Every kind spells out all its arguments, as ComfyUI's do: packs ask the signature what a host knows.
+"""
 
 from __future__ import annotations
 

@@ -99,6 +99,14 @@ class ComfyHost:
 
         return comfy.model_management.get_torch_device()
 
+    def vae_dtype(self) -> torch.dtype:
+        """What ComfyUI computes VAEs in, as it was started (`--fp32-vae`, `--cpu-vae`)."""
+        import comfy.model_management
+        import torch
+
+        device = comfy.model_management.vae_device()
+        return comfy.model_management.vae_dtype(device, [torch.bfloat16, torch.float32])
+
     def model_folders(self, kind: str) -> list[Path]:
         """ComfyUI's folders, extra model paths and those of ComfyUI-GGUF included."""
         import folder_paths

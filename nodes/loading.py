@@ -41,13 +41,11 @@ def _dtype(precision: str, role: str = "model") -> torch.dtype:
 
     from ..kontext_core.weights.load import default_dtype
 
-    if precision == "auto" and role == "vae" and isinstance(get_host(), ComfyHost):
-        import comfy.model_management
-
-        device = comfy.model_management.vae_device()
-        return comfy.model_management.vae_dtype(device, [torch.bfloat16, torch.float32])
+    host = get_host()
+    if precision == "auto" and role == "vae" and isinstance(host, ComfyHost):
+        return host.vae_dtype()
     if precision == "auto":
-        return default_dtype(get_host().device())
+        return default_dtype(host.device())
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
         precision
     ]

@@ -19,13 +19,16 @@ from .place import PlaceLost, Result, RowFailed, RowRefused, Stopped
 from .plan import Job
 from .server import UPLOADS
 
-__all__ = ["Cluster", "Remote", "Worker"]
+__all__ = ["PATIENCE", "Cluster", "Remote", "Worker"]
 
 # Who runs a prompt in a worker's process, by name: the core knows no host. It is called with the
 # folder of models and has `run(prompt, pictures)`.
 RUNNER = "standalone.worker:Worker"
 LOOK_SECONDS = 0.25
 START_SECONDS = 300.0
+# How long Ray waits for helpers of its own when it starts on this machine. It gives up after seconds
+# where other work keeps the processor busy: "Timed out waiting for file .../metrics_agent_port".
+PATIENCE = "RAY_agent_register_timeout_ms"
 
 
 class Remote:
@@ -76,6 +79,8 @@ class Cluster:
         # Only for the workers: this process has its own imports.
         paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
+        if not address:
+            os.environ.setdefault(PATIENCE, f"{START_SECONDS * 1000:.0f}")
         try:
             ray.init(
                 address=address or None, runtime_env=environment, log_to_driver=False,

@@ -18,7 +18,7 @@ from host_client import load_prompt
 from PIL import Image
 
 from kontext_core.__main__ import main
-from kontext_core.batch.cluster import Cluster, Remote, Worker
+from kontext_core.batch.cluster import PATIENCE, Cluster, Remote, Worker
 from kontext_core.batch.columns import Columns
 from kontext_core.batch.place import PlaceLost, RowFailed, RowRefused, Stopped
 from kontext_core.batch.plan import Job, make_jobs
@@ -123,6 +123,9 @@ class Scripted:
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     made = FakeRay()
+    # Set by a cluster that starts here, and put back afterwards.
+    monkeypatch.setenv(PATIENCE, "")
+    monkeypatch.delenv(PATIENCE)
     monkeypatch.setitem(sys.modules, "ray", made)
     monkeypatch.setitem(sys.modules, "scripted", types.SimpleNamespace(Runner=Scripted))
     return made
@@ -154,8 +157,15 @@ def test_a_worker_for_each_gpu(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) ->
     with Cluster(runner="scripted:Runner"):
         paths = ray.options["runtime_env"]["env_vars"]["PYTHONPATH"]
         assert paths == f"{ROOT}{os.pathsep}/some/where"
+    # A Ray that starts here is given time; a longer one that somebody set stays.
+    assert os.environ[PATIENCE] == "300000"
+    monkeypatch.setenv(PATIENCE, "900000")
+    with Cluster(runner="scripted:Runner"):
+        assert os.environ[PATIENCE] == "900000"
+    monkeypatch.delenv(PATIENCE)
     with pytest.raises(InputError, match="no Ray cluster at 'ray://none'"):
         Cluster("ray://none", runner="scripted:Runner")
+    assert PATIENCE not in os.environ
     ray.fault = Exception("the raylet failed to start")
     with pytest.raises(InputError, match="Ray does not start .the raylet"):
         Cluster(runner="scripted:Runner")

@@ -84,12 +84,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one answer is worth; `untouched` (dB) is None where nothing is to be left alone."""
+    """What one answer is worth; `untouched` (dB) is None where nothing is to be left alone, `nearer`
+    where the references in other roles would have no answer: whether the answer is nearer to the
+    right one than to that."""
 
     verdict: Verdict
     psnr: float
     ssim: float
     untouched: float | None
+    nearer: bool | None = None
 
 
 @cache
@@ -235,7 +238,13 @@ def assess(
         decibels, similar = psnr(made, target).tolist(), ssim(made, target).tolist()
         for i, case in enumerate(some):
             outcomes.append(
-                Outcome(verdicts[i], decibels[i], similar[i], _untouched(case, made[i]))
+                Outcome(
+                    verdicts[i],
+                    decibels[i],
+                    similar[i],
+                    _untouched(case, made[i]),
+                    _nearer(case, made[i], decibels[i]),
+                )  # fmt: skip
             )
         tick(len(some) * JUDGED)
     return outcomes
@@ -251,6 +260,13 @@ def _untouched(case: Case, picture: Tensor) -> float | None:
     return float(psnr(picture[None], before, area))
 
 
+def _nearer(case: Case, picture: Tensor, decibels: float) -> bool | None:
+    other = case.sample.swapped
+    if other is None:
+        return None
+    return decibels > float(psnr(picture[None], render([other], *picture.shape[-2:])))
+
+
 def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
     """Success and pictures of some answers, as one row of a table.
 
@@ -262,6 +278,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
     count, right = len(outcomes), sum(one.verdict.right for one in outcomes)
     low, high = wilson(right, count)
     left = [one.untouched for one in outcomes if one.untouched is not None]
+    nearer = [float(one.nearer) for one in outcomes if one.nearer is not None]
     failed = Counter(name for one in outcomes for name in one.verdict.failed)
     return {
         "n": count,
@@ -272,6 +289,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
         "psnr": _mean([one.psnr for one in outcomes]),
         "ssim": _mean([one.ssim for one in outcomes]),
         "untouched": _mean(left),
+        "nearer": _mean(nearer),
         "failed": dict(sorted(failed.items(), key=lambda item: (-item[1], item[0]))),
     }
 

@@ -170,21 +170,27 @@ def _exchanged(results: Mapping[str, Any]) -> Table:
     for task in tasks:
         row = [label(task)]
         for each in results["sets"].values():
-            row += [
-                success(each["exchanged"].get(what, {}).get(task)) for what in ("words", "pictures")
-            ]
+            found = [each["exchanged"].get(what, {}).get(task) for what in ("words", "pictures")]
+            row += [_with_nearer(one) for one in found]
         if any(row[1:]):
             rows.append(row)
     header = ["task"]
     for name in results["sets"]:
         header += [f"{label(name)}: words", "pictures"]
     return Table(
-        "References exchanged: share that gives the exchanged answer",
+        "References exchanged: share that gives the exchanged answer; share nearer to it",
         header,
         rows,
         "Either the images' numbers are exchanged in the words, or the two pictures; the answer "
-        "has to change with them. Only cases in which that has one right answer.",
+        "has to change with them. First the share judged right, then the share nearer (PSNR) to the "
+        "right answer than to the one before the exchange. Only cases in which that has one right "
+        "answer.",
     )
+
+
+def _with_nearer(row: Row | None) -> str:
+    near = _share((row or {}).get("nearer"))
+    return f"{success(row)}; {near}" if near else success(row)
 
 
 def _probes(results: Mapping[str, Any]) -> Table:

@@ -124,6 +124,16 @@ def test_probes_change_what_they_say() -> None:
     assert blanked(alone) is exchanged_pictures(alone) is exchanged_words(alone) is None
 
 
+def test_an_answer_is_nearer_to_its_own_roles_or_to_the_exchanged_ones() -> None:
+    case = next(c for c in held_out_cases("compose", 20) if c.sample.swapped is not None)
+    other = exchanged_words(case)
+    blurred = 0.7 * case.target + 0.3 * other.target
+    rows = [summary(assess([one], blurred[None])) for one in (case, other)]
+    assert [row["nearer"] for row in rows] == [1, 0]
+    alone = held_out_cases("text_to_image", 1)[0]
+    assert summary(assess([alone], alone.target[None]))["nearer"] is None
+
+
 def test_right_answers_count_as_right_and_untouched() -> None:
     cases = [held_out_cases(task, 1)[0] for task in TASKS]
     row = summary(assess(cases, torch.stack([case.target for case in cases])))

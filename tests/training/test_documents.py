@@ -25,7 +25,7 @@ def results() -> dict:
     """Made up: a task a category, half of the answers right."""
     row = {
         "n": 8, "right": 4, "success": 0.5, "low": 0.2152, "high": 0.7848, "psnr": 20.0,
-        "ssim": 0.8, "untouched": 30.0, "failed": {"kind": 4}, "asked": 0.75,
+        "ssim": 0.8, "untouched": 30.0, "nearer": 0.9, "failed": {"kind": 4}, "asked": 0.75,
     }  # fmt: skip
     categories = {"recolour": "local", "compose": "two_references"}
     grouped = {"all": row, "categories": dict.fromkeys(categories.values(), row)}
@@ -61,7 +61,7 @@ def test_figures_go_between_their_marks(results: dict, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "before\n<!-- results: headline -->\nold\n<!-- end -->\nbetween\n"
-        "<!-- results: steps -->\n<!-- end -->\nafter\n",
+        "<!-- results: steps -->\n<!-- end -->\n<!-- results: exchanged -->\n<!-- end -->\nafter\n",
         encoding="utf-8",
     )
     arguments = (
@@ -72,6 +72,7 @@ def test_figures_go_between_their_marks(results: dict, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     text = page.read_text(encoding="utf-8")
     assert "old" not in text and "grammar 50 % (22-78)" in text and "| 1 step |" in text
+    assert "50 % (22-78); 90 %" in text
     assert text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter\n")
     assert json.loads((tmp_path / "kept.json").read_text(encoding="utf-8")) == results
     made = {path.name for path in (tmp_path / "images").iterdir()}

@@ -24,6 +24,7 @@ from ...kontext_core.models.flux import Flux
 from ...kontext_core.models.layers import SplitRows
 from ...kontext_core.models.rope import rope_table
 from .attention import attend, joined_mask, rotations
+from .modulation import KeptModulations, KeptRows
 from .references import Scene, arrange
 
 __all__ = ["NativeFlux"]
@@ -51,6 +52,7 @@ class NativeFlux(Flux):
         self.out_channels = network.params.out_channels
         self.hidden_size = network.params.hidden_size
         self.num_heads = network.params.num_heads
+        self.modulated = KeptModulations(self)
         self.train(network.training)
 
     def forward(  # type: ignore[override]
@@ -127,6 +129,11 @@ class NativeFlux(Flux):
         pooled: Tensor = img.new_zeros(len(img), width) if y is None else y[:, :width]
         vec = self.embed(timestep, pooled, guidance, img.dtype)
         still = self.embed(timestep * 0, pooled, guidance, img.dtype) if scene.still else None
+        sigmas = options.get("sample_sigmas")
+        kept = self.modulated.rows(self, timestep, pooled, guidance, sigmas, img.dtype)
+        still_kept = None
+        if kept is not None and still is not None:
+            still_kept = self.modulated.rows(self, timestep * 0, pooled, guidance, None, img.dtype)
         txt = self.txt_in(context)
         img_ids: Any = scene.ids.expand(len(img), -1, -1)
         txt_ids = torch.zeros(len(img), txt.shape[1], 3, device=img.device)
@@ -145,7 +152,7 @@ class NativeFlux(Flux):
             bias = F.pad(scene.bias, (text, length - text - scene.bias.shape[1]))
         mask = joined_mask(mask, bias, length)
 
-        blocks = _Pass(options, vec, still, scene.target, table, mask)
+        blocks = _Pass(options, (vec, kept), (still, still_kept), scene.target, table, mask)
         control = control or {}
         options["total_blocks"], options["block_type"] = len(self.double_blocks), "double"
         for i, block in enumerate(self.double_blocks):
@@ -158,7 +165,8 @@ class NativeFlux(Flux):
             x = blocks.single(i, block, x, text)
             x = _added(x, control.get("output"), i, text)
         target = x[:, text : text + scene.target]
-        return self.final_layer(target, self.final_layer.modulate(vec))
+        rows = self.final_layer.modulate(vec) if kept is None else kept.final
+        return self.final_layer(target, rows)
 
 
 class _Pass:
@@ -171,14 +179,15 @@ class _Pass:
     def __init__(
         self,
         options: dict[str, Any],
-        vec: Tensor,
-        still: Tensor | None,
+        vec: tuple[Tensor, KeptRows | None],
+        still: tuple[Tensor | None, KeptRows | None],
         target: int,
         table: Tensor | None,
         mask: Tensor | None,
     ) -> None:
         self.options = options
-        self.vec, self.still, self.target = vec, still, target
+        (self.vec, self.kept), (self.still, self.still_kept) = vec, still
+        self.target = target
         self.table, self.mask = table, mask
         self.replaced: dict[Any, Any] = options.get("patches_replace", {}).get("dit", {})
         self.pe = table
@@ -191,9 +200,12 @@ class _Pass:
 
         def original(args: dict[str, Any]) -> dict[str, Tensor]:
             vec, txt = args["vec"], args["txt"]
-            image, text = block.modulate(vec)
+            kept = self.kept if vec is self.vec else None
+            image, text = block.modulate(vec) if kept is None else kept.double(index)
             if self.still is not None:
-                image = SplitRows(image, block.modulate(self.still)[0], self.target)
+                kept = self.still_kept
+                still = block.modulate(self.still) if kept is None else kept.double(index)
+                image = SplitRows(image, still[0], self.target)
             out = block(
                 args["img"], txt, (image, text), args["pe"], args.get("attn_mask"),
                 self.attend(args, txt.shape[1]),
@@ -210,9 +222,12 @@ class _Pass:
         self.begin(index)
 
         def original(args: dict[str, Any]) -> dict[str, Tensor]:
-            rows = block.modulate(args["vec"])
+            kept = self.kept if args["vec"] is self.vec else None
+            rows = block.modulate(args["vec"]) if kept is None else kept.single(index)
             if self.still is not None:
-                rows = SplitRows(rows, block.modulate(self.still), text + self.target)
+                kept = self.still_kept
+                still = block.modulate(self.still) if kept is None else kept.single(index)
+                rows = SplitRows(rows, still, text + self.target)
             attending = self.attend(args, text)
             out = block(args["img"], rows, args["pe"], args.get("attn_mask"), attending)
             return {"img": _finite(out)}

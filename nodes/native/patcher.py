@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ...kontext_core.errors import InputError
 from .changes import change_of
 from .layers import HostPacked, is_packed
+from .modulation import last_to_load
 
 if TYPE_CHECKING:
     import torch
@@ -99,12 +100,22 @@ def _patcher_class() -> type:
                 return None
             return layer if is_packed(layer) else None
 
+        def forget(self) -> None:
+            """Modulations that the network has kept are those of the weights as they were."""
+            kept = getattr(network_of(self), "modulated", None)
+            if kept is not None:
+                kept.forget()
+
         # Loading
+
+        def _load_list(self, *args: Any, **kwargs: Any) -> list[Any]:
+            return last_to_load(super()._load_list(*args, **kwargs), network_of(self))
 
         def patch_model(self, *args: Any, **kwargs: Any) -> Any:
             from ...kontext_core.lora.apply import set_loras
 
             # Before the host merges its own patches: DoRA and others measure the weights.
+            self.forget()
             set_loras(network_of(self), loras_of(self))
             return super().patch_model(*args, **kwargs)
 
@@ -126,6 +137,7 @@ def _patcher_class() -> type:
             return freed
 
         def unpatch_model(self, device_to: Any = None, unpatch_weights: bool = True) -> Any:
+            self.forget()
             result = super().unpatch_model(device_to, unpatch_weights)
             if unpatch_weights:
                 from ...kontext_core.lora.apply import release_factors
@@ -144,6 +156,7 @@ def _patcher_class() -> type:
 
         def settle(self, device: Any) -> None:
             """Bring what the host left after loading into order."""
+            self.forget()
             loaded = 0
             for path, module in self.model.named_modules():
                 if is_packed(module):
@@ -211,7 +224,15 @@ def _patcher_class() -> type:
                     found[key][0] = (layer.weight, functools.partial(_unpack, layer))
             return found
 
+        def cleanup(self) -> None:
+            self.forget()
+            super().cleanup()
+
         # Hooks: LoRAs for a part of the conditioning or of the steps
+
+        def patch_hooks(self, hooks: Any) -> None:
+            self.forget()
+            super().patch_hooks(hooks)
 
         def patch_hook_weight_to_device(
             self,
@@ -241,6 +262,7 @@ def _patcher_class() -> type:
             comfy.utils.set_attr_param(self.model, key, changed)
 
         def unpatch_hooks(self, whitelist_keys_set: set[str] | None = None) -> None:
+            self.forget()
             for key in list(self.hook_backup):
                 if whitelist_keys_set and key not in whitelist_keys_set:
                     continue

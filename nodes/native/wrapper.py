@@ -19,6 +19,7 @@ from ..conditioning import ReferenceChain, references_of
 from .conds import CONDReferences
 from .forward import NativeFlux
 from .layers import decoding_memory, host_layers
+from .modulation import rows_memory
 from .patcher import patcher_for
 from .references import is_plain
 
@@ -56,10 +57,12 @@ class KontextFlux(comfy.model_base.Flux):
         super().__init__(config, model_type, unet_model=lambda **_: network)
 
     def memory_required(self, *args: Any, **kwargs: Any) -> Any:
-        """As the host's, with what packed layers are decoded into."""
+        """As the host's, with what packed layers are decoded into and what modulations are kept."""
         dtype = self.manual_cast_dtype or self.get_dtype()
-        decoding = decoding_memory(self.diffusion_model, dtype)
-        return super().memory_required(*args, **kwargs) + decoding
+        more = decoding_memory(self.diffusion_model, dtype) + rows_memory(
+            self.diffusion_model, dtype
+        )
+        return super().memory_required(*args, **kwargs) + more
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         out = super().extra_conds(**kwargs)

@@ -22,11 +22,11 @@ BEGIN, END = "<!-- made by tests/support/hosts_table.py -->", "<!-- end -->"
 
 # What a column is called, and which test modules count for it.
 AREAS = {
-    "nodes and runs": r"tests\.api\.test_conformance_(schema|run|errors|files)",
+    "nodes and runs": r"tests\.api\.test_conformance_(schema|run|errors|files|bypass|templates)",
     "saved earlier": r"tests\.api\.test_conformance_saved",
     "no footprint, other packs": r"tests\.api\.test_conformance_crowd",
     "native types": r"tests\.native\.",
-    "batch": r"tests\.batch\.",
+    "batch": r"tests\.api\.test_batch_hosts",
     "comfy-cli": r"tests\.api\.test_clients_cli",
     "comfy-api-simplified": r"tests\.api\.test_clients_simplified",
     "ComfyScript": r"tests\.api\.test_clients_script",

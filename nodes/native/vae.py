@@ -58,9 +58,12 @@ class Pictures:
         top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
         pixels = pixels[:, top : top + height, left : left + width]
         network = self._load(height, width, tile, decode=False)
-        options: dict[str, Any] = {"tile": tile, "tick": get_host().check_interrupt}
+        tick = get_host().check_interrupt
+        latents = []
         with torch.no_grad():
-            latents = [network.encode(to_model(one[None]), **options) for one in pixels]
+            for one in pixels:
+                tick()
+                latents.append(network.encode(to_model(one[None]), tile=tile, tick=tick))
             return self.hand_out(torch.cat(latents))
 
     def decode(self, samples: Tensor, *_: Any, **__: Any) -> Tensor:

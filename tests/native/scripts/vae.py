@@ -172,16 +172,20 @@ def memory(ours: Any, small: Tensor) -> dict[str, Any]:
     wanted = ours.decode(small)
     known = [m.model is ours.patcher for m in management.current_loaded_models]
     asked: list[int] = []
+    whole: list[bool] = []
     load = management.load_models_gpu
 
     def watch(models: Any, memory_required: int = 0, **options: Any) -> None:
         asked.append(int(memory_required))
+        whole.append(options.get("force_full_load", False))
         load(models, memory_required=memory_required, **options)
 
     management.load_models_gpu = watch
     try:
         ours.decode(small)
-        ours.decode_tiled(small, tile_x=2, tile_y=2)
+        ours.decode_tiled(small, tile_x=2, tile_y=3)
+        ours.decode_tiled(small, tile_x=3, tile_y=2)
+        ours.encode(picture(8, 32, 40))
     finally:
         management.load_models_gpu = load
     management.unload_all_models()
@@ -192,6 +196,12 @@ def memory(ours: Any, small: Tensor) -> dict[str, Any]:
         "size": ours.patcher.model_size(),
         "weights": sum(t.nbytes for t in ours.first_stage_model.state_dict().values()),
         "asked": asked,
+        "whole": whole,
+        # What the host's own encode and decode, and other packs, ask for.
+        "used": [
+            int(ours.memory_used_decode((1, 16, 4, 5), ours.vae_dtype)),
+            int(ours.memory_used_encode((1, 3, 32, 40), ours.vae_dtype)),
+        ],
         "again": again,
     }
 
@@ -226,10 +236,16 @@ def interrupts(ours: Any, small: Tensor) -> list[bool]:
     """Stopped before the first picture, and usable afterwards."""
     wanted = ours.decode(small)
     found = []
-    for call in (ours.decode, ours.decode_tiled):
+    one = picture(9, 32, 24)
+    for call, given in (
+        (ours.decode, small),
+        (ours.decode_tiled, small),
+        (ours.encode, one),
+        (ours.encode_tiled, one),
+    ):
         management.interrupt_current_processing(True)
         try:
-            call(small)
+            call(given)
         except management.InterruptProcessingException:
             found.append(True)
     return [*found, gap(ours.decode(small), wanted) == 0]

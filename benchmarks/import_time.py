@@ -1,14 +1,15 @@
 """How long the pack's import takes beyond torch, and what it brings in.
 
-    python benchmarks/import_time.py
+    python benchmarks/import_time.py --runs 20
 
-Each of seven processes imports torch, numpy, PIL and einops first, which every ComfyUI has loaded, and
+Each of the processes imports torch, numpy, PIL and einops first, which every ComfyUI has loaded, and
 then the pack as the embedded host does, its nodes listed. The best is what the pack needs, the rest is
 what else the machine was doing. Added to benchmarks/results/import_time.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import subprocess
@@ -31,8 +32,11 @@ print(json.dumps([wall, cpu, len(nodes), len(set(sys.modules) - before)]))
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=7, help="processes, one after the other")
+    options = parser.parse_args()
     runs = []
-    for _ in range(7):
+    for _ in range(options.runs):
         done = subprocess.run(
             [sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True
         )

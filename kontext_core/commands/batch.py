@@ -209,8 +209,10 @@ def _places(
 
     if options.server:
         raise InputError("--ray and --server are both given; rows run on one or the other")
-    with Cluster(options.ray, options.ray_workers, options.models) as workers:
-        yield workers
+    # Ray prints what happens to its workers to where `--json` belongs.
+    with contextlib.redirect_stdout(sys.stderr):
+        with Cluster(options.ray, options.ray_workers, options.models) as workers:
+            yield workers
 
 
 def _run_on(

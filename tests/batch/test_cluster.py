@@ -254,6 +254,27 @@ def test_rows_on_a_real_cluster(tmp_path: Path, capsys: Any) -> None:
     assert json.loads(capsys.readouterr().out)["already"] == 4
 
 
+def test_what_ray_says_stays_out_of_the_answer(
+    ray: FakeRay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    """It prints that a worker died to stdout, where `--json` is read from."""
+    monkeypatch.setattr("standalone.worker.Worker", Scripted)
+    monkeypatch.setattr(ray, "shutdown", lambda: print("(raylet) A worker died"))
+    (tmp_path / "rows.txt").write_text("a red star")
+    (tmp_path / "a.png").write_bytes(PICTURE.read_bytes())
+    arguments = [
+        "batch",
+        str(WORKFLOW),
+        "--rows",
+        str(tmp_path / "rows.txt"),
+        "--set",
+        "image=a.png",
+    ]
+    assert main([*arguments, "--output", str(tmp_path / "out"), "--ray", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["done"] == 1 and "A worker died" in captured.err
+
+
 def test_no_worker_starts(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash on the way, or silence: an error that says what is needed, and no cluster left."""
     ray.busy = True

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_files import Made, linears
+from lora_writer import Made, linears
 from safetensors.torch import save_file
 from small_models import draw
 from torch import Tensor

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_files import Made, lora_files
+from lora_files import lora_files
+from lora_writer import Made
 from small_models import make_flux
 from torch import Tensor
 

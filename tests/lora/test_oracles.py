@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
-from lora_files import Made
+from lora_writer import Made
 from oracle import diffusers_transformer
 from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict

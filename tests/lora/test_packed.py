@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf
 import pytest
 import torch
-from lora_files import Made
+from lora_writer import Made
 from small_models import make_flux
 from torch import Tensor, nn
 

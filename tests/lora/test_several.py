@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from lora_files import Made, lora_files
+from lora_files import lora_files
+from lora_writer import Made
 from small_models import make_flux
 from torch import Tensor
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_files import Made
+from lora_writer import Made
 from small_models import draw
 from torch import Tensor, nn
 

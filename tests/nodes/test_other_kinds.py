@@ -1,6 +1,6 @@
 """A CLIP, VAE or MODEL that belongs to other weights is refused by name, before anything runs.
 
-On real ComfyUIs tests/native/test_other_kinds.py does the same with their own.
+On real ComfyUIs tests/native/test_loaders.py does the same with their own.
 """
 
 from __future__ import annotations

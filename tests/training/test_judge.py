@@ -108,7 +108,7 @@ def test_other_sizes_and_given_references():
 
 
 def test_accuracy_on_a_few_cases():
-    # With 40 cases a task see docs/embedded-model-judges.md; a few here, so that it stays fast.
+    # With 20 cases a task see "Judge" in docs/embedded-model.md; a few here, so that it stays fast.
     rows = accuracy(2, seed=1, tasks=("text_to_image", "recolour", "box_remove", "compose"))
     right = [row for row in rows if row.right]
     wrong = [row for row in rows if not row.right]

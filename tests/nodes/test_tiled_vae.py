@@ -45,11 +45,41 @@ def test_without_a_size_tiles_are_512(vae: Any, image: Any) -> None:
     assert max(sides) == 513
 
 
+@pytest.mark.parametrize("half", ["encode_tiled", "decode_tiled"])
 def test_an_interrupt_comes_between_tiles(
-    vae: Any, image: Any, host: Any, interrupted: type[Exception]
+    vae: Any, image: Any, host: Any, interrupted: type[Exception], half: str
 ) -> None:
-    host.interrupt_after = 0
-    sides = seen_sides(vae)
+    one = image(1, height=64, width=64)
+    given = one if half == "encode_tiled" else vae.encode(one)
+    side = 16 if half == "encode_tiled" else 2
+    asked = interrupt_at(3, host, interrupted)
     with pytest.raises(interrupted):
-        vae.encode_tiled(image(1, height=64, width=64), tile_x=16, tile_y=16)
-    assert not sides
+        getattr(vae, half)(given, tile_x=side, tile_y=side)
+    # Once for the picture, then for every tile.
+    assert asked == [1, 2, 3]
+
+
+@pytest.mark.parametrize("half", ["encode", "decode"])
+def test_an_interrupt_comes_between_pictures(
+    vae: Any, image: Any, host: Any, interrupted: type[Exception], half: str
+) -> None:
+    batch = image(1, height=32, width=32, batch=3)
+    given = batch if half == "encode" else vae.encode(batch)
+    sides = seen_sides(vae)
+    interrupt_at(2, host, interrupted)
+    with pytest.raises(interrupted):
+        getattr(vae, half)(given)
+    assert len(sides) == 1
+
+
+def interrupt_at(time: int, host: Any, interrupted: type[Exception]) -> list[int]:
+    """Interrupts at the n-th time the host is asked; gives the list of those times."""
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(len(asked) + 1)
+        if len(asked) == time:
+            raise interrupted
+
+    host.check_interrupt = check
+    return asked

@@ -42,11 +42,20 @@ def server(
 def models(server: Server, client: Client) -> Iterator[Path]:
     """An empty folder of models, and a host that remembers none."""
     folder = server.base / "models"
-    assert client.post("/free", {"unload_models": True, "free_memory": True})[0] == 200
+    forget(client)
     yield folder
     for path in folder.rglob("*"):
         if path.is_file():
             path.unlink()
+
+
+def forget(client: Client) -> None:
+    """Empties the host's caches. It does so between two runs, so one must come before the next
+    that matters."""
+    assert client.post("/free", {"unload_models": True, "free_memory": True})[0] == 200
+    load = {"class_type": "LoadImage", "inputs": {"image": "kontext_star.png"}}
+    show = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
+    assert client.run({"1": load, "2": show}).ok
 
 
 def folders_of(name: str) -> dict[str, str]:
@@ -106,7 +115,7 @@ def test_it_runs_from_load_to_saved_picture(
         older = models / OLDER.get(path.parent.name, path.parent.name) / path.name
         older.parent.mkdir(exist_ok=True)
         path.rename(older)
-    assert client.post("/free", {"unload_models": True, "free_memory": True})[0] == 200
+    forget(client)
     again = client.run(prompt)
     # Loaded once more, not remembered.
     loaders = {key for key, node in prompt.items() if "Load" in node["class_type"]}
@@ -174,7 +183,7 @@ def test_quantize_makes_the_file_that_the_next_template_loads(
     made = models / "diffusion_models/flux1-kontext-dev-Q4_K_M.gguf"
     assert made.is_file()
     # Never over a file that is there already, such as a downloaded one.
-    assert client.post("/free", {"unload_models": True, "free_memory": True})[0] == 200
+    forget(client)
     again = client.run(api_format("quantize"))
     assert "flux1-kontext-dev-Q4_K_M.gguf" in again.error and "overwrite" in again.error
     write_published(models, folders_of("gguf_edit"))

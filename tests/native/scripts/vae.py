@@ -140,7 +140,8 @@ def nodes_of_vae(
     large = picture(5, 72, 64)
     found = run("VAEEncodeTiled", vae=ours, pixels=large, **tiled)[0]["samples"]
     differences["VAEEncodeTiled, whole"] = gap(found, ours.encode(large))
-    wide = small[:1].repeat(1, 1, 3, 1)
+    # Two tiles each way.
+    wide = small[:1].repeat(1, 1, 3, 2)
     found = run("VAEDecodeTiled", vae=ours, samples={"samples": wide}, **tiled)[0]
     differences["VAEDecodeTiled, whole"] = gap(found, ours.decode(wide))
     mask = (picture(6, 32, 24)[..., 0] > 0.5).float()

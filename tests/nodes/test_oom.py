@@ -44,6 +44,7 @@ class Attention:
 
     def __call__(self, q: Tensor, mask: Tensor | None) -> Tensor:
         self.tried.append(q.shape[2])
+        assert len(self.tried) < 20, "it goes on for ever"
         if q.shape[2] > self.room:
             raise self.error("full")
         out = scaled_dot_product_attention(q, self.k, self.v, attn_mask=mask)

@@ -26,6 +26,7 @@ AREAS = {
     "saved earlier": r"tests\.api\.test_conformance_saved",
     "no footprint, other packs": r"tests\.api\.test_conformance_crowd",
     "native types": r"tests\.native\.",
+    "published files": r"tests\.api\.test_conformance_published",
     "batch": r"tests\.api\.test_batch_hosts",
     "comfy-cli": r"tests\.api\.test_clients_cli",
     "comfy-api-simplified": r"tests\.api\.test_clients_simplified",

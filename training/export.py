@@ -22,6 +22,8 @@ from kontext_core.training.checkpoint import load_state
 
 # (width, height) in pixels that training saw.
 RESOLUTIONS = [[64, 64], [96, 64], [64, 96], [80, 80]]
+# Pixels up to which a decoder trained on these still tells places apart; larger pictures are tiled.
+DECODER_SIDE = 128
 
 
 def averaged(average: dict[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -61,7 +63,7 @@ def main() -> None:
     write_json(args.out / "config.json", {
         "transformer": flux["flux_params"],
         "text_encoder": flux["text_params"],
-        "autoencoder": autoencoder["params"],
+        "autoencoder": {**autoencoder["params"], "decoder_side": DECODER_SIDE},
         "latent_format": {
             "scale_factor": 0.3611,
             "shift_factor": 0.1159,

@@ -22,7 +22,7 @@ BEGIN, END = "<!-- made by tests/support/hosts_table.py -->", "<!-- end -->"
 
 # What a column is called, and which test modules count for it.
 AREAS = {
-    "nodes and runs": r"tests\.api\.test_conformance_(schema|run|errors|files|bypass|templates|published)",
+    "nodes and runs": r"tests\.api\.test_conformance_(schema|run|errors|files|bypass|templates)",
     "saved earlier": r"tests\.api\.test_conformance_saved",
     "no footprint, other packs": r"tests\.api\.test_conformance_crowd",
     "native types": r"tests\.native\.",

@@ -15,7 +15,7 @@ import comfy.model_management
 import comfy.supported_models
 
 from ...kontext_core.latents import FLUX_LATENT, LatentFormat
-from ..conditioning import ReferenceChain, references_of
+from ..conditioning import ReferenceChain, check_text, references_of
 from .conds import CONDReferences
 from .forward import NativeFlux
 from .layers import decoding_memory, host_layers
@@ -65,6 +65,10 @@ class KontextFlux(comfy.model_base.Flux):
         return super().memory_required(*args, **kwargs) + more
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        params, text = self.diffusion_model.params, kwargs.get("cross_attn")
+        # A pooled feature that is too wide is cut, as ComfyUI's own Flux does.
+        if text is not None and text.shape[-1] != params.context_in_dim:
+            check_text([[text, kwargs]], params, "the text")
         out = super().extra_conds(**kwargs)
         references = references_of(kwargs)
         if all(is_plain(reference) for reference in references):

@@ -27,7 +27,9 @@ def test_what_belongs_together_runs(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", CLIPS)
-@pytest.mark.parametrize(("node", "what"), [("Edit", "the prompt"), ("Sampler", "positive")])
+@pytest.mark.parametrize(
+    ("node", "what"), [("Edit", "the prompt"), ("Sampler", "positive"), ("KSampler", "the text")]
+)
 def test_the_hosts_clip_of_another_kind(
     found: dict[str, Any], kind: str, node: str, what: str
 ) -> None:

@@ -87,6 +87,7 @@ def other_kinds(module: Any) -> dict[str, str]:
                 model, text, {"samples": torch.zeros(1, 16, 8, 8)}, **settings
             )
         )
+        found[f"{name} CLIP, KSampler"] = refusal(lambda text=text: ksampler(model, text, steps=1))
     four = comfy.sd.VAE(sd={"decoder.conv_in.weight": torch.zeros(512, 4, 3, 3)})
     found["SD1 VAE, Edit"] = edited(vae=four)
     found["SD1 VAE, Reference"] = refusal(

@@ -13,6 +13,7 @@ from native_flux import (
     host_model,
     ksampler,
     our_model,
+    pack_module,
     randn,
     random_flux,
     text,
@@ -299,7 +300,11 @@ def _memory(theirs: Any, ours: Any) -> dict[str, Any]:
                 model.model.memory_required(shape, cond_shapes={k: [v] for k, v in conds.items()}),
             ]
         )
-    return {"needed": needed, "size": [theirs.model_size(), ours.model_size()]}
+    # Beside that, the modulation rows that a run may keep.
+    modulation = pack_module("nodes.native.modulation")
+    width = sum(m.out_features for m in modulation.modulation_layers(ours.model.diffusion_model))
+    kept = modulation.KEPT * width * 4
+    return {"needed": needed, "kept": kept, "size": [theirs.model_size(), ours.model_size()]}
 
 
 def _still(ours: Any) -> dict[str, Any]:

@@ -244,7 +244,7 @@ def assess(
                     similar[i],
                     _untouched(case, made[i]),
                     _nearer(case, made[i], decibels[i]),
-                )  # fmt: skip
+                )
             )
         tick(len(some) * JUDGED)
     return outcomes

@@ -161,7 +161,7 @@ class Flux(nn.Module):
         keep = img.shape[1] if target_tokens is None else target_tokens
         img = self.img_in(img)
         if modulation is None:
-            modulation = self._as_needed(self.embed(timesteps, y, guidance, img.dtype))
+            modulation = self.as_needed(self.embed(timesteps, y, guidance, img.dtype))
         txt = self.txt_in(txt)
         ids = torch.cat([txt_ids.float().expand(img_ids.shape[0], -1, -1), img_ids.float()], dim=1)
         pe = rope_table(ids, self.params.axes_dim, self.params.theta)
@@ -207,14 +207,14 @@ class Flux(nn.Module):
         def shaped(rows: Tensor) -> Tensor:
             return rows.unflatten(0, (steps, texts))
 
-        made = self._as_needed(vec)
+        made = self.as_needed(vec)
         return Modulations(
             tuple((shaped(img), shaped(txt)) for img, txt in made.double),
             tuple(shaped(rows) for rows in made.single),
             shaped(made.final),
         )
 
-    def _as_needed(self, vec: Tensor) -> Modulations:
+    def as_needed(self, vec: Tensor) -> Modulations:
         """Modulations of vec [b, c]; a block's are made when they are asked for, and once only."""
         double: list[Any] = list(self.double_blocks)
         single: list[Any] = list(self.single_blocks)

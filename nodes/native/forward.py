@@ -24,7 +24,7 @@ from ...kontext_core.models.flux import Flux
 from ...kontext_core.models.layers import SplitRows
 from ...kontext_core.models.rope import rope_table
 from .attention import attend, joined_mask, rotations
-from .modulation import KeptModulations, KeptRows
+from .modulation import KeptModulations, Rows
 from .references import Scene, arrange
 
 __all__ = ["NativeFlux"]
@@ -127,13 +127,11 @@ class NativeFlux(Flux):
         img = self.img_in(scene.tokens)
         width = self.params.vec_in_dim
         pooled: Tensor = img.new_zeros(len(img), width) if y is None else y[:, :width]
-        vec = self.embed(timestep, pooled, guidance, img.dtype)
-        still = self.embed(timestep * 0, pooled, guidance, img.dtype) if scene.still else None
         sigmas = options.get("sample_sigmas")
-        kept = self.modulated.rows(self, timestep, pooled, guidance, sigmas, img.dtype)
-        still_kept = None
-        if kept is not None and still is not None:
-            still_kept = self.modulated.rows(self, timestep * 0, pooled, guidance, None, img.dtype)
+        rows = self.modulated.rows(self, timestep, pooled, guidance, sigmas, img.dtype)
+        still = None
+        if scene.still:
+            still = self.modulated.rows(self, timestep * 0, pooled, guidance, None, img.dtype)
         txt = self.txt_in(context)
         img_ids: Any = scene.ids.expand(len(img), -1, -1)
         txt_ids = torch.zeros(len(img), txt.shape[1], 3, device=img.device)
@@ -152,7 +150,7 @@ class NativeFlux(Flux):
             bias = F.pad(scene.bias, (text, length - text - scene.bias.shape[1]))
         mask = joined_mask(mask, bias, length)
 
-        blocks = _Pass(options, (vec, kept), (still, still_kept), scene.target, table, mask)
+        blocks = _Pass(options, rows, still, scene.target, table, mask)
         control = control or {}
         options["total_blocks"], options["block_type"] = len(self.double_blocks), "double"
         for i, block in enumerate(self.double_blocks):
@@ -165,8 +163,7 @@ class NativeFlux(Flux):
             x = blocks.single(i, block, x, text)
             x = _added(x, control.get("output"), i, text)
         target = x[:, text : text + scene.target]
-        rows = self.final_layer.modulate(vec) if kept is None else kept.final
-        return self.final_layer(target, rows)
+        return self.final_layer(target, rows.final(self.final_layer))
 
 
 class _Pass:
@@ -179,15 +176,14 @@ class _Pass:
     def __init__(
         self,
         options: dict[str, Any],
-        vec: tuple[Tensor, KeptRows | None],
-        still: tuple[Tensor | None, KeptRows | None],
+        rows: Rows,
+        still: Rows | None,
         target: int,
         table: Tensor | None,
         mask: Tensor | None,
     ) -> None:
         self.options = options
-        (self.vec, self.kept), (self.still, self.still_kept) = vec, still
-        self.target = target
+        self.rows, self.still, self.target = rows, still, target
         self.table, self.mask = table, mask
         self.replaced: dict[Any, Any] = options.get("patches_replace", {}).get("dit", {})
         self.pe = table
@@ -199,13 +195,10 @@ class _Pass:
         self.begin(index)
 
         def original(args: dict[str, Any]) -> dict[str, Tensor]:
-            vec, txt = args["vec"], args["txt"]
-            kept = self.kept if vec is self.vec else None
-            image, text = block.modulate(vec) if kept is None else kept.double(index)
+            txt = args["txt"]
+            image, text = self.rows.double(block, index, args["vec"])
             if self.still is not None:
-                kept = self.still_kept
-                still = block.modulate(self.still) if kept is None else kept.double(index)
-                image = SplitRows(image, still[0], self.target)
+                image = SplitRows(image, self.still.double(block, index)[0], self.target)
             out = block(
                 args["img"], txt, (image, text), args["pe"], args.get("attn_mask"),
                 self.attend(args, txt.shape[1]),
@@ -222,12 +215,9 @@ class _Pass:
         self.begin(index)
 
         def original(args: dict[str, Any]) -> dict[str, Tensor]:
-            kept = self.kept if args["vec"] is self.vec else None
-            rows = block.modulate(args["vec"]) if kept is None else kept.single(index)
+            rows = self.rows.single(block, index, args["vec"])
             if self.still is not None:
-                kept = self.still_kept
-                still = block.modulate(self.still) if kept is None else kept.single(index)
-                rows = SplitRows(rows, still, text + self.target)
+                rows = SplitRows(rows, self.still.single(block, index), text + self.target)
             attending = self.attend(args, text)
             out = block(args["img"], rows, args["pe"], args.get("attn_mask"), attending)
             return {"img": _finite(out)}
@@ -245,7 +235,7 @@ class _Pass:
 
     def args(self, **tensors: Tensor) -> dict[str, Any]:
         """What a replaced block is given."""
-        more = {"vec": self.vec, "pe": self.pe, "attn_mask": self.mask}
+        more = {"vec": self.rows.vec, "pe": self.pe, "attn_mask": self.mask}
         return {**tensors, **more, "transformer_options": self.options}
 
     def attend(self, args: dict[str, Any], text: int) -> Attend:

@@ -2,7 +2,7 @@
 
 Modulation layers are 27 % of a FLUX.1 transformer and work on one vector a picture: shifts, scales and
 gates that depend on timestep, guidance and pooled text only. So they are the layers to leave off a
-device without room for all (`last_to_load`), and a run need not bring them over at every step: at the
+device without room for all (`KeptModulations.last_to_load`), and a run need not bring them over at every step: at the
 first one the rows of the steps to come are made with it, each weight being read once.
 """
 
@@ -21,7 +21,7 @@ from ...kontext_core.models.layers import LastLayer, Modulation
 if TYPE_CHECKING:
     from ...kontext_core.models.flux import Flux
 
-__all__ = ["KeptModulations", "KeptRows", "last_to_load", "modulation_layers", "rows_memory"]
+__all__ = ["KeptModulations", "Rows", "modulation_layers"]
 
 # Rows made at a time, and kept at most: one of FLUX.1 is 2.1 MB in 16 bits, so 34 and 85 MB. Two texts
 # that are run in turn have room, and 28 steps read the weights twice.
@@ -34,42 +34,53 @@ Key = tuple[float, "float | None", bytes]
 
 def modulation_layers(network: nn.Module) -> list[Any]:
     """The linear layers of a transformer that work on its conditioning vector."""
-    found = [module.lin for module in network.modules() if isinstance(module, Modulation)]
+    found: list[Any] = []
     for module in network.modules():
-        if isinstance(module, LastLayer):
-            found += [part for part in module.adaLN_modulation if not isinstance(part, nn.SiLU)]
+        if isinstance(module, Modulation):
+            found.append(module.lin)
+        elif isinstance(module, LastLayer):
+            found.append(module.adaLN_modulation[-1])
     return found
 
 
-def rows_memory(network: nn.Module, dtype: torch.dtype) -> int:
-    """Bytes that the rows of a run may take."""
-    return KEPT * sum(layer.out_features for layer in modulation_layers(network)) * dtype.itemsize
-
-
-class KeptRows:
-    """Rows of one forward, picked from a table when a block asks for them.
+class Rows:
+    """The modulation rows of one forward, for a block that asks: picked from a table that is kept, or
+    computed by the block.
 
     Args:
-        table: for n keys.
+        vec: conditioning vector, [b, c].
+        table: rows of n vectors, or None.
         places: which of the n each picture of the batch has, on the device of the table.
     """
 
-    def __init__(self, table: Modulations, places: Tensor) -> None:
+    def __init__(
+        self, vec: Tensor, table: Modulations | None = None, places: Tensor | None = None
+    ) -> None:
+        self.vec = vec
         self._table, self._places = table, places
 
-    def double(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image and text rows of a double block, [b, 2, 3, c] each."""
-        img, txt = self._table.double[index]  # type: ignore[index]
+    def double(self, block: Any, index: int, vec: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Image and text rows of a double block, [b, 2, 3, c] each; `vec` where a patch may have
+        put another one."""
+        table = self._kept_for(vec)
+        if table is None:
+            return block.modulate(self.vec if vec is None else vec)
+        img, txt = table.double[index]  # type: ignore[index]
         return img[self._places], txt[self._places]
 
-    def single(self, index: int) -> Tensor:
-        """Rows of a single block, [b, 1, 3, c]."""
-        return self._table.single[index][self._places]  # type: ignore[index]
+    def single(self, block: Any, index: int, vec: Tensor | None = None) -> Tensor:
+        """Rows of a single block, [b, 1, 3, c]; `vec` as above."""
+        table = self._kept_for(vec)
+        if table is None:
+            return block.modulate(self.vec if vec is None else vec)
+        return table.single[index][self._places]  # type: ignore[index]
 
-    @property
-    def final(self) -> Tensor:
+    def final(self, layer: Any) -> Tensor:
         """Rows of the last layer, [b, 2, c]."""
-        return self._table.final[self._places]
+        return layer.modulate(self.vec) if self._table is None else self._table.final[self._places]
+
+    def _kept_for(self, vec: Tensor | None) -> Modulations | None:
+        return self._table if vec is None or vec is self.vec else None
 
 
 class KeptModulations:
@@ -88,6 +99,21 @@ class KeptModulations:
         """Give up all rows."""
         self._tables.clear()
 
+    def memory(self, dtype: torch.dtype) -> int:
+        """Bytes that the rows of a run may take."""
+        return KEPT * sum(layer.out_features for layer in self._layers) * dtype.itemsize
+
+    def last_to_load(self, entries: list[Any]) -> list[Any]:
+        """A host's list of what to load, in whose order these layers come last when it is sorted.
+
+        ComfyUI fills a device with the largest weights first, and these are the largest.
+
+        Args:
+            entries: tuples with a size in front and the module somewhere in them; hosts differ.
+        """
+        last = {id(layer) for layer in self._layers}
+        return _Ordered(entries, lambda entry: not any(id(value) in last for value in entry))
+
     def rows(
         self,
         network: Flux,
@@ -96,9 +122,8 @@ class KeptModulations:
         guidance: Tensor | None,
         sigmas: Tensor | None,
         dtype: torch.dtype,
-    ) -> KeptRows | None:
-        """Rows of a batch, or None where the layers are better asked: they are on the device, or
-        somebody trains.
+    ) -> Rows:
+        """Rows of a batch. The layers are asked where they are on the device, or somebody trains.
 
         Args:
             timesteps: [b]. pooled: [b, vec_in_dim]. guidance: [b] or None.
@@ -106,8 +131,9 @@ class KeptModulations:
                 them, later ones are made with it.
             dtype: computed in.
         """
+        vec = network.embed(timesteps, pooled, guidance, dtype)
         if torch.is_grad_enabled() or not any(layer.comfy_cast_weights for layer in self._layers):
-            return None
+            return Rows(vec)
         texts = [row.numpy().tobytes() for row in pooled.float().cpu()]
         values = [None] * len(texts) if guidance is None else guidance.tolist()
         keys: list[Key] = list(zip(timesteps.tolist(), values, texts, strict=True))
@@ -118,8 +144,8 @@ class KeptModulations:
             given = timesteps.dtype, None if guidance is None else guidance.dtype
             self._make(network, wanted, dict(zip(texts, pooled, strict=True)), given, dtype)
         self._tables.move_to_end(wanted)
-        places = [wanted.index(key) for key in keys]
-        return KeptRows(self._tables[wanted], torch.tensor(places, device=pooled.device))
+        places = torch.tensor([wanted.index(key) for key in keys], device=pooled.device)
+        return Rows(vec, self._tables[wanted], places)
 
     def _ahead(self, keys: list[Key], sigmas: list[float]) -> tuple[Key, ...]:
         """The keys, and those of later steps as far as there is room."""
@@ -148,27 +174,10 @@ class KeptModulations:
         guidance = torch.tensor(values, device=device, dtype=given[1]) if values else None
         pooled = torch.stack([texts[key[2]] for key in keys])
         vec = network.embed(times, pooled, guidance, dtype)
-        double: Any = network.double_blocks
-        single: Any = network.single_blocks
         while self._tables and sum(map(len, self._tables)) + len(keys) > KEPT:
             self._tables.popitem(last=False)
-        self._tables[keys] = Modulations(
-            tuple(block.modulate(vec) for block in double),
-            tuple(block.modulate(vec) for block in single),
-            network.final_layer.modulate(vec),
-        )
-
-
-def last_to_load(entries: list[Any], network: nn.Module) -> list[Any]:
-    """A host's list of what to load, in whose order modulation layers come last when it is sorted.
-
-    ComfyUI fills a device with the largest weights first, and these are the largest.
-
-    Args:
-        entries: tuples with a size in front and the module somewhere in them; hosts differ.
-    """
-    last = {id(layer) for layer in modulation_layers(network)}
-    return _Ordered(entries, lambda entry: not any(id(value) in last for value in entry))
+        made = network.as_needed(vec)
+        self._tables[keys] = Modulations(tuple(made.double), tuple(made.single), made.final)
 
 
 class _Ordered(list[Any]):

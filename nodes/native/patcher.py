@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from ...kontext_core.errors import InputError
 from .changes import change_of
 from .layers import HostPacked, is_packed
-from .modulation import last_to_load
 
 if TYPE_CHECKING:
     import torch
@@ -109,13 +108,15 @@ def _patcher_class() -> type:
         # Loading
 
         def _load_list(self, *args: Any, **kwargs: Any) -> list[Any]:
-            return last_to_load(super()._load_list(*args, **kwargs), network_of(self))
+            entries = super()._load_list(*args, **kwargs)
+            kept = getattr(network_of(self), "modulated", None)
+            return entries if kept is None else kept.last_to_load(entries)
 
         def patch_model(self, *args: Any, **kwargs: Any) -> Any:
             from ...kontext_core.lora.apply import set_loras
 
-            # Before the host merges its own patches: DoRA and others measure the weights.
             self.forget()
+            # Before the host merges its own patches: DoRA and others measure the weights.
             set_loras(network_of(self), loras_of(self))
             return super().patch_model(*args, **kwargs)
 

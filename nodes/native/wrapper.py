@@ -19,7 +19,6 @@ from ..conditioning import ReferenceChain, check_text, references_of
 from .conds import CONDReferences
 from .forward import NativeFlux
 from .layers import decoding_memory, host_layers
-from .modulation import rows_memory
 from .patcher import patcher_for
 from .references import is_plain
 
@@ -59,9 +58,8 @@ class KontextFlux(comfy.model_base.Flux):
     def memory_required(self, *args: Any, **kwargs: Any) -> Any:
         """As the host's, with what packed layers are decoded into and what modulations are kept."""
         dtype = self.manual_cast_dtype or self.get_dtype()
-        more = decoding_memory(self.diffusion_model, dtype) + rows_memory(
-            self.diffusion_model, dtype
-        )
+        network = self.diffusion_model
+        more = decoding_memory(network, dtype) + network.modulated.memory(dtype)
         return super().memory_required(*args, **kwargs) + more
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:

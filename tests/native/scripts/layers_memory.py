@@ -14,6 +14,7 @@ import comfy.model_management as management
 import comfy.ops
 import torch
 from layers_case import BUDGETS, Case, evaluate, gap, give
+from memory_warnings import Said
 from native_flux import our_model, randn, random_flux
 from safetensors.torch import load_file
 
@@ -163,18 +164,6 @@ def out_of_memory(case: Case) -> dict[str, Any]:
         "raised": raised,
         "said": said.texts,
     }
-
-
-class Said(logging.Handler):
-    """Keeps warnings about memory."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "memory" in record.getMessage():
-            self.texts.append(record.getMessage())
 
 
 def growth(folder: Path) -> list[int]:

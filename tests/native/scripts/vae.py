@@ -12,6 +12,7 @@ from typing import Any
 import comfy.model_management as management
 import comfy.sd
 import torch
+from memory_warnings import Said
 from torch import Tensor
 
 # By name, or readers take it for this pack's folder.
@@ -38,18 +39,6 @@ def run(name: str, **inputs: Any) -> Any:
     if hasattr(made, "execute"):
         return made.execute(**inputs).args
     return getattr(made(), made.FUNCTION)(**inputs)
-
-
-class Warnings(logging.Handler):
-    """Counts warnings that speak of memory."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "memory" in record.getMessage():
-            self.texts.append(record.getMessage())
 
 
 # As the host runs its nodes.
@@ -210,7 +199,7 @@ def memory(ours: Any, small: Tensor) -> dict[str, Any]:
 def full(ours: Any, one: Tensor, small: Tensor, network: Any) -> dict[str, Any]:
     """The device's memory ends whenever a whole picture is tried."""
     decoded, encoded = ours.decode(small), ours.encode(one)
-    handler = Warnings()
+    handler = Said()
     logging.getLogger().addHandler(handler)
     network.tell_once.cache_clear()
 

@@ -1,4 +1,4 @@
-"""Command line: `python -m kontext_core edit ...` makes a picture, `bench tiny` measures a model,
+"""Command line: `python -m kontext_core edit ...` makes a picture,
 `inspect FILE` tells what a weights file is, `quantize SRC DST` makes it smaller, `batch WORKFLOW`
 runs it for every row of a table on running servers.
 """
@@ -6,15 +6,19 @@ runs it for every row of a table on running servers.
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import sys
 
 from . import __version__
 from .commands.batch import add_batch
-from .commands.bench import add_bench
 from .commands.edit import add_edit
 from .commands.inspect import add_inspect
 from .commands.quantize import add_quantize
 from .errors import KontextError
+
+# Commands that live elsewhere now; the old way to call them works for one release.
+MOVED = {"bench": "kontext_lab"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,14 +29,25 @@ def parser() -> argparse.ArgumentParser:
     add_edit(commands)
     add_inspect(commands)
     add_quantize(commands)
-    add_bench(commands)
     add_batch(commands)
     return top
 
 
+def _moved(arguments: list[str]) -> int:
+    package = MOVED[arguments[0]]
+    print(f"note: this is `python -m {package} {arguments[0]}` now", file=sys.stderr)
+    if importlib.util.find_spec(package) is None:
+        print(f"error: {package} is not installed here; run it in a checkout", file=sys.stderr)
+        return 1
+    return importlib.import_module(f"{package}.__main__").main(arguments)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; 0 when it worked, 1 after a plain message when it did not, else its own."""
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] in MOVED:
+        return _moved(given)
+    options = parser().parse_args(given)
     try:
         told = options.run(options)
         text, code = told if isinstance(told, tuple) else (told, 0)

@@ -13,12 +13,12 @@ from kontext_core.config import AutoEncoderParams
 from kontext_core.errors import InputError
 from kontext_core.latents import FLUX_LATENT
 from kontext_core.models.autoencoder import AutoEncoder
-from kontext_core.training.checkpoint import load_state
-from kontext_core.training.linear_decoder import write_linear_decoder
-from kontext_core.training.linear_encoder import step_matrices, write_linear_encoder
-from kontext_core.training.linear_parts import Fixed
-from kontext_core.training.patch_pca import fit_patch_pca
-from kontext_core.training.run_log import read_log
+from kontext_lab.training.checkpoint import load_state
+from kontext_lab.training.linear_decoder import write_linear_decoder
+from kontext_lab.training.linear_encoder import step_matrices, write_linear_encoder
+from kontext_lab.training.linear_parts import Fixed
+from kontext_lab.training.patch_pca import fit_patch_pca
+from kontext_lab.training.run_log import read_log
 
 ROOT = Path(__file__).parents[2]
 SMALL = AutoEncoderParams(ch=16, ch_mult=(1, 2, 4, 8), num_res_blocks=1, norm_groups=4)
@@ -130,7 +130,7 @@ def test_fixed_entries_are_restored_and_taken_anew():
 
 def recipe(name, *options):
     result = subprocess.run(
-        [sys.executable, f"training/{name}.py", *map(str, options)],
+        [sys.executable, "-m", f"kontext_lab.recipes.{name}", *map(str, options)],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         timeout=240,
     )  # fmt: skip

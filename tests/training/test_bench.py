@@ -1,4 +1,4 @@
-"""`python -m kontext_core bench tiny` on small random networks: what it writes and prints."""
+"""`python -m kontext_lab bench tiny` on small random networks: what it writes and prints."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 
 from kontext_core import InputError, Pipeline, edit, load_pipeline
 from kontext_core.__main__ import main
-from kontext_core.evaluation.bench import bench
-from kontext_core.evaluation.chart import Chart, Line, even_ticks
-from kontext_core.evaluation.drift import drift, local_chains
-from kontext_core.evaluation.held_out import (
+from kontext_core.metrics import ms_ssim, ssim, wilson
+from kontext_lab.bench.chart import Chart, Line, even_ticks
+from kontext_lab.bench.drift import drift, local_chains
+from kontext_lab.bench.held_out import (
     WORDING_SETS,
     answers,
     assess,
@@ -24,19 +24,19 @@ from kontext_core.evaluation.held_out import (
     summary,
     untouched_area,
 )
-from kontext_core.evaluation.metrics import ms_ssim, ssim, wilson
-from kontext_core.evaluation.plan import QUICK, Progress, Settings, scaled
-from kontext_core.evaluation.probes import (
+from kontext_lab.bench.plan import QUICK, Progress, Settings, scaled
+from kontext_lab.bench.probes import (
     blanked,
     exchange_images,
     exchanged_pictures,
     exchanged_words,
     scrambled,
 )
-from kontext_core.evaluation.reconstruction import SCENES, reconstruction
-from kontext_core.evaluation.report import read_results, write_report
-from kontext_core.evaluation.tables import tables
-from kontext_core.training.world.tasks import TASKS
+from kontext_lab.bench.reconstruction import SCENES, reconstruction
+from kontext_lab.bench.report import read_results, write_report
+from kontext_lab.bench.run import bench
+from kontext_lab.bench.tables import tables
+from kontext_lab.world.tasks import TASKS
 
 SMALL = replace(QUICK, steps=1, step_counts=(1, 2), guidances=(2.5,), turns=2, rebuilt=2, timed=1)
 
@@ -234,7 +234,7 @@ def test_a_failed_write_leaves_the_older_result(found, tmp_path: Path, monkeypat
     def broken(*_: object) -> str:
         raise OSError("no space left")
 
-    monkeypatch.setattr("kontext_core.evaluation.report.page", broken)
+    monkeypatch.setattr("kontext_lab.bench.report.page", broken)
     with pytest.raises(InputError, match="no space left"):
         write_report(found, folder)
     assert (folder / "index.html").read_bytes() == before
@@ -244,7 +244,7 @@ def test_a_failed_write_leaves_the_older_result(found, tmp_path: Path, monkeypat
 def test_the_command_prints_json_that_depends_on_the_seed_only(
     found, model_folder: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    monkeypatch.setattr("kontext_core.evaluation.plan.QUICK", SMALL)
+    monkeypatch.setattr("kontext_lab.bench.plan.QUICK", SMALL)
     words = ["bench", "tiny", "--quick", "--model", str(model_folder), "--out", str(tmp_path / "o")]
     assert main([*words, "--json"]) == 0
     output = capsys.readouterr()
@@ -269,7 +269,7 @@ def test_the_command_prints_tables(
         progress.done(2)
         return found
 
-    monkeypatch.setattr("kontext_core.evaluation.bench.bench", quick)
+    monkeypatch.setattr("kontext_lab.bench.run.bench", quick)
     words = ["bench", "tiny", "--model", str(model_folder), "--out", str(tmp_path / "o")]
     assert main([*words, "--progress", "--seed", "3", "--cases", "20"]) == 0
     output = capsys.readouterr()

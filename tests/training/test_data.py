@@ -7,12 +7,12 @@ import torch
 
 from kontext_core.errors import CheckpointError
 from kontext_core.models.text import END, FIRST_BYTE, PAD, Tokenizer
-from kontext_core.training.batch import PLANS, Plan, StepData, token_ids, token_weights
-from kontext_core.training.checkpoint import load_state, save_state
-from kontext_core.training.patch_pca import fit_patch_pca
-from kontext_core.training.world.render import render
-from kontext_core.training.world.tasks import make_sample
-from kontext_core.training.world.wording import vocabulary
+from kontext_lab.training.batch import PLANS, Plan, StepData, token_ids, token_weights
+from kontext_lab.training.checkpoint import load_state, save_state
+from kontext_lab.training.patch_pca import fit_patch_pca
+from kontext_lab.world.render import render
+from kontext_lab.world.tasks import make_sample
+from kontext_lab.world.wording import vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run(recipe: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", str(ROOT / "training" / script), *map(str, arguments)],
+        [sys.executable, "-P", "-m", f"kontext_lab.recipes.{recipe}", *map(str, arguments)],
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
@@ -68,7 +68,7 @@ def test_figures_go_between_their_marks(results: dict, tmp_path: Path) -> None:
         source / "results.json", "--documents", page, "--images", tmp_path / "images",
         "--keep", tmp_path / "kept.json",
     )  # fmt: skip
-    done = run("write_report.py", *arguments)
+    done = run("write_report", *arguments)
     assert done.returncode == 0, done.stderr
     text = page.read_text(encoding="utf-8")
     assert "old" not in text and "grammar 50 % (22-78)" in text and "| 1 step |" in text
@@ -77,7 +77,7 @@ def test_figures_go_between_their_marks(results: dict, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "kept.json").read_text(encoding="utf-8")) == results
     made = {path.name for path in (tmp_path / "images").iterdir()}
     assert {"embedded_local.png", "embedded_steps.svg", "embedded_drift_success.svg"} <= made
-    assert run("write_report.py", *arguments).returncode == 0
+    assert run("write_report", *arguments).returncode == 0
     assert page.read_text(encoding="utf-8") == text
 
 
@@ -93,7 +93,7 @@ def test_marks_and_results_that_fit_nothing_change_nothing(results: dict, tmp_pa
         (other, "no result of this version's benchmark"),
         (tmp_path / "missing.json", "can't read results"),
     ):
-        done = run("write_report.py", source, "--documents", page, *keep)
+        done = run("write_report", source, "--documents", page, *keep)
         assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "other.json", "page.md", "results.json",
@@ -114,12 +114,12 @@ def test_learning_curves_as_svg_and_png(tmp_path: Path) -> None:
         log = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / name / "log.jsonl").write_text(log + '{"step": 40, "lo', encoding="utf-8")
     svg, png = tmp_path / "curves.svg", tmp_path / "curves.png"
-    assert run("curves.py", tmp_path / "one", tmp_path / "two", "--out", svg).returncode == 0
+    assert run("curves", tmp_path / "one", tmp_path / "two", "--out", svg).returncode == 0
     text = svg.read_text(encoding="utf-8")
     assert ">one</text>" in text and ">two</text>" in text and "polyline" in text
     arguments = ("--rows", "loss", "cells", "--against", "samples", "--out", png)
-    assert run("curves.py", tmp_path / "one", *arguments).returncode == 0
+    assert run("curves", tmp_path / "one", *arguments).returncode == 0
     with Image.open(png) as picture:
         assert picture.size == (1440, 680)
-    wrong = run("curves.py", tmp_path, "--out", svg)
+    wrong = run("curves", tmp_path, "--out", svg)
     assert wrong.returncode == 1 and "there is no log" in wrong.stderr

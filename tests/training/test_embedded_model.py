@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import kontext_core
-from kontext_core.evaluation.held_out import answers, assess, held_out_cases
-from kontext_core.evaluation.metrics import psnr
-from kontext_core.evaluation.probes import exchanged_words
-from kontext_core.evaluation.reconstruction import reconstruction
+from kontext_core.metrics import psnr
 from kontext_core.pipeline import load_pipeline
-from kontext_core.training.world.tasks import TASKS
+from kontext_lab.bench.held_out import answers, assess, held_out_cases
+from kontext_lab.bench.probes import exchanged_words
+from kontext_lab.bench.reconstruction import reconstruction
+from kontext_lab.world.tasks import TASKS
 
 RESULTS = Path(kontext_core.__file__).parent / "assets" / "tiny" / "results.json"
 
@@ -27,7 +27,9 @@ def pipeline():
 @pytest.fixture(scope="module")
 def results() -> dict:
     if not RESULTS.exists():
-        pytest.skip("the weights were not measured yet: bench tiny, then training/write_report.py")
+        pytest.skip(
+            "the weights were not measured yet: bench tiny, then kontext_lab/recipes/write_report.py"
+        )
     return json.loads(RESULTS.read_text(encoding="utf-8"))
 
 

@@ -4,7 +4,7 @@ import torch
 
 from kontext_core.errors import InputError
 from kontext_core.schedule import mu_for, time_shift
-from kontext_core.training.flow import flow_loss, noised, sample_timesteps, velocity_target
+from kontext_lab.training.flow import flow_loss, noised, sample_timesteps, velocity_target
 
 
 def test_velocity_is_the_derivative_of_the_path():

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from kontext_core.errors import ShapeError
-from kontext_core.evaluation.judge import judge, judge_all
-from kontext_core.evaluation.judge_accuracy import WRONG, accuracy, table
-from kontext_core.evaluation.judge_compare import shifted
-from kontext_core.training.world.render import render
-from kontext_core.training.world.scene import Scene, Thing
-from kontext_core.training.world.tasks import TASKS, Sample, make_sample
+from kontext_lab.judge.accuracy import WRONG, accuracy, table
+from kontext_lab.judge.compare import shifted
+from kontext_lab.judge.verdict import judge, judge_all
+from kontext_lab.world.render import render
+from kontext_lab.world.scene import Scene, Thing
+from kontext_lab.world.tasks import TASKS, Sample, make_sample
 
 BEFORE = Scene((Thing("star", "red", "medium", "left"), Thing("cat", "blue", "medium", "right")))
 AFTER = BEFORE.with_thing(0, colour="green")

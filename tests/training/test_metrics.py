@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kontext_core.errors import ShapeError
-from kontext_core.evaluation.metrics import mse, psnr, ssim
+from kontext_core.metrics import mse, psnr, ssim
 
 
 def test_psnr_of_a_constant_offset():

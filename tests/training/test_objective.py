@@ -7,10 +7,10 @@ from kontext_core.config import FluxParams
 from kontext_core.latents import pack
 from kontext_core.models.flux import Flux
 from kontext_core.models.text import END, PAD
-from kontext_core.training.batch import Group
-from kontext_core.training.distillation import empty_like, guided_velocity, sample_guidance
-from kontext_core.training.flow import noised
-from kontext_core.training.objective import CellLabels, group_velocity, weighted_flow_loss
+from kontext_lab.training.batch import Group
+from kontext_lab.training.distillation import empty_like, guided_velocity, sample_guidance
+from kontext_lab.training.flow import noised
+from kontext_lab.training.objective import CellLabels, group_velocity, weighted_flow_loss
 
 PARAMS = FluxParams(
     vec_in_dim=8, context_in_dim=8, hidden_size=32, num_heads=2, depth=1,

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from kontext_core.errors import InputError
-from kontext_core.training.ema import EMA
-from kontext_core.training.muon import Muon, orthogonalized
+from kontext_lab.training.ema import EMA
+from kontext_lab.training.muon import Muon, orthogonalized
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24), (3, 16, 8)])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kontext_core.training.checkpoint import load_state
-from kontext_core.training.run_log import read_log
+from kontext_lab.training.checkpoint import load_state
+from kontext_lab.training.run_log import read_log
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -22,7 +22,7 @@ SMALL = (
 
 
 def start(name, *options):
-    command = [sys.executable, f"training/{name}.py", *map(str, options)]
+    command = [sys.executable, "-m", f"kontext_lab.recipes.{name}", *map(str, options)]
     return subprocess.Popen(
         command, cwd=ROOT, env=ENVIRONMENT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -4,8 +4,8 @@ import json
 
 import torch
 
-from kontext_core.training.run_log import RunLog, read_log
-from kontext_core.training.understanding import SlotReadout, answers
+from kontext_lab.training.run_log import RunLog, read_log
+from kontext_lab.training.understanding import SlotReadout, answers
 
 SLOTS = {"task": ("none", "add", "move"), "colour": ("none", "red")}
 

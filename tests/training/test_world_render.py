@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from kontext_core.errors import InputError
-from kontext_core.training.world.render import (
+from kontext_lab.world.render import (
     coverage,
     label_maps,
     render,
     render_with_labels,
 )
-from kontext_core.training.world.scene import (
+from kontext_lab.world.scene import (
     BACKGROUNDS,
     BOUNDS,
     COLOURS,
@@ -35,7 +35,7 @@ from kontext_core.training.world.scene import (
     box_around,
     random_scene,
 )
-from kontext_core.training.world.shapes import RANGE, silhouettes
+from kontext_lab.world.shapes import RANGE, silhouettes
 
 
 def scenes(seed, count, **options):

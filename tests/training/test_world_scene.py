@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from kontext_core.errors import InputError
-from kontext_core.training.world.render import coverage
-from kontext_core.training.world.scene import (
+from kontext_lab.world.render import coverage
+from kontext_lab.world.scene import (
     BACKGROUNDS,
     COLOURS,
     CREATURES,

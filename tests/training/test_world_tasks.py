@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 
 from kontext_core.errors import InputError
-from kontext_core.training.world.scene import (
+from kontext_lab.world.scene import (
     CREATURES,
     GLYPHS,
     HELD_OUT,
     SIZES,
     fits,
 )
-from kontext_core.training.world.tasks import CATEGORIES, TASKS, make_chain, make_sample
-from kontext_core.training.world.wording import (
+from kontext_lab.world.tasks import CATEGORIES, TASKS, make_chain, make_sample
+from kontext_lab.world.wording import (
     SLOT_VALUES,
     SLOTS,
     WORDINGS,

@@ -7,15 +7,15 @@ import re
 import pytest
 
 from kontext_core.errors import InputError
-from kontext_core.training.world.describing import (
+from kontext_lab.world.describing import (
     background_phrase,
     point_at,
     thing_phrase,
     to_phrase,
 )
-from kontext_core.training.world.scene import KINDS, PLACES, Scene, Thing
-from kontext_core.training.world.tasks import TASKS
-from kontext_core.training.world.wording import (
+from kontext_lab.world.scene import KINDS, PLACES, Scene, Thing
+from kontext_lab.world.tasks import TASKS
+from kontext_lab.world.wording import (
     SLOT_VALUES,
     SLOTS,
     TASK_NAMES,
@@ -26,7 +26,7 @@ from kontext_core.training.world.wording import (
     swap_images,
     vocabulary,
 )
-from kontext_core.training.world.words import VERBS
+from kontext_lab.world.words import VERBS
 
 # Braces that every wording of a key needs; of a group in brackets, one.
 NEEDED = {

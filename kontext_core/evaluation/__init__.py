@@ -1,1 +1,0 @@
-"""How good a picture is: metrics, and probes of the embedded model on held-out scenes."""

@@ -1,1 +1,0 @@
-"""What the recipes in `training/` share: the procedural world, losses, optimizers, checkpoints."""

@@ -1,0 +1,212 @@
+"""What the benchmark measures: how many cases, of what, answered in which ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from kontext_core.errors import InputError
+from kontext_core.pipeline import Pipeline
+
+from ..world.tasks import TASKS
+from .held_out import (
+    JUDGED,
+    WORDING_SETS,
+    Case,
+    Outcome,
+    answers,
+    assess,
+    held_out_cases,
+)
+from .probes import blanked, exchanged_pictures, exchanged_words, scrambled
+
+__all__ = [
+    "PROBED",
+    "QUICK",
+    "SHOWN",
+    "Job",
+    "Key",
+    "Progress",
+    "Settings",
+    "plan",
+    "run_jobs",
+    "scaled",
+]
+
+STEPS = (1, 2, 4, 8, 16, 28)
+GUIDANCES = (1.0, 2.0, 2.5, 3.0, 4.0, 5.0)
+
+# The set whose answers the pages show. Blind sentences are never shown: whoever has read them
+# can't write training sentences any more without them in mind.
+SHOWN = "held_out"
+# The set for everything that is not about words.
+PROBED = "grammar"
+
+# A case by its task and its number among the task's cases.
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much to measure.
+
+    Attributes:
+        cases: per task and set of wordings.
+        probes: of these, how many per task for steps, guidance, blank references and so on.
+        chains, turns: of the drift loop.
+        rebuilt: pictures of every kind for the autoencoder's table.
+        timed: single pictures per number of references for the latency.
+        shown: cases of each task kept with their pictures.
+        seed: of scenes, words and noise.
+        steps, guidance: of everything that does not vary them.
+    """
+
+    cases: int = 40
+    probes: int = 8
+    chains: int = 16
+    turns: int = 10
+    rebuilt: int = 48
+    timed: int = 5
+    shown: int = 12
+    seed: int = 0
+    steps: int = 28
+    guidance: float = 2.5
+    step_counts: tuple[int, ...] = STEPS
+    guidances: tuple[float, ...] = GUIDANCES
+
+    def check(self) -> Settings:
+        """Itself, or InputError for a count that is no count."""
+        for name in ("cases", "probes", "chains", "turns", "rebuilt", "timed", "shown"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if not 0 <= self.seed < 2**64:
+            raise InputError(f"seed is {self.seed}; expected a whole number from 0 to 2^64 - 1")
+        return self
+
+
+# Only to see that everything runs; the intervals are as wide as can be.
+QUICK = Settings(
+    cases=1, probes=1, chains=2, turns=5, rebuilt=4, timed=2, shown=1,
+    step_counts=(1, 28), guidances=(1.0, 2.5),
+)  # fmt: skip
+
+
+class Progress:
+    """Told what is going on; the one here keeps silent.
+
+    `total` is set once the amount of work is known, then `stage` names what comes next and `done`
+    counts work of the same unit.
+    """
+
+    total = 0
+
+    def begin(self, total: int) -> None:
+        """So much work there will be."""
+        self.total = total
+
+    def stage(self, name: str) -> None:
+        """What is worked on from now."""
+
+    def done(self, amount: int) -> None:
+        """So much more is done."""
+
+
+@dataclass(eq=False)
+class Job:
+    """Cases to answer in one way; `outcomes` and `seconds` per case once they are."""
+
+    name: str
+    cases: dict[Key, Case]
+    steps: int
+    guidance: float
+    outcomes: dict[Key, Outcome] = field(default_factory=dict)
+    pictures: dict[Key, Tensor] = field(default_factory=dict)
+    seconds: dict[Key, float] = field(default_factory=dict)
+
+    @property
+    def work(self) -> int:
+        return len(self.cases) * (self.steps + JUDGED)
+
+
+def run_jobs(
+    pipeline: Pipeline, jobs: Sequence[Job], keep: Mapping[str, int], progress: Progress
+) -> None:
+    """Answer and judge all cases; jobs of equal steps and guidance share their batches.
+
+    Args:
+        keep: by name of a job, of how many cases of every task to keep the pictures.
+    """
+    alike: dict[tuple[int, float], list[Job]] = {}
+    for job in jobs:
+        alike.setdefault((job.steps, job.guidance), []).append(job)
+    for (steps, guidance), some in alike.items():
+        cases = [case for job in some for case in job.cases.values()]
+        times: list[float] = []
+        progress.stage(f"{steps} steps, guidance {guidance:g}")
+        made = answers(
+            pipeline, cases, steps=steps, guidance=guidance, tick=progress.done, times=times
+        )
+        progress.stage("judging")
+        results = zip(assess(cases, made, progress.done), times, made, strict=True)
+        for job in some:
+            for key in job.cases:
+                job.outcomes[key], job.seconds[key], picture = next(results)
+                if key[1] < keep.get(job.name, 0):
+                    job.pictures[key] = picture
+
+
+def plan(settings: Settings, size: tuple[int, int]) -> dict[str, Job]:
+    """All jobs by name: "set blind", "exchanged words blind", "blank", "steps 4", ..."""
+    jobs: dict[str, Job] = {}
+
+    def add(name: str, cases: dict[Key, Case], **changes: float) -> None:
+        options = {"steps": settings.steps, "guidance": settings.guidance, **changes}
+        if cases:
+            jobs[name] = Job(name, cases, **options)  # type: ignore[arg-type]
+
+    for wordings in WORDING_SETS:
+        cases = {
+            (task, i): case
+            for task in TASKS
+            for i, case in enumerate(
+                held_out_cases(
+                    task, settings.cases, seed=settings.seed, wordings=wordings, size=size
+                )
+            )
+        }
+        add(f"set {wordings}", cases)
+        add(f"exchanged words {wordings}", _changed(cases, exchanged_words))
+        add(f"exchanged pictures {wordings}", _changed(cases, exchanged_pictures))
+    asked = jobs[f"set {PROBED}"].cases
+    few = {key: case for key, case in asked.items() if key[1] < settings.probes}
+    more = {key: case for key, case in asked.items() if key[1] < 2 * settings.probes}
+    add("blank", _changed(more, blanked))
+    add("scrambled", _changed(asked, scrambled))
+    for steps in settings.step_counts:
+        if steps != settings.steps:
+            add(f"steps {steps}", few, steps=steps)
+    for guidance in settings.guidances:
+        if guidance != settings.guidance:
+            add(f"guidance {guidance:g}", few, guidance=guidance)
+    return jobs
+
+
+def _changed(cases: dict[Key, Case], change: Callable[[Case], Case | None]) -> dict[Key, Case]:
+    changed = ((key, change(case)) for key, case in cases.items())
+    return {key: case for key, case in changed if case is not None}
+
+
+def scaled(settings: Settings, cases: int) -> Settings:
+    """The settings for another number of cases; the probes keep their share of them."""
+    if cases < 1:
+        raise InputError(f"cases is {cases}; expected 1 or more")
+    share = cases / settings.cases
+    return replace(
+        settings,
+        cases=cases,
+        probes=max(1, round(settings.probes * share)),
+        chains=max(1, round(settings.chains * share)),
+        shown=min(cases, max(settings.shown, 1)),
+    )

@@ -1,0 +1,1 @@
+"""Says whether a picture is the right answer, from the picture alone."""

@@ -1,0 +1,1 @@
+"""How the embedded model was made, part by part; each module is a command."""

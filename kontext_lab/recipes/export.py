@@ -1,0 +1,84 @@
+"""Recipe, part 6: averaged weights of parts 2 and 5 as the embedded model's files.
+
+    python -m kontext_lab train export --out kontext_core/assets/tiny
+
+Half-precision safetensors under the published key names, `config.json` with every size and the
+preview's colours, `vocab.json`. The card beside them stays; `write_report.py` puts its figures in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..training.checkpoint import load_state
+from .fit_pca import load_pca
+
+# (width, height) in pixels that training saw.
+RESOLUTIONS = [[64, 64], [96, 64], [64, 96], [80, 80]]
+# Pixels up to which a decoder trained on these still tells places apart; larger pictures are tiled.
+DECODER_SIDE = 128
+
+
+def averaged(average: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """One module's averaged parameters, in half precision."""
+    prefix = name + "."
+    return {
+        key.removeprefix(prefix): value.to(torch.float16).contiguous()
+        for key, value in average.items()
+        if key.startswith(prefix)
+    }
+
+
+def write_json(path: Path, data: object) -> None:
+    """Indented JSON with a final newline."""
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("kontext_core/assets/tiny"))
+    parser.add_argument("--pca", type=Path, default=Path("runs/pca.safetensors"))
+    parser.add_argument("--flux", type=Path, default=Path("runs/flux/last.pt"))
+    parser.add_argument("--autoencoder", type=Path, default=Path("runs/autoencoder/last.pt"))
+    args = parser.parse_args(arguments)
+    flux, autoencoder = load_state(args.flux), load_state(args.autoencoder)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, average, module in (
+        ("transformer", flux["ema"]["average"], "flux"),
+        ("text_encoder", flux["ema"]["average"], "text"),
+        ("autoencoder", autoencoder["ema"]["average"], "model"),
+    ):
+        partial = args.out / f".{name}.partial"
+        save_file(averaged(average, module), partial)
+        partial.chmod(0o644)
+        os.replace(partial, args.out / f"{name}.safetensors")
+    factors, bias = load_pca(args.pca).preview()
+    write_json(args.out / "config.json", {
+        "transformer": flux["flux_params"],
+        "text_encoder": flux["text_params"],
+        "autoencoder": {**autoencoder["params"], "decoder_side": DECODER_SIDE},
+        "latent_format": {
+            "scale_factor": 0.3611,
+            "shift_factor": 0.1159,
+            "channels": 16,
+            "downscale": 8,
+            "rgb_factors": [[round(v, 5) for v in row] for row in factors],
+            "rgb_bias": [round(v, 5) for v in bias],
+        },
+        "resolutions": RESOLUTIONS,
+        "steps": {"transformer": flux["step"], "autoencoder": autoencoder["step"]},
+    })  # fmt: skip
+    write_json(args.out / "vocab.json", flux["words"])
+    sizes = {p.name: p.stat().st_size for p in sorted(args.out.iterdir())}
+    print(json.dumps(sizes), "total", sum(sizes.values()))
+
+
+if __name__ == "__main__":
+    main()

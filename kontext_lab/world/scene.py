@@ -1,0 +1,219 @@
+"""Everything about scenes but the drawing: the tables, the data, what fits where, random ones."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+from kontext_core.errors import InputError
+
+from .names import (
+    BACKGROUNDS,
+    BOUNDS,
+    COLOURS,
+    CREATURES,
+    GLYPHS,
+    HELD_OUT,
+    KINDS,
+    LOOKS,
+    PATTERNS,
+    PLACES,
+    REACH,
+    SHAPES,
+    SIZES,
+    STYLES,
+    TEXTURES,
+)
+from .thing import Scene, Thing, box_around, centre, placed
+
+__all__ = [
+    "BACKGROUNDS",
+    "BOUNDS",
+    "COLOURS",
+    "CREATURES",
+    "GLYPHS",
+    "HELD_OUT",
+    "KINDS",
+    "LOOKS",
+    "PATTERNS",
+    "PLACES",
+    "REACH",
+    "SHAPES",
+    "SIZES",
+    "STYLES",
+    "TEXTURES",
+    "Scene",
+    "Thing",
+    "box_around",
+    "centre",
+    "fits",
+    "free_places",
+    "placed",
+    "random_scene",
+    "random_thing",
+]
+
+_GAP = 0.008  # between two things, as a share of the shorter side; half a pixel at 64 px
+
+# By kind, for speed.
+_HELD_COLOURS = {kind: [c for c in COLOURS if (kind, c) in HELD_OUT] for kind in KINDS}
+_FREE_COLOURS = {kind: [c for c in COLOURS if (kind, c) not in HELD_OUT] for kind in KINDS}
+
+# Where things without jitter are on a canvas of 1x1.
+_STILL = {
+    (size, place): placed(Thing("circle", "red", size, place)) for size in SIZES for place in PLACES
+}
+
+
+def _unit(thing: Thing) -> tuple[float, float, float]:
+    """`placed` on a canvas of 1x1; on any other, things are further apart."""
+    if thing.dx or thing.dy:
+        return placed(thing)
+    return _STILL[thing.size, thing.place]
+
+
+def _apart(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
+    """Whether two things of any kind don't touch, so that a thing may always become another kind.
+
+    Their circles don't, or the squares around them don't.
+    """
+    (ax, ay, a), (bx, by, b) = one, other
+    across, down = abs(ax - bx), abs(ay - by)
+    return max(across, down) >= a + b + _GAP or (math.hypot(across, down) >= REACH * (a + b) + _GAP)
+
+
+def fits(things: tuple[Thing, ...]) -> bool:
+    """Whether no two things touch, whatever their kinds and wherever their jitter took them."""
+    spots = [_unit(thing) for thing in things]
+    return all(_apart(one, other) for i, one in enumerate(spots) for other in spots[i + 1 :])
+
+
+def free_places(things: tuple[Thing, ...], size: str) -> list[str]:
+    """Places where a thing of this size would touch nothing."""
+    spots = [_unit(thing) for thing in things]
+    return [place for place in PLACES if all(_apart(_STILL[size, place], spot) for spot in spots)]
+
+
+def random_thing(
+    rng: random.Random,
+    others: tuple[Thing, ...] = (),
+    *,
+    held_out: bool = False,
+    backgrounds: tuple[str, ...] = (),
+    jitter: float = 0.0,
+    sizes: tuple[str, ...] = tuple(SIZES),
+    kinds: tuple[str, ...] = SHAPES,
+    patterns: float = 0.25,
+) -> Thing:
+    """A thing that differs from the others in kind and colour and touches none.
+
+    Args:
+        held_out: take one of the held-out pairs; otherwise never take one.
+        backgrounds: colours it must not have.
+        jitter: largest shift off its place, as a share of the shorter side.
+        sizes: to choose from. Beside others it isn't big, creatures and glyphs are never small,
+            unless nothing else is left.
+        kinds: to choose from, evenly.
+        patterns: how often it is striped or dotted.
+
+    Raises InputError where no such thing exists.
+    """
+    kinds_taken = {thing.kind for thing in others}
+    colours_taken = {thing.colour for thing in others}.union(backgrounds)
+    table = _HELD_COLOURS if held_out else _FREE_COLOURS
+    pool = [kind for kind in kinds if kind not in kinds_taken]
+    kind = ""
+    colours: list[str] = []
+    while pool and not colours:
+        kind = rng.choice(pool)
+        pool.remove(kind)
+        colours = [colour for colour in table[kind] if colour not in colours_taken]
+    if not colours:
+        raise InputError(
+            f"no {'held-out ' if held_out else ''}pair of kind and colour is left among {kinds}, "
+            f"beside {sorted(kinds_taken)} and without {sorted(colours_taken)}; offer more kinds "
+            "or another background"
+        )
+    colour = rng.choice(colours)
+    allowed = [size for size in sizes if not (others and size == "big")] or list(sizes)
+    if kind not in SHAPES:
+        allowed = [size for size in allowed if size != "small"] or ["medium"]
+    rng.shuffle(allowed)
+    for size in allowed:
+        places = free_places(others, size)
+        if places:
+            break
+    else:
+        # Only a crowd gets here: the smallest of all still has a chance.
+        size = "small"
+        places = free_places(others, size)
+        if not places:
+            raise InputError(f"no place is left beside {len(others)} things; draw fewer")
+    pattern = "plain"
+    if patterns and rng.random() < patterns and kind not in GLYPHS:
+        pattern = rng.choice(PATTERNS[1:])
+    still = Thing(kind, colour, size, rng.choice(places), pattern)
+    for _ in range(4 if jitter else 0):
+        thing = replace(still, dx=rng.uniform(-jitter, jitter), dy=rng.uniform(-jitter, jitter))
+        spot = placed(thing)
+        if all(_apart(spot, _unit(other)) for other in others):
+            return thing
+    return still
+
+
+_MIXED = ((SHAPES, CREATURES, GLYPHS), (0.6, 0.25, 0.15))
+
+
+def random_scene(
+    rng: random.Random,
+    count: int,
+    *,
+    held_out: bool = False,
+    jitter: float = 0.0,
+    gradient: float = 0.3,
+    textures: float = 0.3,
+    sizes: tuple[str, ...] = tuple(SIZES),
+    kinds: tuple[str, ...] | None = None,
+    patterns: float = 0.25,
+) -> Scene:
+    """A scene of `count` things; with `held_out`, the first drawn is a held-out pair.
+
+    Args:
+        gradient, textures: how often the background has two colours, or a texture.
+        kinds: to choose from, evenly; None mixes shapes, creatures and glyphs.
+        jitter, sizes, patterns: as in `random_thing`; several things are never big.
+
+    Raises InputError where the things don't fit (more than 4 or 5) or `kinds` is too narrow.
+    """
+    few = tuple(size for size in sizes if size != "big") if count > 1 else sizes
+    few = few or sizes
+    problem = InputError(f"no {count} things fit")  # until a try says more
+    for _ in range(20):
+        # The background gives way to the things, so that a narrow `kinds` always finds a colour.
+        things: tuple[Thing, ...] = ()
+        try:
+            for i in range(count):
+                group = kinds or rng.choices(*_MIXED)[0]
+                thing = random_thing(
+                    rng, things, held_out=held_out and i == 0, jitter=jitter, sizes=few,
+                    kinds=group, patterns=patterns,
+                )  # fmt: skip
+                things = (*things, thing)
+            break
+        except InputError as error:
+            problem = error
+    else:
+        raise problem
+    worn = {thing.colour for thing in things}
+    grounds = [name for name in BACKGROUNDS if name not in worn]
+    top = bottom = rng.choice(grounds)
+    if rng.random() < gradient:
+        bottom = rng.choice([name for name in grounds if name != top])
+    texture, seed = "plain", 0
+    if textures and rng.random() < textures:
+        texture = rng.choice(TEXTURES[1:])
+        seed = rng.randrange(1 << 16) if texture == "noisy" else 0
+    order = list(things)
+    rng.shuffle(order)
+    return Scene(tuple(order), top, bottom, texture, seed=seed)

@@ -21,7 +21,6 @@ from ..world.scene import (
     STYLES,
     TEXTURES,
     Scene,
-    box_around,
     random_scene,
 )
 from .held_out import Tick
@@ -33,13 +32,13 @@ PASSED = 2
 
 
 def _plain(rng: random.Random, **options: object) -> Scene:
-    values = {"held_out": True, "jitter": 0.03, "gradient": 0.0, "textures": 0.0, "patterns": 0.0}
+    values = {"held_out": True, "gradient": 0.0, "textures": 0.0}
     return random_scene(rng, rng.choice((1, 2, 3)), **{**values, **options})  # type: ignore[arg-type]
 
 
 def _boxed(rng: random.Random) -> Scene:
     scene = _plain(rng)
-    return replace(scene, box=box_around(scene.things[0]))
+    return replace(scene, box=scene.things[0])
 
 
 def _styled(style: str) -> Callable[[random.Random], Scene]:
@@ -51,16 +50,13 @@ def _lit(look: str) -> Callable[[random.Random], Scene]:
 
 
 def _textured(texture: str) -> Callable[[random.Random], Scene]:
-    return lambda rng: replace(
-        _plain(rng), texture=texture, seed=rng.randrange(1 << 16) if texture == "noisy" else 0
-    )
+    return lambda rng: replace(_plain(rng), texture=texture)
 
 
 SCENES: dict[str, Callable[[random.Random], Scene]] = {
     "shapes": lambda rng: _plain(rng, kinds=SHAPES),
     "creatures": lambda rng: _plain(rng, kinds=CREATURES),
     "glyphs": lambda rng: _plain(rng, kinds=GLYPHS),
-    "patterned things": lambda rng: _plain(rng, kinds=SHAPES + CREATURES, patterns=1.0),
     "gradient": lambda rng: _plain(rng, gradient=1.0),
     **{f"texture {name}": _textured(name) for name in TEXTURES if name != "plain"},
     **{f"look {name}": _lit(name) for name in LOOKS if name != "plain"},

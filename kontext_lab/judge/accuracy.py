@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from kontext_core.errors import InputError
+
 from ..training.patch_pca import fit_patch_pca
 from ..world.render import render
 from ..world.scene import (
@@ -22,7 +24,6 @@ from ..world.scene import (
     CREATURES,
     GLYPHS,
     LOOKS,
-    PATTERNS,
     PLACES,
     SHAPES,
     SIZES,
@@ -176,10 +177,6 @@ def _changed(slot: str) -> Maker:
             return scene.with_thing(i, kind=_other(rng, family, thing.kind))
         if slot == "colour":
             return scene.with_thing(i, colour=_other(rng, tuple(COLOURS), thing.colour))
-        if slot == "pattern":
-            if thing.kind in GLYPHS:
-                return None
-            return scene.with_thing(i, pattern=_other(rng, PATTERNS, thing.pattern))
         if slot == "size":
             if free_size(sample, i):
                 return None
@@ -218,11 +215,12 @@ def _missing(sample: Sample, rng: random.Random) -> Scene | None:
 
 def _extra(sample: Sample, rng: random.Random) -> Scene | None:
     scene = sample.target
-    thing = random_thing(
-        rng, scene.things, backgrounds=(scene.top, scene.bottom), sizes=("small", "medium")
-    )
-    made = replace(scene, things=(*scene.things, thing))
-    return made if fits(made.things) else None
+    ground = (scene.top, scene.bottom)
+    try:
+        thing = random_thing(rng, scene.things, backgrounds=ground, sizes=("small", "medium"))
+    except InputError:
+        return None  # the picture is full
+    return replace(scene, things=(*scene.things, thing))
 
 
 def _background(sample: Sample, rng: random.Random) -> Scene:
@@ -248,7 +246,7 @@ def _unedited(sample: Sample, rng: random.Random) -> Scene | None:
 def _whole(slot: str, values: Sequence[str]) -> Maker:
     def make(sample: Sample, rng: random.Random) -> Scene:
         now = getattr(sample.target, slot)
-        return replace(sample.target, **{slot: _other(rng, values, now)}, seed=rng.randrange(9999))
+        return replace(sample.target, **{slot: _other(rng, values, now)})
 
     return make
 
@@ -257,7 +255,6 @@ WRONG: dict[str, Maker] = {
     "another kind": _changed("kind"),
     "another kind of its family": _changed("like kind"),
     "another colour": _changed("colour"),
-    "another pattern": _changed("pattern"),
     "another size": _changed("size"),
     "another place": _changed("place"),
     "6 px off its place": _changed("offset"),

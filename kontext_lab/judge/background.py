@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..world.render import render
 from ..world.scene import Scene
-from .compare import blur, shifted
+from .compare import shifted
 
 __all__ = ["background_doubt", "profiles", "texture_doubt"]
 
@@ -64,10 +64,10 @@ def texture_doubt(picture: Tensor, name: str, empties: Mapping[str, Tensor], are
     """
     if area.sum() < 0.1 * area.numel():
         return 0.0
-    plain, noisy = empties["plain"], empties["noisy"]
+    plain = empties["plain"]
     beyond = picture - plain
     # Their mean is the background's colour, which is asked about elsewhere.
-    forms = {k: _even(empties[k] - plain, area) for k in empties if k not in ("plain", "noisy")}
+    forms = {k: _even(empties[k] - plain, area) for k in empties if k != "plain"}
     # Some styles leave nothing of a texture; then it is as good as plain.
     forms = {k: form for k, form in forms.items() if _strength(form, area) >= FAINT}
     if not forms:
@@ -82,18 +82,10 @@ def texture_doubt(picture: Tensor, name: str, empties: Mapping[str, Tensor], are
         return float(
             ((moved - right) * step).sum((1, 2, 3)).div(step.square().sum((1, 2, 3))).max()
         )
-    share = {
-        k: max(float((moved * form).sum()) for moved in shifts) / float(form.square().sum())
-        for k, form in forms.items()
-    }
-    wrong = max(share.values())
-    # Noise has no form of its own; its strength is what can be seen.
-    expected = _strength(_even(blur((noisy - plain)[None], 1.5)[0], area), area)
-    if expected < FAINT:
-        return wrong
-    rest = shifts[4] - sum(max(0.0, share[k]) * form for k, form in forms.items())
-    level = _strength(_even(blur(rest[None], 1.5)[0], area), area) / expected
-    return max(wrong, 1 - level if name == "noisy" else level - 0.3)
+    return max(
+        max(float((moved * form).sum()) for moved in shifts) / float(form.square().sum())
+        for form in forms.values()
+    )
 
 
 def _even(difference: Tensor, area: Tensor) -> Tensor:

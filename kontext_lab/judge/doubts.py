@@ -17,7 +17,6 @@ from ..world.scene import (
     CREATURES,
     GLYPHS,
     KINDS,
-    PATTERNS,
     SHAPES,
     SIZES,
     TEXTURES,
@@ -142,7 +141,7 @@ def doubts(sample: Sample, right: Scene, size: tuple[int, int]) -> list[Doubt]:
         if kept:
             mine = [replace(doubt, name="kept") for doubt in mine]
         elif sample.task == "character" and i == 0:
-            identity = ("kind", "colour", "pattern")
+            identity = ("kind", "colour")
             mine = [replace(d, name="identity" if d.name in identity else d.name) for d in mine]
         found += mine
     found += [Doubt("edited", scene) for scene in sample.references]
@@ -163,8 +162,6 @@ def _of_thing(right: Scene, index: int, *, size: bool, kinds: int) -> list[Doubt
     thing = right.things[index]
     changes = [("kind", kind) for kind in alike(thing.kind, kinds)]
     changes += [("colour", colour) for colour in COLOURS if colour != thing.colour]
-    if thing.kind not in GLYPHS:
-        changes += [("pattern", pattern) for pattern in PATTERNS if pattern != thing.pattern]
     if size:
         changes += [("size", name) for name in SIZES if name != thing.size]
     return [

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..world.scene import PLACES, SHAPES, SIZES, Scene, Thing, placed
+from ..world.scene import PLACES, SHAPES, SIZES, Scene, Thing, centre, placed
 from ..world.tasks import Sample
 from .doubts import free_place, free_size
 
@@ -78,8 +78,7 @@ def settle(
     if abs(dx) < 0.2 and abs(dy) < 0.2:
         return thing, (0, 0)
     x, y, _ = placed(thing, h, w)
-    row, column = PLACES[thing.place]
-    home_x, home_y = (0.2 + 0.3 * column) * w, (0.2 + 0.3 * row) * h
+    home_x, home_y = centre(thing.place, h, w)
     short = min(h, w)
     there = replace(thing, dx=(x + dx - home_x) / short, dy=(y + dy - home_y) / short)
     to_x, to_y, _ = placed(there, h, w)

@@ -38,9 +38,8 @@ __all__ = ["LIMIT", "Verdict", "judge", "judge_all"]
 
 # How far from right (0) to wrong (1) an attribute may be.
 LIMIT = 0.36
-# Of fine detail an autoencoder loses some, as a mosaic and a blur do, so those may be a bit nearer.
+# Of fine detail an autoencoder loses some, as a blur does, so that may be a bit nearer.
 LIMITS = {"sharpness": 0.47}
-MOSAIC = 0.57
 # How far a thing may be off in what makes it none of the wrong ones (see `misfit`).
 GARBLED = 0.4
 # Largest local deviation from the right background (see `strangeness`), of 1; less where the light
@@ -202,18 +201,14 @@ def _verdict(
     names += ["look"] * len(others)
     # A soft picture is compared with soft renditions; how soft it may be is another question.
     soft, sigma = fitted_blur(x, drawn)
-    stack = torch.cat([torch.stack(wrong), seen]) if wrong else seen
     styles = [replace(right, style=style) for style in STYLES if style != right.style]
-    # Blurring a mosaic would only make it look like the others.
-    unlike = drawings.stack(styles)
+    stack = torch.cat([*(x[None] for x in wrong), seen, drawings.stack(styles)])
     heavy = blur(drawn[None], 4.0 * min(x.shape[-2:]) / 64)
     names += ["style"] * len(styles) + ["sharpness"]
-    position, visible = wrongness(x, drawn, torch.cat([stack, unlike, heavy]))
+    position, visible = wrongness(x, drawn, torch.cat([stack, heavy]))
     if sigma:
-        softened, _ = wrongness(x, soft, torch.cat([blur(stack, sigma), unlike]))
+        softened, _ = wrongness(x, soft, blur(stack, sigma))
         position = torch.cat([softened, position[-1:]])
-    if right.style != "pixel":
-        position[len(stack) + [s.style for s in styles].index("pixel")] *= LIMIT / MOSAIC
     details: dict[str, float] = {}
     for name, value in zip(names, (position * visible).tolist(), strict=True):
         details[name] = max(details.get(name, 0.0), value)

@@ -6,7 +6,7 @@ import random
 
 from .scene import CREATURES, GLYPHS, SHAPES, Scene, Thing
 from .wording import Phrase, article
-from .words import KIND_WORDS, PATTERN_WORDS, PLACE_WORDS, SIZE_WORDS, TEXTURE_WORDS
+from .words import KIND_WORDS, PLACE_WORDS, SIZE_WORDS, TEXTURE_WORDS
 
 __all__ = [
     "background_phrase",
@@ -46,7 +46,7 @@ def class_words(kind: str) -> tuple[str, ...]:
 def thing_phrase(
     rng: random.Random, thing: Thing, number: str = "", *, size: bool = True
 ) -> Phrase:
-    """'a small striped red star'; a medium size and a plain pattern mostly go unsaid.
+    """'a small red star'; a medium size mostly goes unsaid.
 
     Args:
         number: which slots the meaning fills: "", "2" or "3".
@@ -57,16 +57,8 @@ def thing_phrase(
     if size and (thing.size != "medium" or rng.random() < 0.08):
         words.append(rng.choice(SIZE_WORDS[thing.size]))
         meaning[f"size{number}"] = thing.size
-    after = ""
-    if thing.pattern != "plain" or (thing.kind not in GLYPHS and rng.random() < 0.04):
-        meaning[f"pattern{number}"] = thing.pattern
-        adjectives, phrases = PATTERN_WORDS[thing.pattern]
-        if rng.random() < 0.2:
-            after = " " + rng.choice(phrases)
-        else:
-            words.append(rng.choice(adjectives))
     words += [thing.colour, kind_words(rng, thing.kind)]
-    return Phrase(article(" ".join(words)) + after, meaning)
+    return Phrase(article(" ".join(words)), meaning)
 
 
 def point_at(
@@ -97,12 +89,7 @@ def point_at(
     if drawn < 0.4 and lone_kind:
         return Phrase(kind_words(rng, thing.kind), {kind: thing.kind})
     meaning = {kind: thing.kind, colour: thing.colour}
-    text = f"{thing.colour} {kind_words(rng, thing.kind)}"
-    visible = thing.pattern != "plain" and scene.style not in ("outline", "neon")
-    if visible and rng.random() < 0.2:
-        meaning[f"pattern{number}"] = thing.pattern
-        text = f"{rng.choice(PATTERN_WORDS[thing.pattern][0])} {text}"
-    return Phrase(text, meaning)
+    return Phrase(f"{thing.colour} {kind_words(rng, thing.kind)}", meaning)
 
 
 def place_phrase(rng: random.Random, place: str, number: str = "") -> Phrase:

@@ -1,4 +1,4 @@
-"""The world's tables: every kind, colour, place, pattern and style that has a name."""
+"""The world's tables: every kind, colour, place and style that has a name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ __all__ = [
     "HELD_OUT",
     "KINDS",
     "LOOKS",
-    "PATTERNS",
     "PLACES",
     "REACH",
     "SHAPES",
@@ -49,14 +48,12 @@ BACKGROUNDS: dict[str, tuple[float, float, float]] = {
     "black": (0.08, 0.08, 0.10),
 }
 
-# Of a thing: its colour alternates with a darker tone. Glyphs are always plain.
-PATTERNS = ("plain", "striped", "dotted")
-
 # Of a background: two close tones of its colour.
-TEXTURES = ("plain", "striped", "checked", "dotted", "noisy")
+TEXTURES = ("plain", "striped", "checked")
 
-# Radius as a share of the shorter side. Creatures and glyphs are drawn medium or big.
-SIZES: dict[str, float] = {"small": 0.12, "medium": 0.17, "big": 0.25}
+# Radius as a share of the shorter side; a big thing just fits at any place. Creatures and glyphs
+# are drawn medium or big.
+SIZES: dict[str, float] = {"small": 0.12, "medium": 0.17, "big": 0.23}
 
 # (row, column) on a 3x3 grid, by the name that the instructions use.
 PLACES: dict[str, tuple[int, int]] = {
@@ -73,7 +70,7 @@ PLACES: dict[str, tuple[int, int]] = {
 
 # The light on the whole picture, and how it is drawn.
 LOOKS = ("plain", "night", "grey", "inverted", "sunset")
-STYLES = ("plain", "outline", "neon", "pixel", "sticker", "soft")
+STYLES = ("plain", "outline", "neon", "sticker")
 
 # One pair per kind that no training picture or sentence ever contains.
 HELD_OUT: frozenset[tuple[str, str]] = frozenset(

@@ -18,7 +18,7 @@ from kontext_core.errors import InputError
 
 from .scene import BACKGROUNDS, COLOURS, CREATURES, KINDS, SIZES, Scene, Thing, box_around, placed
 from .shapes import RANGE, faces, silhouettes
-from .styles import add_textures, apply_looks, draw_boxes, mosaic
+from .styles import add_textures, apply_looks, draw_boxes
 
 __all__ = ["box_around", "coverage", "label_maps", "render", "render_with_labels"]
 
@@ -42,16 +42,14 @@ class _Spot:
 
     Attributes:
         rows, columns: its window.
-        x, y: pixel centres of the window in radii from the thing's centre, [s] and [s, 1].
+        y: pixel centres of its rows in radii below the thing's centre, [s, 1].
         distance: [s, s] to its rim in pixels, negative inside.
         face: the same of its light and its dark parts, [2, s, s], of creatures only.
     """
 
     thing: Thing
-    radius: float
     rows: slice
     columns: slice
-    x: Tensor
     y: Tensor
     distance: Tensor
     face: Tensor | None = None
@@ -92,11 +90,9 @@ def _spots(
         if creatures and with_faces:
             kinds = torch.tensor([_CREATURE[thing.kind] for _, _, thing in found[:creatures]])
             face = _look_up(faces(side), side, kinds, x[:creatures], y[:creatures]) * radius
-        parts = zip(found, corners, x.unbind(), y[:, :, None].unbind(), distance, strict=True)
-        for n, ((i, k, thing), (left, top), u, v, d) in enumerate(parts):
-            spot = _Spot(
-                thing, radius, slice(top, top + window), slice(left, left + window), u, v, d
-            )
+        parts = zip(found, corners, y[:, :, None].unbind(), distance, strict=True)
+        for n, ((i, k, thing), (left, top), v, d) in enumerate(parts):
+            spot = _Spot(thing, slice(top, top + window), slice(left, left + window), v, d)
             if face is not None and n < creatures:
                 spot.face = face[:, n]
             out[i][k] = spot
@@ -121,32 +117,10 @@ def _cover(distance: Tensor) -> Tensor:
     return (0.5 - distance / _SOFT).clamp_(0, 1)
 
 
-def _marks(spot: _Spot) -> Tensor:
-    """Where the pattern is dark, [s, s] in 0..1."""
-    if spot.thing.pattern == "striped":
-        period = 0.62
-        across = (spot.x + spot.y) * (math.sqrt(0.5) / period)
-        away = ((across - across.floor() - 0.5).abs_() - 0.25) * period
-    else:
-        period = 0.6
-        x, y = (
-            (at / period + 0.5 - (at / period + 0.5).floor() - 0.5) * period
-            for at in (spot.x, spot.y)
-        )
-        away = torch.sqrt(x * x + y * y) - 0.18
-    marks = _cover(away * spot.radius)
-    if spot.face is not None:
-        # It keeps clear of eyes and mouth, or they would drown.
-        marks *= (spot.face[1] / (0.1 * spot.radius)).clamp_(0, 1)
-    return marks
-
-
 def _paint(spot: _Spot) -> Tensor:
     """What the thing is painted with, [3, s, s or 1]."""
     # A little light from above makes flat shapes look like paper cut-outs.
     paint = (_RGB[spot.thing.colour] * (1 - 0.14 * spot.y)).clamp_(0, 1)
-    if spot.thing.pattern != "plain":
-        paint = paint * (1 - 0.4 * _marks(spot))
     if spot.face is not None:
         light, dark = _cover(spot.face)
         paint = torch.lerp(paint, torch.ones(()), 0.62 * light)
@@ -155,11 +129,8 @@ def _paint(spot: _Spot) -> Tensor:
 
 
 def _lines(spot: _Spot, thickness: float) -> Tensor:
-    """Contour, face and a hint of the pattern, [s, s] in 0..1."""
-    inside = _cover(spot.distance)
-    lines = inside - _cover(spot.distance + thickness)
-    if spot.thing.pattern != "plain":
-        lines = torch.maximum(lines, 0.6 * inside * _marks(spot))
+    """Contour and face, [s, s] in 0..1."""
+    lines = _cover(spot.distance) - _cover(spot.distance + thickness)
     if spot.face is not None:
         lines = torch.maximum(lines, _cover(spot.face[1]))
     return lines
@@ -178,8 +149,6 @@ def _shade(picture: Tensor, spots: list[_Spot], style: str, short: int) -> None:
         if style == "neon":
             glow = _glow(spot.distance.abs(), 0.09 * short, 0.75)
             part.lerp_(_RGB[spot.thing.colour], glow)
-        elif style == "soft":
-            part.lerp_(_RGB[spot.thing.colour], _glow(spot.distance, _REACH * short, 0.5))
         elif style == "sticker":
             step = max(1, round(0.03 * short))
             shadow = (0.9 - spot.distance[:-step, :-step] / (0.06 * short)).clamp_(0, 1)
@@ -199,7 +168,7 @@ def _draw(scenes: Sequence[Scene], spots: Sequence[list[_Spot]], height: int, wi
     add_textures(picture, scenes)
     for canvas, scene, things in zip(picture.unbind(), scenes, spots, strict=True):
         style = scene.style
-        if style in ("neon", "soft", "sticker"):
+        if style in ("neon", "sticker"):
             _shade(canvas, things, style, short)
         for spot in things:
             if style == "outline":
@@ -208,14 +177,9 @@ def _draw(scenes: Sequence[Scene], spots: Sequence[list[_Spot]], height: int, wi
             elif style == "neon":
                 paint = 0.35 + 0.65 * _RGB[spot.thing.colour]
                 alpha = _lines(spot, max(1.2, 0.022 * short))
-            elif style == "soft":
-                paint = _paint(spot)
-                alpha = (0.5 - spot.distance / (0.09 * short)).clamp_(0, 1)
-                alpha = alpha * alpha * (3 - 2 * alpha)
             else:
                 paint, alpha = _paint(spot), _cover(spot.distance)
             canvas[:, spot.rows, spot.columns].lerp_(paint, alpha)
-    mosaic(picture, scenes)
     apply_looks(picture, scenes)
     draw_boxes(picture, scenes)
     return picture.clamp_(0, 1)
@@ -248,8 +212,8 @@ def _labels(
 def render(scenes: Sequence[Scene], height: int = 64, width: int = 64) -> Tensor:
     """Pictures [b, 3, height, width] float32 in 0..1.
 
-    Sizes and jitter follow the shorter side, places follow each side, so a scene looks right at
-    any size and aspect ratio. Raises InputError below 16 pixels.
+    Sizes, jitter and the places' distances from the edges follow the shorter side, so a scene
+    looks right at any size and aspect ratio. Raises InputError below 16 pixels.
     """
     return _draw(scenes, _spots(scenes, height, width), height, width)
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kontext_core.errors import InputError
 
-from .scene import SHAPES, STYLES, Scene, Thing, fits, random_scene, random_thing
+from .scene import STYLES, Scene, Thing, random_scene, random_thing
 from .wording import SLOTS, Phrase, say
 
-__all__ = ["JITTER", "Ask", "Retry", "Sample"]
-
-JITTER = 0.03
+__all__ = ["Ask", "Retry", "Sample"]
 
 
 class Retry(Exception):  # noqa: N818  (a signal between the tasks and `make_sample`, no error)
@@ -53,12 +51,14 @@ class Ask:
         held: whether scene and words shall be held out from training.
         wordings: sentences to use instead of this package's own.
         given: the scene to edit, in a chain of edits.
+        jitter: largest shift of a scene's things off their places, as a share of the shorter side.
     """
 
     rng: random.Random
     held: bool = False
     wordings: Mapping[str, Sequence[str]] | None = None
     given: Scene | None = None
+    jitter: float = 0.0
 
     def scene(
         self, counts: tuple[int, ...] = (1, 2, 2, 3), *, kinds: tuple[str, ...] | None = None,
@@ -82,25 +82,19 @@ class Ask:
             elif drawn < 0.1:
                 look = rng.choice(("night", "sunset"))
         scene = random_scene(
-            rng, rng.choice(counts), held_out=self.held, jitter=JITTER, kinds=kinds,
+            rng, rng.choice(counts), held_out=self.held, jitter=self.jitter, kinds=kinds,
             textures=textures,
         )  # fmt: skip
         if look == style == "plain":
             return scene
-        return Scene(
-            scene.things, scene.top, scene.bottom, scene.texture, look, style, seed=scene.seed
-        )
+        return replace(scene, look=look, style=style)
 
     def thing(self, others: tuple[Thing, ...] = (), **options: Any) -> Thing:
         """`random_thing`; Retry where none is left."""
         try:
-            thing = random_thing(self.rng, others, **options)
+            return random_thing(self.rng, others, **options)
         except InputError:
             raise Retry from None
-        # A crowd makes things small, which only shapes may be.
-        if (thing.size == "small" and thing.kind not in SHAPES) or not fits((*others, thing)):
-            raise Retry
-        return thing
 
     def sample(
         self, task: str, key: str, references: tuple[Scene, ...], target: Scene, *,

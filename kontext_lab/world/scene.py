@@ -17,7 +17,6 @@ from .names import (
     HELD_OUT,
     KINDS,
     LOOKS,
-    PATTERNS,
     PLACES,
     REACH,
     SHAPES,
@@ -25,7 +24,7 @@ from .names import (
     STYLES,
     TEXTURES,
 )
-from .thing import Scene, Thing, box_around, centre, placed
+from .thing import Box, Scene, Thing, box_around, centre, placed
 
 __all__ = [
     "BACKGROUNDS",
@@ -36,13 +35,13 @@ __all__ = [
     "HELD_OUT",
     "KINDS",
     "LOOKS",
-    "PATTERNS",
     "PLACES",
     "REACH",
     "SHAPES",
     "SIZES",
     "STYLES",
     "TEXTURES",
+    "Box",
     "Scene",
     "Thing",
     "box_around",
@@ -55,6 +54,7 @@ __all__ = [
 ]
 
 _GAP = 0.008  # between two things, as a share of the shorter side; half a pixel at 64 px
+_TRIES = 16  # at shifting a thing off its place without touching another
 
 # By kind, for speed.
 _HELD_COLOURS = {kind: [c for c in COLOURS if (kind, c) in HELD_OUT] for kind in KINDS}
@@ -104,7 +104,6 @@ def random_thing(
     jitter: float = 0.0,
     sizes: tuple[str, ...] = tuple(SIZES),
     kinds: tuple[str, ...] = SHAPES,
-    patterns: float = 0.25,
 ) -> Thing:
     """A thing that differs from the others in kind and colour and touches none.
 
@@ -115,7 +114,6 @@ def random_thing(
         sizes: to choose from. Beside others it isn't big, creatures and glyphs are never small,
             unless nothing else is left.
         kinds: to choose from, evenly.
-        patterns: how often it is striped or dotted.
 
     Raises InputError where no such thing exists.
     """
@@ -145,16 +143,13 @@ def random_thing(
         if places:
             break
     else:
-        # Only a crowd gets here: the smallest of all still has a chance.
+        # Only a crowd gets here: the smallest of all still has a chance, which only shapes may be.
         size = "small"
-        places = free_places(others, size)
+        places = free_places(others, size) if kind in SHAPES else []
         if not places:
             raise InputError(f"no place is left beside {len(others)} things; draw fewer")
-    pattern = "plain"
-    if patterns and rng.random() < patterns and kind not in GLYPHS:
-        pattern = rng.choice(PATTERNS[1:])
-    still = Thing(kind, colour, size, rng.choice(places), pattern)
-    for _ in range(4 if jitter else 0):
+    still = Thing(kind, colour, size, rng.choice(places))
+    for _ in range(_TRIES if jitter else 0):
         thing = replace(still, dx=rng.uniform(-jitter, jitter), dy=rng.uniform(-jitter, jitter))
         spot = placed(thing)
         if all(_apart(spot, _unit(other)) for other in others):
@@ -175,14 +170,13 @@ def random_scene(
     textures: float = 0.3,
     sizes: tuple[str, ...] = tuple(SIZES),
     kinds: tuple[str, ...] | None = None,
-    patterns: float = 0.25,
 ) -> Scene:
     """A scene of `count` things; with `held_out`, the first drawn is a held-out pair.
 
     Args:
         gradient, textures: how often the background has two colours, or a texture.
         kinds: to choose from, evenly; None mixes shapes, creatures and glyphs.
-        jitter, sizes, patterns: as in `random_thing`; several things are never big.
+        jitter, sizes: as in `random_thing`; several things are never big.
 
     Raises InputError where the things don't fit (more than 4 or 5) or `kinds` is too narrow.
     """
@@ -197,7 +191,7 @@ def random_scene(
                 group = kinds or rng.choices(*_MIXED)[0]
                 thing = random_thing(
                     rng, things, held_out=held_out and i == 0, jitter=jitter, sizes=few,
-                    kinds=group, patterns=patterns,
+                    kinds=group,
                 )  # fmt: skip
                 things = (*things, thing)
             break
@@ -210,10 +204,9 @@ def random_scene(
     top = bottom = rng.choice(grounds)
     if rng.random() < gradient:
         bottom = rng.choice([name for name in grounds if name != top])
-    texture, seed = "plain", 0
+    texture = "plain"
     if textures and rng.random() < textures:
         texture = rng.choice(TEXTURES[1:])
-        seed = rng.randrange(1 << 16) if texture == "noisy" else 0
     order = list(things)
     rng.shuffle(order)
-    return Scene(tuple(order), top, bottom, texture, seed=seed)
+    return Scene(tuple(order), top, bottom, texture)

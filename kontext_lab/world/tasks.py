@@ -64,6 +64,9 @@ CATEGORIES = (
     "text_to_image", "local", "global", "character", "style", "text", "box", "two_references",
 )  # fmt: skip
 
+# Largest shift off the grid, as a share of the shorter side: 6 px of 64.
+_OFF_GRID = 0.09
+
 _CHAIN = tuple(name for name, task in TASKS.items() if task.category in ("local", "global"))
 
 
@@ -82,7 +85,7 @@ _NAMES = {(count, free): _names(count, free) for count in range(3) for free in (
 def make_sample(
     rng: random.Random, *, references: int | None = None, task: str | None = None,
     held_out: bool = False, free_canvas: bool | None = None,
-    wordings: Mapping[str, Sequence[str]] | None = None,
+    wordings: Mapping[str, Sequence[str]] | None = None, off_grid: bool = False,
 ) -> Sample:  # fmt: skip
     """One sample of a task, or of any task with so many references (0, 1 or 2).
 
@@ -93,6 +96,7 @@ def make_sample(
         free_canvas: True draws only tasks whose answer may have another size than its references.
         wordings: sentences to use instead of this package's, by key of `WORDINGS`, with the same
             braces.
+        off_grid: shift the things of scenes to be edited, and their boxes, off their places.
 
     Raises InputError on an unknown task or number of references.
     """
@@ -107,7 +111,7 @@ def make_sample(
     make = TASKS[chosen].make
     while True:
         try:
-            sample = make(Ask(rng, held_out, wordings))
+            sample = make(Ask(rng, held_out, wordings, jitter=_OFF_GRID if off_grid else 0.0))
         except Retry:
             continue
         scenes = (*sample.references, sample.target)

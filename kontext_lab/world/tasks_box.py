@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .describing import kind_words, thing_phrase
-from .sample import JITTER, Ask, Retry, Sample
-from .scene import CREATURES, GLYPHS, SHAPES, box_around, fits
+from .sample import Ask, Retry, Sample
+from .scene import CREATURES, GLYPHS, SHAPES, fits
 from .tasks_local import new_colour, new_kind
 from .wording import Phrase
 
@@ -17,7 +17,7 @@ def box_remove(ask: Ask) -> Sample:
     """The thing in the box is gone, and so is the box, as from every answer."""
     scene = ask.scene((1, 2, 2, 3), varied=False)
     index = ask.rng.randrange(len(scene.things))
-    boxed = replace(scene, box=box_around(scene.things[index]))
+    boxed = replace(scene, box=scene.things[index])
     return ask.sample("box_remove", "box_remove", (boxed,), scene.without(index))
 
 
@@ -31,7 +31,7 @@ def box_recolour(ask: Ask) -> Sample:
     if new is None or new == thing.colour:
         raise Retry
     return ask.sample(
-        "box_recolour", "box_recolour", (replace(scene, box=box_around(thing)),),
+        "box_recolour", "box_recolour", (replace(scene, box=thing),),
         scene.with_thing(index, colour=new), new=Phrase(new, {"new_colour": new}),
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ def box_replace(ask: Ask) -> Sample:
     if not fits(target.things):
         raise Retry
     return ask.sample(
-        "box_replace", "box_replace", (replace(scene, box=box_around(thing)),), target,
+        "box_replace", "box_replace", (replace(scene, box=thing),), target,
         new=Phrase(kind_words(ask.rng, new), {"new_kind": new}),
     )  # fmt: skip
 
@@ -60,11 +60,11 @@ def box_add(ask: Ask) -> Sample:
     scene = ask.scene((1, 1, 2), varied=False)
     ask.held = held
     thing = ask.thing(
-        scene.things, held_out=held, backgrounds=(scene.top, scene.bottom), jitter=JITTER,
+        scene.things, held_out=held, backgrounds=(scene.top, scene.bottom), jitter=ask.jitter,
         sizes=("small", "medium"), kinds=rng.choices((SHAPES, CREATURES, GLYPHS), (6, 3, 2))[0],
     )  # fmt: skip
     return ask.sample(
-        "box_add", "box_add", (replace(scene, box=box_around(thing)),),
+        "box_add", "box_add", (replace(scene, box=thing),),
         replace(scene, things=(*scene.things, thing)),
         thing=thing_phrase(rng, thing, size=rng.random() < 0.5),
     )  # fmt: skip

@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 from .describing import background_phrase, background_words, kind_words, place_phrase, thing_phrase
-from .sample import JITTER, Ask, Retry, Sample
+from .sample import Ask, Retry, Sample
 from .scene import (
     BACKGROUNDS,
     CREATURES,
@@ -24,9 +24,6 @@ from .wording import Phrase, article
 from .words import LOOK_WORDS, STYLE_WORDS, TEXTURE_WORDS
 
 __all__ = ["background", "character", "look", "named_ground", "style", "text_to_image"]
-
-# Their pictures don't show what pattern a thing has.
-_BARE = ("outline", "neon")
 
 # What a character is called when its kind goes unsaid.
 _NAMES = (
@@ -53,9 +50,8 @@ def text_to_image(ask: Ask) -> Sample:
     drawn = rng.random()
     style = rng.choice(STYLES[1:]) if drawn < 0.14 else "plain"
     look = rng.choice(LOOKS[1:]) if 0.14 <= drawn < 0.22 else "plain"
-    scene = random_scene(rng, count, held_out=ask.held, patterns=0.0 if style in _BARE else 0.25)
-    # What words alone can't say must not differ: the noise of a noisy background.
-    scene = replace(scene, style=style, look=look, seed=0)
+    scene = random_scene(rng, count, held_out=ask.held)
+    scene = replace(scene, style=style, look=look)
     texts, meaning = [], {}
     for thing, number in zip(scene.things, ("", "2", "3"), strict=False):
         what = thing_phrase(rng, thing, number)
@@ -110,7 +106,7 @@ def background(ask: Ask) -> Sample:
         if scene.texture != "plain":
             if ask.given is not None:
                 raise Retry
-            scene = replace(scene, texture="plain", seed=0)
+            scene = replace(scene, texture="plain")
         free = [name for name in BACKGROUNDS if name not in used]
         top, bottom = rng.sample(free, 2)
         return ask.sample(
@@ -154,18 +150,18 @@ def _who(rng: random.Random, thing: Thing, size: str) -> Phrase:
 def character(ask: Ask) -> Sample:
     """The same character in a new picture, maybe beside a described thing."""
     rng = ask.rng
-    scene = random_scene(rng, 1, held_out=ask.held, jitter=JITTER, kinds=CREATURES, patterns=0.5)
+    scene = random_scene(rng, 1, held_out=ask.held, jitter=ask.jitter, kinds=CREATURES)
     old = scene.things[0]
     if rng.random() < 0.2 and old.size == "medium":
         # Something else in the picture, which stays behind.
-        other = ask.thing((old,), backgrounds=(scene.top, scene.bottom))
+        other = ask.thing((old,), backgrounds=(scene.top, scene.bottom), jitter=ask.jitter)
         scene = replace(scene, things=(old, other))
     size = old.size
     if rng.random() < 0.25:
         size = "big" if old.size == "medium" else "medium"
     beside = rng.random() < 0.3 and size == "medium"
     place = rng.choice([name for name in PLACES if name != old.place])
-    thing = Thing(old.kind, old.colour, size, place, old.pattern)
+    thing = Thing(old.kind, old.colour, size, place)
     company = ask.thing((thing,)) if beside else None
     things = (thing,) if company is None else (thing, company)
     top, bottom, texture = named_ground(rng, {t.colour for t in things} | {scene.top, scene.bottom})
@@ -187,9 +183,8 @@ def style(ask: Ask) -> Sample:
     """A described thing, drawn in the style of a picture of other things."""
     rng = ask.rng
     name = rng.choice(STYLES[1:])
-    patterns = 0.0 if name in _BARE else 0.25
-    shown = random_scene(rng, rng.choice((1, 1, 2)), jitter=JITTER, patterns=patterns)
-    thing = ask.thing(held_out=ask.held, patterns=patterns, kinds=_kinds_but(rng, shown))
+    shown = random_scene(rng, rng.choice((1, 1, 2)), jitter=ask.jitter)
+    thing = ask.thing(held_out=ask.held, kinds=_kinds_but(rng, shown))
     top, bottom, texture = named_ground(rng, {thing.colour})
     return ask.sample(
         "style", "style", (replace(shown, style=name),),

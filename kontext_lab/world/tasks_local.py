@@ -55,11 +55,11 @@ def new_colour(ask: Ask, scene: Scene, kind: str, *, shared: bool = False) -> st
 
 
 def new_kind(ask: Ask, scene: Scene, thing: Thing, *, shared: bool = False) -> str | None:
-    """Another kind for a thing, likewise; small and patterned things only become shapes."""
+    """Another kind for a thing, likewise; small things only become shapes."""
     there = {other.kind for other in scene.things}
     groups = [SHAPES] * 4
     if thing.size != "small":
-        groups += [CREATURES] * 2 + ([GLYPHS] if thing.pattern == "plain" else [])
+        groups += [CREATURES] * 2 + [GLYPHS]
     pool = sum(dict.fromkeys(groups), ()) if shared else ask.rng.choice(groups)
     possible = [
         kind
@@ -148,11 +148,9 @@ def add(ask: Ask) -> Sample:
     ask.held = held
     if len(scene.things) > 3:
         raise Retry
-    hidden = scene.style in ("outline", "neon")
     thing = ask.thing(
         scene.things, held_out=held, backgrounds=(scene.top, scene.bottom),
         sizes=("small", "medium"), kinds=rng.choices((SHAPES, CREATURES, GLYPHS), (6, 3, 2))[0],
-        patterns=0.0 if hidden else 0.25,
     )  # fmt: skip
     return ask.sample(
         "add", "add", (scene,), replace(scene, things=(*scene.things, thing)),
@@ -195,8 +193,7 @@ def resize(ask: Ask) -> Sample:
     possible = []
     for index, thing in enumerate(scene.things):
         names = [name for name in SIZES if name != "small" or thing.kind in SHAPES]
-        # A crowd may have made a creature small; it stays so.
-        now = names.index(thing.size) if thing.size in names else len(names)
+        now = names.index(thing.size)
         for key, step in (("bigger", 1), ("smaller", -1)):
             if 0 <= now + step < len(names):
                 target = scene.with_thing(index, size=names[now + step])
@@ -218,7 +215,7 @@ def text(ask: Ask) -> Sample:
     if rng.random() < 0.3 and count < 3 and ask.given is None:
         other = ask.thing(
             scene.things, backgrounds=(scene.top, scene.bottom), kinds=SHAPES + CREATURES,
-            sizes=("small", "medium"),
+            sizes=("small", "medium"), jitter=ask.jitter,
         )  # fmt: skip
         scene = replace(scene, things=(*scene.things, other))
     glyphs = [i for i, thing in enumerate(scene.things) if thing.kind in GLYPHS]

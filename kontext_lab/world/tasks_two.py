@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .describing import background_phrase, class_words, kind_words, place_phrase
-from .sample import JITTER, Ask, Retry, Sample
+from .sample import Ask, Retry, Sample
 from .scene import HELD_OUT, PLACES, SHAPES, SIZES, Scene, Thing, fits, random_scene
 from .tasks_global import named_ground
 from .wording import Phrase
@@ -32,22 +32,23 @@ def _pair(ask: Ask) -> tuple[Scene, Scene]:
     a, b = both.things
     if not ask.held and {(a.kind, b.colour), (b.kind, a.colour)} & HELD_OUT:
         raise Retry
-    one = replace(both, things=(_anywhere(rng, a),))
+    one = replace(both, things=(_anywhere(ask, a),))
     top, bottom, texture = named_ground(rng, {a.colour, b.colour})
     if (top, bottom) == (one.top, one.bottom):
         raise Retry
-    seed = rng.randrange(1 << 16) if texture == "noisy" else 0
-    two = Scene((_anywhere(rng, b),), top, bottom, texture, seed=seed)
+    two = Scene((_anywhere(ask, b),), top, bottom, texture)
     return (one, two) if rng.random() < 0.5 else (two, one)
 
 
-def _anywhere(rng: random.Random, thing: Thing) -> Thing:
+def _anywhere(ask: Ask, thing: Thing) -> Thing:
     """The thing as it could be alone in a picture: of any size, at any place."""
     sizes = tuple(SIZES) if thing.kind in SHAPES else ("medium", "big")
-    dx, dy = rng.uniform(-JITTER, JITTER), rng.uniform(-JITTER, JITTER)
-    return Thing(
-        thing.kind, thing.colour, rng.choice(sizes), rng.choice(_PLACES), thing.pattern, dx, dy
-    )
+    rng, jitter = ask.rng, ask.jitter
+    size, place = rng.choice(sizes), rng.choice(_PLACES)
+    if not jitter:
+        return Thing(thing.kind, thing.colour, size, place)
+    dx, dy = rng.uniform(-jitter, jitter), rng.uniform(-jitter, jitter)
+    return Thing(thing.kind, thing.colour, size, place, dx, dy)
 
 
 def _of(rng: random.Random, what: str, image: str, *, used: bool = False) -> str:
@@ -128,7 +129,7 @@ def compose(ask: Ask) -> Sample:
     """The thing of one picture on the background of the other."""
 
     def make(a: Scene, b: Scene) -> Scene:
-        return replace(a, top=b.top, bottom=b.bottom, texture=b.texture, seed=b.seed)
+        return replace(a, top=b.top, bottom=b.bottom, texture=b.texture)
 
     return _two(ask, "compose", make)(_pair(ask))
 

@@ -14,18 +14,19 @@ from .names import (
     BACKGROUNDS,
     BOUNDS,
     COLOURS,
-    GLYPHS,
     HELD_OUT,
     KINDS,
     LOOKS,
-    PATTERNS,
     PLACES,
     SIZES,
     STYLES,
     TEXTURES,
 )
 
-__all__ = ["Scene", "Thing", "box_around", "centre", "placed"]
+__all__ = ["Box", "Scene", "Thing", "box_around", "centre", "placed"]
+
+# (left, top, right, bottom) in shares of width and height.
+Box = tuple[float, float, float, float]
 
 _EDGE = 0.02  # kept free at the picture's edge, as a share of the shorter side
 _VALUES = {
@@ -33,7 +34,6 @@ _VALUES = {
     "colour": COLOURS,
     "size": SIZES,
     "place": PLACES,
-    "pattern": frozenset(PATTERNS),
     "top": BACKGROUNDS,
     "bottom": BACKGROUNDS,
     "texture": frozenset(TEXTURES),
@@ -51,7 +51,7 @@ def _check(owner: object, names: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class Thing:
-    """A shape, a creature or a glyph. Glyphs turn plain by themselves, whatever `pattern` says.
+    """A shape, a creature or a glyph.
 
     `dx`, `dy` shift it from its place, as shares of the shorter side. Raises InputError on a
     name that is not in the tables above.
@@ -61,14 +61,11 @@ class Thing:
     colour: str
     size: str
     place: str
-    pattern: str = "plain"
     dx: float = 0.0
     dy: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self, ("kind", "colour", "size", "place", "pattern"))
-        if self.pattern != "plain" and self.kind in GLYPHS:
-            object.__setattr__(self, "pattern", "plain")
+        _check(self, ("kind", "colour", "size", "place"))
 
     @property
     def held_out(self) -> bool:
@@ -81,9 +78,8 @@ class Scene:
     """Things, painted in order, on a background running from `top` to `bottom`.
 
     Attributes:
-        box: (left, top, right, bottom) in shares of width and height, drawn last as an outline:
-            it points at something and is never part of an answer.
-        seed: of the noisy texture.
+        box: drawn last as an outline: it points at something and is never part of an answer. A
+            thing stands for the box around it, whatever the canvas.
     """
 
     things: tuple[Thing, ...]
@@ -92,12 +88,11 @@ class Scene:
     texture: str = "plain"
     look: str = "plain"
     style: str = "plain"
-    box: tuple[float, float, float, float] | None = None
-    seed: int = 0
+    box: Box | Thing | None = None
 
     def __post_init__(self) -> None:
         _check(self, ("top", "bottom", "texture", "look", "style"))
-        if self.box is not None:
+        if isinstance(self.box, tuple):
             left, top, right, bottom = self.box
             if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
                 raise InputError(
@@ -121,27 +116,30 @@ class Scene:
         return any(thing.held_out for thing in self.things)
 
 
-def centre(thing: Thing) -> tuple[float, float]:
-    """(x, y) in shares of width and height, before the jitter and before staying inside."""
-    row, column = PLACES[thing.place]
-    return 0.2 + 0.3 * column, 0.2 + 0.3 * row
+def centre(place: str, height: float = 1, width: float = 1) -> tuple[float, float]:
+    """(x, y) of a place in pixels: a quarter of the shorter side from its edges, or the middle.
+
+    So at 64x64 every place is a corner of the transformer's 16-pixel tokens.
+    """
+    quarter = min(height, width) / 4
+    row, column = PLACES[place]
+    x = (quarter, width / 2, width - quarter)[column]
+    y = (quarter, height / 2, height - quarter)[row]
+    return x, y
 
 
 def placed(thing: Thing, height: float = 1, width: float = 1) -> tuple[float, float, float]:
     """Centre x, y and radius in pixels; a thing never leaves the picture."""
     short = min(height, width)
     radius = SIZES[thing.size] * short
-    row, column = PLACES[thing.place]
     edge = radius + _EDGE * short
-    x = (0.2 + 0.3 * column) * width + thing.dx * short
-    y = (0.2 + 0.3 * row) * height + thing.dy * short
+    x, y = centre(thing.place, height, width)
+    x, y = x + thing.dx * short, y + thing.dy * short
     return min(max(x, edge), width - edge), min(max(y, edge), height - edge), radius
 
 
-def box_around(
-    thing: Thing, height: int = 64, width: int = 64
-) -> tuple[float, float, float, float]:
-    """A box for `Scene.box`: the thing's extent and a margin, in shares of width and height.
+def box_around(thing: Thing, height: int = 64, width: int = 64) -> Box:
+    """What `Scene.box` shows of a thing: its extent and a margin, in shares of width and height.
 
     The margin leaves the thing free of the outline, which is two pixels wide.
     """

@@ -18,7 +18,7 @@ from kontext_core.errors import InputError
 from .phrases_global import GLOBAL
 from .phrases_local import LOCAL
 from .phrases_more import MORE
-from .scene import BACKGROUNDS, COLOURS, GLYPHS, KINDS, LOOKS, PATTERNS, PLACES, SIZES, STYLES
+from .scene import BACKGROUNDS, COLOURS, GLYPHS, KINDS, LOOKS, PLACES, SIZES, STYLES
 from .scene import TEXTURES as _TEXTURES
 from .words import (
     COMMON,
@@ -27,7 +27,6 @@ from .words import (
     KIND_WORDS,
     LOOK_WORDS,
     NEUTRAL_PREFIXES,
-    PATTERN_WORDS,
     PLACE_WORDS,
     PREFIXES,
     SIZE_WORDS,
@@ -73,7 +72,6 @@ SLOT_VALUES: dict[str, tuple[str, ...]] = {
     "task": _values(*TASK_NAMES),
     "kind": _values(*KINDS),
     "colour": _values(*COLOURS),
-    "pattern": _values(*PATTERNS),
     "size": _values(*SIZES, "bigger", "smaller"),
     "place": _values(*PLACES),
     "new_kind": _values(*KINDS),
@@ -82,8 +80,7 @@ SLOT_VALUES: dict[str, tuple[str, ...]] = {
         f"{name}{number}": _values(*values)
         for number in (2, 3)
         for name, values in (
-            ("kind", KINDS), ("colour", COLOURS), ("pattern", PATTERNS), ("size", SIZES),
-            ("place", PLACES),
+            ("kind", KINDS), ("colour", COLOURS), ("size", SIZES), ("place", PLACES),
         )
     },
     "new_colour2": _values(*COLOURS),
@@ -284,16 +281,10 @@ def _texts() -> list[str]:
     texts += [f"{a} {b} to" for words in PLACE_WORDS.values() for a, b in words]
     tables = (SYNONYMS, SIZE_WORDS, KIND_WORDS, LOOK_WORDS, STYLE_WORDS)
     texts += [word for table in tables for words in table.values() for word in words]
-    texts += [
-        word
-        for table in (PATTERN_WORDS, TEXTURE_WORDS)
-        for pair in table.values()
-        for words in pair
-        for word in words
-    ]
+    texts += [word for pair in TEXTURE_WORDS.values() for words in pair for word in words]
     texts += [name for pair in IMAGES for name in pair]
     texts += [*PREFIXES, *NEUTRAL_PREFIXES, *SUFFIXES, *SUFFIXES_EDIT, *SYNONYMS]
-    texts += [*KINDS, *COLOURS, *BACKGROUNDS, *SIZES, *PLACES, *PATTERNS, *_TEXTURES]
+    texts += [*KINDS, *COLOURS, *BACKGROUNDS, *SIZES, *PLACES, *_TEXTURES]
     texts += [
         "a an 1 2 one shape object thing on against in front of over background from fading at",
         "the top bottom to and gradient ground that goes character creature figure animal letter",

@@ -9,7 +9,6 @@ __all__ = [
     "KIND_WORDS",
     "LOOK_WORDS",
     "NEUTRAL_PREFIXES",
-    "PATTERN_WORDS",
     "PLACE_WORDS",
     "PREFIXES",
     "SIZE_WORDS",
@@ -76,19 +75,11 @@ SIZE_WORDS = {
     "big": ("big", "big", "big", "large", "huge"),
 }
 
-# (before the noun, after it)
-PATTERN_WORDS = {
-    "plain": (("plain", "solid"), ("without a pattern", "without stripes or dots")),
-    "striped": (("striped", "striped", "stripy"), ("with stripes", "with a striped pattern")),
-    "dotted": (("dotted", "dotted", "spotted"), ("with dots", "with spots", "with a dotted pattern")),
-}  # fmt: skip
-
+# (before "background", after it)
 TEXTURE_WORDS = {
     "plain": (("plain", "solid", "smooth"), ("without a pattern",)),
     "striped": (("striped", "striped", "stripy"), ("with stripes",)),
     "checked": (("checked", "checked", "checkered", "chequered"), ("with checks",)),
-    "dotted": (("dotted", "dotted", "spotted"), ("with dots", "with spots")),
-    "noisy": (("noisy", "noisy", "grainy", "cloudy", "mottled"), ("with noise", "with grain")),
 }
 
 LOOK_WORDS = {
@@ -107,9 +98,7 @@ STYLE_WORDS = {
     "outline": ("as an outline drawing", "in outline style", "drawn in outlines only",
                 "as line art", "with contour lines only"),
     "neon": ("in neon style", "as a neon sign", "as glowing neon", "made of neon lights"),
-    "pixel": ("as pixel art", "in pixel style", "made of big pixels", "as a mosaic"),
     "sticker": ("as a sticker", "in sticker style", "as stickers with a white border"),
-    "soft": ("in a soft style", "with soft glowing edges", "with blurry edges", "softly blurred"),
 }  # fmt: skip
 
 # How a sentence names image 1 and image 2; "image 1" itself is the most common.
@@ -234,6 +223,7 @@ COMMON: tuple[str, ...] = tuple(
     selected selecting selection highlighted highlight outlined circled boxed bounded bounding
     enclosed region contents inside outside fill
     every everybody whose which who's it's that's isn't doesn't does not cannot can't wouldn't
+    or mosaic pixel soft blurred blurry dotted spotted spots noise noisy grainy mottled cloudy
     i'm i've i'll we'll you'll let's there'll they are am as at by if my no nor so us too
     """.split()
 )

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from kontext_core import InputError, Pipeline, edit, load_pipeline
-from kontext_core.__main__ import main
 from kontext_core.metrics import ms_ssim, ssim, wilson
+from kontext_lab.__main__ import main
 from kontext_lab.bench.chart import Chart, Line, even_ticks
 from kontext_lab.bench.drift import drift, local_chains
 from kontext_lab.bench.held_out import (

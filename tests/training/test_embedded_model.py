@@ -18,6 +18,11 @@ from kontext_lab.world.tasks import TASKS
 
 RESULTS = Path(kontext_core.__file__).parent / "assets" / "tiny" / "results.json"
 
+# Strict, so that the next results, which are of the present world, take this mark away.
+narrowed = pytest.mark.xfail(
+    strict=True, reason="the results were measured in the world before it was narrowed"
+)
+
 
 @pytest.fixture(scope="module")
 def pipeline():
@@ -50,11 +55,13 @@ def again(pipeline, results: dict, wordings: str, tasks: list[str], count: int) 
     return sum(a == b for a, b in zip(now, before, strict=True)) / len(now)
 
 
+@narrowed
 def test_results_are_those_of_these_weights(pipeline, results) -> None:
     # All but one or two verdicts on the fence, where products round in another order.
     assert again(pipeline, results, "grammar", list(TASKS), 1) >= 0.9
 
 
+@narrowed
 @pytest.mark.slow
 @pytest.mark.parametrize("wordings", ["held_out", "blind"])
 def test_results_in_other_words_are_those_of_these_weights(pipeline, results, wordings) -> None:

@@ -35,7 +35,6 @@ def test_the_answer_is_right():
         (BEFORE, "edited"),
         (AFTER.with_thing(0, colour="yellow"), "colour"),
         (AFTER.with_thing(0, kind="heart"), "kind"),
-        (AFTER.with_thing(0, pattern="striped"), "pattern"),
         (AFTER.with_thing(0, size="small"), "size"),
         (AFTER.without(0), "presence"),
         (AFTER.with_thing(0, place="bottom"), "place"),
@@ -81,8 +80,8 @@ def test_a_thing_at_the_edge_may_be_a_pixel_off():
 
 def test_a_garbled_thing_is_wrong_though_it_is_nothing_else():
     picture = render([AFTER])[0]
-    star = picture[:, 24:40, 4:22]
-    picture[:, 24:40, 4:22] = star.mean((1, 2), keepdim=True).lerp(star.flip(1), 0.4)
+    star = picture[:, 24:40, 7:25]
+    picture[:, 24:40, 7:25] = star.mean((1, 2), keepdim=True).lerp(star.flip(1), 0.4)
     assert not judge(RECOLOUR, picture).right
 
 

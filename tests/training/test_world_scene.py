@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from kontext_lab.world.scene import (
     GLYPHS,
     HELD_OUT,
     KINDS,
-    PATTERNS,
     PLACES,
     SHAPES,
     SIZES,
@@ -23,6 +23,7 @@ from kontext_lab.world.scene import (
     Scene,
     Thing,
     box_around,
+    centre,
     fits,
     free_places,
     placed,
@@ -33,7 +34,8 @@ from kontext_lab.world.scene import (
 
 def scenes(seed, count=300, **options):
     rng = random.Random(seed)
-    return [random_scene(rng, rng.choice((1, 2, 3)), jitter=0.03, **options) for _ in range(count)]
+    options = {"jitter": 0.09, **options}
+    return [random_scene(rng, rng.choice((1, 2, 3)), **options) for _ in range(count)]
 
 
 def test_every_kind_has_one_held_out_pair():
@@ -62,7 +64,6 @@ def test_random_scenes_show_everything():
     assert {thing.colour for thing in things} == set(COLOURS)
     assert {thing.size for thing in things} == set(SIZES)
     assert {thing.place for thing in things} == set(PLACES)
-    assert {thing.pattern for thing in things} == set(PATTERNS)
     assert {scene.texture for scene in found} == set(TEXTURES)
     assert {scene.top for scene in found} == set(BACKGROUNDS)
     counts = Counter(
@@ -74,12 +75,42 @@ def test_random_scenes_show_everything():
     assert 0.20 < counts["creature"] / len(things) < 0.30
 
 
-def test_creatures_and_glyphs_are_never_small_and_glyphs_always_plain():
+def test_creatures_and_glyphs_are_never_small():
     for scene in scenes(5, sizes=("small", "medium")):
-        for thing in scene.things:
-            assert thing.kind in SHAPES or thing.size != "small"
-            assert thing.kind not in GLYPHS or thing.pattern == "plain"
-    assert Thing("A", "blue", "medium", "top", "striped") == Thing("A", "blue", "medium", "top")
+        assert all(thing.kind in SHAPES or thing.size != "small" for thing in scene.things)
+    # Not even where nothing else would fit.
+    crowd = tuple(Thing("circle", "red", "medium", place) for place in ("top", "bottom"))
+    rng = random.Random(5)
+    assert free_places(crowd, "medium") == [] != free_places(crowd, "small")
+    assert random_thing(rng, crowd, sizes=("medium",)).size == "small"
+    with pytest.raises(InputError, match="no place is left"):
+        random_thing(rng, crowd, kinds=CREATURES + GLYPHS)
+
+
+@pytest.mark.parametrize(
+    ("size", "xs", "ys"),
+    [((64, 64), (16, 32, 48), (16, 32, 48)), ((64, 96), (16, 48, 80), (16, 32, 48)),
+     ((96, 64), (16, 32, 48), (16, 48, 80)), ((80, 80), (20, 40, 60), (20, 40, 60))],
+)  # fmt: skip
+@pytest.mark.parametrize("thing_size", SIZES)
+def test_places_are_a_quarter_of_the_shorter_side_from_their_edges(size, xs, ys, thing_size):
+    for place, (row, column) in PLACES.items():
+        assert centre(place, *size) == (xs[column], ys[row])
+        # A big thing still fits there.
+        x, y, _ = placed(Thing("square", "red", thing_size, place), *size)
+        assert (x, y) == pytest.approx((xs[column], ys[row]))
+
+
+def test_jitter_takes_things_off_their_places():
+    apart = [
+        max(abs(thing.dx), abs(thing.dy)) for s in scenes(8, jitter=0.09) for thing in s.things
+    ]
+    assert 0.08 < max(apart) <= 0.09
+    # Some can't, beside others (measured 5 %).
+    assert apart.count(0) / len(apart) < 0.1
+    rng = random.Random(8)
+    still = [thing for _ in range(50) for thing in random_scene(rng, 2).things]
+    assert not any(thing.dx or thing.dy for thing in still)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 96), (96, 64)])
@@ -98,8 +129,9 @@ def test_things_never_overlap(size):
 
 
 def test_free_places_keep_clear_of_what_is_there():
-    thing = Thing("cat", "red", "big", "middle")
+    thing = Thing("cat", "red", "medium", "middle")
     assert free_places((thing,), "medium") == []
+    assert free_places((replace(thing, size="big"),), "small") == []
     corners = ["top left", "top right", "bottom left", "bottom right"]
     assert free_places((thing,), "small") == corners
     assert set(free_places((), "big")) == set(PLACES)
@@ -124,7 +156,7 @@ def test_impossible_things_are_refused():
 
 
 @pytest.mark.parametrize(
-    "change", [{"kind": "dog"}, {"colour": "teal"}, {"size": "huge"}, {"pattern": "wavy"}]
+    "change", [{"kind": "dog"}, {"colour": "teal"}, {"size": "huge"}, {"place": "north"}]
 )
 def test_a_thing_refuses_unknown_names(change):
     with pytest.raises(InputError, match=next(iter(change))):

@@ -43,8 +43,7 @@ def the_thing(sample, reference=None):
         i
         for i, thing in enumerate((reference or sample.references[0]).things)
         if all(
-            sample.meaning[slot] in ("none", getattr(thing, slot))
-            for slot in ("kind", "colour", "pattern")
+            sample.meaning[slot] in ("none", getattr(thing, slot)) for slot in ("kind", "colour")
         )
     ]
     return found[0] if len(found) == 1 else None
@@ -149,8 +148,6 @@ def test_add_adds_the_thing_it_describes(task):
         assert sample.target.things[:-1] == reference.things
         thing, said = sample.target.things[-1], sample.meaning
         assert (thing.kind, thing.colour) == (said["kind"], said["colour"])
-        assert said["pattern"] in (thing.pattern, "none")
-        assert thing.pattern == "plain" or said["pattern"] == thing.pattern
         assert said["size"] in (thing.size, "none")
         if task == "add":
             assert said["place"] == thing.place
@@ -218,13 +215,11 @@ def test_text_to_image_says_everything_that_it_shows():
             assert said[f"kind{number}"] == thing.kind
             assert said[f"colour{number}"] == thing.colour
             assert said[f"size{number}"] == thing.size or thing.size == "medium"
-            assert said[f"pattern{number}"] == thing.pattern or thing.pattern == "plain"
             assert said[f"place{number}"] in (thing.place, "none")
             places += said[f"place{number}"] == "none"
         assert (said["top"], said["bottom"]) == (scene.top, scene.bottom)
         for name in ("texture", "look", "style"):
             assert said[name] == getattr(scene, name) or getattr(scene, name) == "plain"
-        assert scene.seed == 0
     assert 0 < places < 60
 
 
@@ -233,10 +228,10 @@ def test_a_character_stays_who_it_is():
     for sample in samples("character", 300):
         (old,) = (t for t in sample.references[0].things if t.kind in CREATURES)
         new, said = sample.target.things[0], sample.meaning
-        assert (new.kind, new.colour, new.pattern) == (old.kind, old.colour, old.pattern)
+        assert (new.kind, new.colour) == (old.kind, old.colour)
         assert new.place == said["place"] != old.place
         assert new.size == (old.size if said["size"] == "none" else said["size"])
-        assert said["colour"] == said["pattern"] == "none"
+        assert said["colour"] == "none"
         assert said["kind"] in ("none", old.kind)
         assert (said["top"], said["bottom"]) == (sample.target.top, sample.target.bottom)
         assert old.colour not in sample.prompt.split(" background")[0].split()[:2]
@@ -263,7 +258,7 @@ def test_style_is_that_of_the_reference_and_goes_unsaid():
 def test_the_box_points_and_the_words_do_not(task):
     for sample in samples(task):
         (reference,) = sample.references
-        assert reference.box is not None
+        assert reference.box in (*reference.things, *sample.target.things)
         if task in ("box_recolour", "box_replace"):
             reference = replace(reference, box=None)
             (index,) = changed(reference, sample.target)
@@ -287,8 +282,8 @@ def test_two_references_play_the_roles_that_the_words_give(task):
                 continue
             if task == "compose":
                 assert scene.things == one.things
-                assert (scene.top, scene.bottom, scene.texture, scene.seed) == (
-                    other.top, other.bottom, other.texture, other.seed
+                assert (scene.top, scene.bottom, scene.texture) == (
+                    other.top, other.bottom, other.texture
                 )  # fmt: skip
             elif task == "transfer":
                 assert scene == one.with_thing(0, colour=other.things[0].colour)
@@ -317,6 +312,21 @@ def test_an_image_is_named_in_many_ways():
     names = ("image 1", "picture 2", "the first image", "the second photo", "image one", "input 2",
              "reference 1", "image #2", "the 2nd image")  # fmt: skip
     assert all(name in text for name in names)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_off_the_grid_things_of_given_pictures_are_shifted(task):
+    shifts = [
+        max(abs(thing.dx), abs(thing.dy))
+        for sample in samples(task, 60, off_grid=True)
+        for scene in sample.references
+        for thing in scene.things
+    ]
+    assert max(shifts, default=0.09) <= 0.09
+    # Beside others not every thing finds another spot; measured at least 0.88.
+    assert sum(shift > 0 for shift in shifts) >= 0.8 * len(shifts)
+    for sample in samples(task, 60):
+        assert not any(t.dx or t.dy for scene in scenes_of(sample) for t in scene.things)
 
 
 def test_free_canvas_and_the_number_of_references():

@@ -37,27 +37,28 @@ class Task:
     references: int = 1
 
 
+# What a model finds hard is drawn more often.
 TASKS: dict[str, Task] = {
     "text_to_image": Task("text_to_image", 1.0, tasks_global.text_to_image, True, 0),
     "recolour": Task("local", 0.09, tasks_local.recolour),
-    "recolour_all": Task("local", 0.04, tasks_local.recolour_all),
-    "replace": Task("local", 0.08, tasks_local.replace_thing),
-    "add": Task("local", 0.08, tasks_local.add),
-    "remove": Task("local", 0.06, tasks_local.remove),
-    "move": Task("local", 0.08, tasks_local.move),
-    "resize": Task("local", 0.06, tasks_local.resize),
-    "background": Task("global", 0.09, tasks_global.background),
-    "look": Task("global", 0.08, tasks_global.look),
-    "character": Task("character", 0.09, tasks_global.character, True),
-    "style": Task("style", 0.08, tasks_global.style, True),
-    "text": Task("text", 0.08, tasks_local.text),
-    "box_remove": Task("box", 0.022, tasks_box.box_remove),
-    "box_recolour": Task("box", 0.022, tasks_box.box_recolour),
-    "box_replace": Task("box", 0.022, tasks_box.box_replace),
-    "box_add": Task("box", 0.022, tasks_box.box_add),
-    "compose": Task("two_references", 0.38, tasks_two.compose, True, 2),
-    "transfer": Task("two_references", 0.32, tasks_two.transfer, True, 2),
-    "combine": Task("two_references", 0.30, tasks_two.combine, True, 2),
+    "recolour_all": Task("local", 0.062, tasks_local.recolour_all),
+    "replace": Task("local", 0.099, tasks_local.replace_thing),
+    "add": Task("local", 0.043, tasks_local.add),
+    "remove": Task("local", 0.092, tasks_local.remove),
+    "move": Task("local", 0.081, tasks_local.move),
+    "resize": Task("local", 0.07, tasks_local.resize),
+    "background": Task("global", 0.042, tasks_global.background),
+    "look": Task("global", 0.062, tasks_global.look),
+    "character": Task("character", 0.049, tasks_global.character, True),
+    "style": Task("style", 0.081, tasks_global.style, True),
+    "text": Task("text", 0.081, tasks_local.text),
+    "box_remove": Task("box", 0.012, tasks_box.box_remove),
+    "box_recolour": Task("box", 0.051, tasks_box.box_recolour),
+    "box_replace": Task("box", 0.051, tasks_box.box_replace),
+    "box_add": Task("box", 0.034, tasks_box.box_add),
+    "compose": Task("two_references", 0.19, tasks_two.compose, True, 2),
+    "transfer": Task("two_references", 0.26, tasks_two.transfer, True, 2),
+    "combine": Task("two_references", 0.55, tasks_two.combine, True, 2),
 }
 
 CATEGORIES = (
@@ -86,6 +87,7 @@ def make_sample(
     rng: random.Random, *, references: int | None = None, task: str | None = None,
     held_out: bool = False, free_canvas: bool | None = None,
     wordings: Mapping[str, Sequence[str]] | None = None, off_grid: bool = False,
+    unnamed: float = 0.0,
 ) -> Sample:  # fmt: skip
     """One sample of a task, or of any task with so many references (0, 1 or 2).
 
@@ -97,6 +99,7 @@ def make_sample(
         wordings: sentences to use instead of this package's, by key of `WORDINGS`, with the same
             braces.
         off_grid: shift the things of scenes to be edited, and their boxes, off their places.
+        unnamed: how often a thing of those scenes has a colour that no sentence can name.
 
     Raises InputError on an unknown task or number of references.
     """
@@ -108,10 +111,10 @@ def make_sample(
         chosen = rng.choices(*_NAMES[count, free_canvas])[0]
     elif chosen not in TASKS:
         raise InputError(f"no task {chosen!r}; use one of {', '.join(TASKS)}")
-    make = TASKS[chosen].make
+    make, jitter = TASKS[chosen].make, _OFF_GRID if off_grid else 0.0
     while True:
         try:
-            sample = make(Ask(rng, held_out, wordings, jitter=_OFF_GRID if off_grid else 0.0))
+            sample = make(Ask(rng, held_out, wordings, jitter=jitter, unnamed=unnamed))
         except Retry:
             continue
         scenes = (*sample.references, sample.target)

@@ -46,18 +46,21 @@ def class_words(kind: str) -> tuple[str, ...]:
 def thing_phrase(
     rng: random.Random, thing: Thing, number: str = "", *, size: bool = True
 ) -> Phrase:
-    """'a small red star'; a medium size mostly goes unsaid.
+    """'a small red star'; a medium size mostly goes unsaid, and so does what has no name.
 
     Args:
         number: which slots the meaning fills: "", "2" or "3".
         size: False leaves the size unsaid.
     """
-    meaning = {f"kind{number}": thing.kind, f"colour{number}": thing.colour}
+    meaning = {f"kind{number}": thing.kind}
     words = []
     if size and (thing.size != "medium" or rng.random() < 0.08):
         words.append(rng.choice(SIZE_WORDS[thing.size]))
         meaning[f"size{number}"] = thing.size
-    words += [thing.colour, kind_words(rng, thing.kind)]
+    if thing.named:
+        words.append(thing.colour)
+        meaning[f"colour{number}"] = thing.colour
+    words.append(kind_words(rng, thing.kind))
     return Phrase(article(" ".join(words)), meaning)
 
 
@@ -66,8 +69,8 @@ def point_at(
 ) -> Phrase | None:
     """How a sentence points at a thing after "the": 'red star', 'star', 'red one', 'character'.
 
-    Only words that fit no other thing of the scene. `full` always names colour and kind. None
-    where there are no such words.
+    Only words that fit no other thing of the scene. `full` always names the kind, and the
+    colour if that has a name. None where there are no such words.
     """
     thing = scene.things[index]
     others = scene.things[:index] + scene.things[index + 1 :]
@@ -77,7 +80,7 @@ def point_at(
     lone_colour = all(other.colour != thing.colour for other in others)
     kind, colour = f"kind{number}", f"colour{number}"
     drawn = 1.0 if full else rng.random()
-    if drawn < 0.1 and lone_colour:
+    if drawn < 0.1 and lone_colour and thing.named:
         noun = rng.choice((*class_words(thing.kind), "thing", "object", "one"))
         return Phrase(f"{thing.colour} {noun}", {colour: thing.colour})
     if drawn < 0.18:
@@ -86,8 +89,10 @@ def point_at(
             return Phrase(rng.choice(names), {})
     if drawn < 0.22 and not others:
         return Phrase(rng.choice(("thing", "object")), {})
-    if drawn < 0.4 and lone_kind:
+    if lone_kind and (drawn < 0.4 or not thing.named):
         return Phrase(kind_words(rng, thing.kind), {kind: thing.kind})
+    if not thing.named:
+        return None
     meaning = {kind: thing.kind, colour: thing.colour}
     return Phrase(f"{thing.colour} {kind_words(rng, thing.kind)}", meaning)
 

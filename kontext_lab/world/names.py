@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import re
+
 __all__ = [
     "BACKGROUNDS",
     "BOUNDS",
@@ -17,15 +21,21 @@ __all__ = [
     "SIZES",
     "STYLES",
     "TEXTURES",
+    "UNLIKE",
+    "distance",
+    "is_code",
+    "rgb_of",
 ]
+
+RGB = tuple[float, float, float]
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond")
 CREATURES = ("cat", "bunny", "bear", "robot")
 GLYPHS = ("A", "C", "E", "H", "O", "T", "X", "Z", "3", "4", "5", "7")
 KINDS = SHAPES + CREATURES + GLYPHS
 
-# sRGB in 0..1. Things wear these; backgrounds wear a paler version (see `BACKGROUNDS`).
-COLOURS: dict[str, tuple[float, float, float]] = {
+# sRGB in 0..1. Things wear these, or an unnamed colour "#rrggbb"; backgrounds wear a paler version (see `BACKGROUNDS`).
+COLOURS: dict[str, RGB] = {
     "red": (0.86, 0.16, 0.16),
     "orange": (0.96, 0.54, 0.10),
     "yellow": (0.97, 0.85, 0.16),
@@ -37,12 +47,37 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 }
 
 
-def _pale(rgb: tuple[float, float, float]) -> tuple[float, float, float]:
+# An unnamed colour is at least so far (see `distance`) from the named ones and from all around it.
+UNLIKE = 0.25
+
+_CODE = re.compile("#[0-9a-f]{6}")
+
+
+def is_code(colour: str) -> bool:
+    """Whether it is the code "#rrggbb" of an unnamed colour."""
+    return _CODE.fullmatch(colour) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def rgb_of(colour: str) -> RGB:
+    """sRGB in 0..1 of a thing's colour, by its name or its code."""
+    if colour in COLOURS:
+        return COLOURS[colour]
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue
+
+
+def distance(one: RGB, other: RGB) -> float:
+    """Between two colours, Euclidean in sRGB, 0 to 1.73."""
+    return math.dist(one, other)
+
+
+def _pale(rgb: RGB) -> RGB:
     red, green, blue = (0.55 * value + 0.42 for value in rgb)
     return red, green, blue
 
 
-BACKGROUNDS: dict[str, tuple[float, float, float]] = {
+BACKGROUNDS: dict[str, RGB] = {
     **{name: _pale(rgb) for name, rgb in COLOURS.items()},
     "grey": (0.50, 0.50, 0.52),
     "black": (0.08, 0.08, 0.10),

@@ -6,6 +6,7 @@ up at once; painting goes window by window. h and w are pixels, b scenes, n thin
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,18 @@ from torch import Tensor
 
 from kontext_core.errors import InputError
 
-from .scene import BACKGROUNDS, COLOURS, CREATURES, KINDS, SIZES, Scene, Thing, box_around, placed
+from .scene import (
+    BACKGROUNDS,
+    COLOURS,
+    CREATURES,
+    KINDS,
+    SIZES,
+    Scene,
+    Thing,
+    box_around,
+    placed,
+    rgb_of,
+)
 from .shapes import RANGE, faces, silhouettes
 from .styles import add_textures, apply_looks, draw_boxes
 
@@ -26,7 +38,6 @@ _CELL = 8
 _KIND = {name: i for i, name in enumerate(KINDS)}
 _CREATURE = {name: i for i, name in enumerate(CREATURES)}
 _COLOUR = {name: i for i, name in enumerate(COLOURS)}
-_RGB = {name: torch.tensor(rgb)[:, None, None] for name, rgb in COLOURS.items()}
 _INK = torch.tensor([0.16, 0.13, 0.18])[:, None, None]
 
 # Pixels from nothing to full cover: a little more than one, which saves the autoencoder 0.6 dB.
@@ -113,6 +124,11 @@ def _look_up(atlas: Tensor, side: int, which: Tensor, x: Tensor, y: Tensor) -> T
     return found.view(-1, n, s, s)
 
 
+@functools.lru_cache(maxsize=4096)
+def _rgb(colour: str) -> Tensor:
+    return torch.tensor(rgb_of(colour))[:, None, None]
+
+
 def _cover(distance: Tensor) -> Tensor:
     return (0.5 - distance / _SOFT).clamp_(0, 1)
 
@@ -120,7 +136,7 @@ def _cover(distance: Tensor) -> Tensor:
 def _paint(spot: _Spot) -> Tensor:
     """What the thing is painted with, [3, s, s or 1]."""
     # A little light from above makes flat shapes look like paper cut-outs.
-    paint = (_RGB[spot.thing.colour] * (1 - 0.14 * spot.y)).clamp_(0, 1)
+    paint = (_rgb(spot.thing.colour) * (1 - 0.14 * spot.y)).clamp_(0, 1)
     if spot.face is not None:
         light, dark = _cover(spot.face)
         paint = torch.lerp(paint, torch.ones(()), 0.62 * light)
@@ -148,7 +164,7 @@ def _shade(picture: Tensor, spots: list[_Spot], style: str, short: int) -> None:
         part = picture[:, spot.rows, spot.columns]
         if style == "neon":
             glow = _glow(spot.distance.abs(), 0.09 * short, 0.75)
-            part.lerp_(_RGB[spot.thing.colour], glow)
+            part.lerp_(_rgb(spot.thing.colour), glow)
         elif style == "sticker":
             step = max(1, round(0.03 * short))
             shadow = (0.9 - spot.distance[:-step, :-step] / (0.06 * short)).clamp_(0, 1)
@@ -172,10 +188,10 @@ def _draw(scenes: Sequence[Scene], spots: Sequence[list[_Spot]], height: int, wi
             _shade(canvas, things, style, short)
         for spot in things:
             if style == "outline":
-                paint = _RGB[spot.thing.colour]
+                paint = _rgb(spot.thing.colour)
                 alpha = _lines(spot, max(1.3, 0.026 * short))
             elif style == "neon":
-                paint = 0.35 + 0.65 * _RGB[spot.thing.colour]
+                paint = 0.35 + 0.65 * _rgb(spot.thing.colour)
                 alpha = _lines(spot, max(1.2, 0.022 * short))
             else:
                 paint, alpha = _paint(spot), _cover(spot.distance)
@@ -199,7 +215,7 @@ def _labels(
                 visible[i, :k, spot.rows, spot.columns] *= 1 - cover
             visible[i, k, spot.rows, spot.columns] = cover
             kinds[i][k] = _KIND[spot.thing.kind] + 1
-            colours[i][k] = _COLOUR[spot.thing.colour] + 1
+            colours[i][k] = _COLOUR.get(spot.thing.colour, -1) + 1
     share, which = F.avg_pool2d(visible, _CELL).max(1)
     kind, colour = (
         torch.tensor(codes).view(-1, most).gather(1, which.flatten(1)).view_as(which)
@@ -222,7 +238,7 @@ def label_maps(scenes: Sequence[Scene], height: int = 64, width: int = 64) -> tu
     """What covers more than a quarter of each 8x8 cell: (kind, colour) [b, h/8, w/8] int64.
 
     1 + its index in `KINDS` and in `COLOURS`, of the thing that covers most; 0 where there is
-    none. Follows silhouettes and knows no styles.
+    none, and for a colour without a name. Follows silhouettes and knows no styles.
     """
     return _labels(scenes, _spots(scenes, height, width, with_faces=False), height, width)
 

@@ -51,6 +51,7 @@ class Ask:
         held: whether scene and words shall be held out from training.
         wordings: sentences to use instead of this package's own.
         given: the scene to edit, in a chain of edits.
+        unnamed: how often a thing of a scene to be edited has a colour without a name.
         jitter: largest shift of a scene's things off their places, as a share of the shorter side.
     """
 
@@ -59,6 +60,7 @@ class Ask:
     wordings: Mapping[str, Sequence[str]] | None = None
     given: Scene | None = None
     jitter: float = 0.0
+    unnamed: float = 0.0
 
     def scene(
         self, counts: tuple[int, ...] = (1, 2, 2, 3), *, kinds: tuple[str, ...] | None = None,
@@ -83,7 +85,7 @@ class Ask:
                 look = rng.choice(("night", "sunset"))
         scene = random_scene(
             rng, rng.choice(counts), held_out=self.held, jitter=self.jitter, kinds=kinds,
-            textures=textures,
+            textures=textures, unnamed=self.unnamed,
         )  # fmt: skip
         if look == style == "plain":
             return scene

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 
 from kontext_core.errors import InputError
@@ -23,6 +24,10 @@ from .names import (
     SIZES,
     STYLES,
     TEXTURES,
+    UNLIKE,
+    distance,
+    is_code,
+    rgb_of,
 )
 from .thing import Box, Scene, Thing, box_around, centre, placed
 
@@ -46,11 +51,13 @@ __all__ = [
     "Thing",
     "box_around",
     "centre",
+    "clear_grounds",
     "fits",
     "free_places",
     "placed",
     "random_scene",
     "random_thing",
+    "rgb_of",
 ]
 
 _GAP = 0.008  # between two things, as a share of the shorter side; half a pixel at 64 px
@@ -95,6 +102,30 @@ def free_places(things: tuple[Thing, ...], size: str) -> list[str]:
     return [place for place in PLACES if all(_apart(_STILL[size, place], spot) for spot in spots)]
 
 
+def clear_grounds(colours: Iterable[str]) -> list[str]:
+    """Backgrounds to show things of these colours: of other names, and unlike unnamed ones."""
+    worn = set(colours)
+    codes = [rgb_of(colour) for colour in worn if is_code(colour)]
+    return [
+        name
+        for name, rgb in BACKGROUNDS.items()
+        if name not in worn and all(distance(rgb, code) >= UNLIKE for code in codes)
+    ]
+
+
+def _unnamed(
+    rng: random.Random, others: tuple[Thing, ...], backgrounds: tuple[str, ...]
+) -> str | None:
+    """A colour without a name, unlike all others; None where chance finds none."""
+    around = [*COLOURS.values(), *(rgb_of(thing.colour) for thing in others)]
+    around += [BACKGROUNDS[name] for name in backgrounds]
+    for _ in range(100):
+        code = f"#{rng.randrange(1 << 24):06x}"
+        if all(distance(rgb_of(code), rgb) >= UNLIKE for rgb in around):
+            return code
+    return None
+
+
 def random_thing(
     rng: random.Random,
     others: tuple[Thing, ...] = (),
@@ -104,6 +135,7 @@ def random_thing(
     jitter: float = 0.0,
     sizes: tuple[str, ...] = tuple(SIZES),
     kinds: tuple[str, ...] = SHAPES,
+    unnamed: float = 0.0,
 ) -> Thing:
     """A thing that differs from the others in kind and colour and touches none.
 
@@ -114,6 +146,7 @@ def random_thing(
         sizes: to choose from. Beside others it isn't big, creatures and glyphs are never small,
             unless nothing else is left.
         kinds: to choose from, evenly.
+        unnamed: how often its colour is one without a name, unless it is held out.
 
     Raises InputError where no such thing exists.
     """
@@ -134,6 +167,8 @@ def random_thing(
             "or another background"
         )
     colour = rng.choice(colours)
+    if unnamed and not held_out and rng.random() < unnamed:
+        colour = _unnamed(rng, others, backgrounds) or colour
     allowed = [size for size in sizes if not (others and size == "big")] or list(sizes)
     if kind not in SHAPES:
         allowed = [size for size in allowed if size != "small"] or ["medium"]
@@ -170,13 +205,14 @@ def random_scene(
     textures: float = 0.3,
     sizes: tuple[str, ...] = tuple(SIZES),
     kinds: tuple[str, ...] | None = None,
+    unnamed: float = 0.0,
 ) -> Scene:
     """A scene of `count` things; with `held_out`, the first drawn is a held-out pair.
 
     Args:
         gradient, textures: how often the background has two colours, or a texture.
         kinds: to choose from, evenly; None mixes shapes, creatures and glyphs.
-        jitter, sizes: as in `random_thing`; several things are never big.
+        jitter, sizes, unnamed: as in `random_thing`; several things are never big.
 
     Raises InputError where the things don't fit (more than 4 or 5) or `kinds` is too narrow.
     """
@@ -191,7 +227,7 @@ def random_scene(
                 group = kinds or rng.choices(*_MIXED)[0]
                 thing = random_thing(
                     rng, things, held_out=held_out and i == 0, jitter=jitter, sizes=few,
-                    kinds=group,
+                    kinds=group, unnamed=unnamed,
                 )  # fmt: skip
                 things = (*things, thing)
             break
@@ -199,8 +235,7 @@ def random_scene(
             problem = error
     else:
         raise problem
-    worn = {thing.colour for thing in things}
-    grounds = [name for name in BACKGROUNDS if name not in worn]
+    grounds = clear_grounds(thing.colour for thing in things)
     top = bottom = rng.choice(grounds)
     if rng.random() < gradient:
         bottom = rng.choice([name for name in grounds if name != top])

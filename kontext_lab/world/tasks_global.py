@@ -8,7 +8,6 @@ from dataclasses import replace
 from .describing import background_phrase, background_words, kind_words, place_phrase, thing_phrase
 from .sample import Ask, Retry, Sample
 from .scene import (
-    BACKGROUNDS,
     CREATURES,
     GLYPHS,
     LOOKS,
@@ -18,6 +17,7 @@ from .scene import (
     TEXTURES,
     Scene,
     Thing,
+    clear_grounds,
     random_scene,
 )
 from .wording import Phrase, article
@@ -35,8 +35,8 @@ _NAMES = (
 def named_ground(
     rng: random.Random, colours: set[str], *, gradient: float = 0.25, textures: float = 0.3
 ) -> tuple[str, str, str]:
-    """Top, bottom and texture of a background in none of these colours."""
-    free = [name for name in BACKGROUNDS if name not in colours]
+    """Top, bottom and texture of a background that suits things of these colours."""
+    free = clear_grounds(colours)
     top = bottom = rng.choice(free)
     if rng.random() < gradient:
         bottom = rng.choice([name for name in free if name != top])
@@ -95,7 +95,7 @@ def background(ask: Ask) -> Sample:
         target = replace(scene, texture=texture)
         on = Phrase(f"on {article(words.text)} background", words.meaning)
     elif drawn < 0.65:
-        top = rng.choice([name for name in BACKGROUNDS if name not in used])
+        top = rng.choice(clear_grounds(used))
         # A textured picture could keep its texture or lose it, so the words say which.
         named = scene.texture != "plain"
         texture = rng.choice(TEXTURES[1:]) if rng.random() < 0.35 else "plain"
@@ -107,8 +107,7 @@ def background(ask: Ask) -> Sample:
             if ask.given is not None:
                 raise Retry
             scene = replace(scene, texture="plain")
-        free = [name for name in BACKGROUNDS if name not in used]
-        top, bottom = rng.sample(free, 2)
+        top, bottom = rng.sample(clear_grounds(used), 2)
         return ask.sample(
             "background", "gradient", (scene,), replace(scene, top=top, bottom=bottom),
             ordered=True, top=Phrase(top, {"top": top}), bottom=Phrase(bottom, {"bottom": bottom}),
@@ -150,11 +149,15 @@ def _who(rng: random.Random, thing: Thing, size: str) -> Phrase:
 def character(ask: Ask) -> Sample:
     """The same character in a new picture, maybe beside a described thing."""
     rng = ask.rng
-    scene = random_scene(rng, 1, held_out=ask.held, jitter=ask.jitter, kinds=CREATURES)
+    scene = random_scene(
+        rng, 1, held_out=ask.held, jitter=ask.jitter, kinds=CREATURES, unnamed=ask.unnamed
+    )
     old = scene.things[0]
     if rng.random() < 0.2 and old.size == "medium":
         # Something else in the picture, which stays behind.
-        other = ask.thing((old,), backgrounds=(scene.top, scene.bottom), jitter=ask.jitter)
+        other = ask.thing(
+            (old,), backgrounds=(scene.top, scene.bottom), jitter=ask.jitter, unnamed=ask.unnamed
+        )
         scene = replace(scene, things=(old, other))
     size = old.size
     if rng.random() < 0.25:
@@ -183,7 +186,7 @@ def style(ask: Ask) -> Sample:
     """A described thing, drawn in the style of a picture of other things."""
     rng = ask.rng
     name = rng.choice(STYLES[1:])
-    shown = random_scene(rng, rng.choice((1, 1, 2)), jitter=ask.jitter)
+    shown = random_scene(rng, rng.choice((1, 1, 2)), jitter=ask.jitter, unnamed=ask.unnamed)
     thing = ask.thing(held_out=ask.held, kinds=_kinds_but(rng, shown))
     top, bottom, texture = named_ground(rng, {thing.colour})
     return ask.sample(

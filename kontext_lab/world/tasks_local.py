@@ -103,7 +103,8 @@ def recolour_all(ask: Ask) -> Sample:
     if first.colour == second.colour:
         raise Retry
     crossed = {(first.kind, second.colour), (second.kind, first.colour)}
-    if rng.random() < 0.4 and (ask.held or not crossed & HELD_OUT):
+    sayable = first.named and second.named and (ask.held or not crossed & HELD_OUT)
+    if rng.random() < 0.4 and sayable:
         new, new2 = second.colour, first.colour
     else:
         new, new2 = (new_colour(ask, scene, t.kind) for t in (first, second))
@@ -215,7 +216,7 @@ def text(ask: Ask) -> Sample:
     if rng.random() < 0.3 and count < 3 and ask.given is None:
         other = ask.thing(
             scene.things, backgrounds=(scene.top, scene.bottom), kinds=SHAPES + CREATURES,
-            sizes=("small", "medium"), jitter=ask.jitter,
+            sizes=("small", "medium"), jitter=ask.jitter, unnamed=ask.unnamed,
         )  # fmt: skip
         scene = replace(scene, things=(*scene.things, other))
     glyphs = [i for i, thing in enumerate(scene.things) if thing.kind in GLYPHS]
@@ -234,7 +235,7 @@ def text(ask: Ask) -> Sample:
     if sum(scene.things[i].kind == thing.kind for i in glyphs) > 1 or not fits(target.things):
         raise Retry
     old = Phrase(_glyph(ask, thing.kind), {"kind": thing.kind})
-    if rng.random() < 0.12:
+    if thing.named and rng.random() < 0.12:
         old = Phrase(f"{thing.colour} {old.text}", {"colour": thing.colour, **old.meaning})
     new_phrase = Phrase(_glyph(ask, new), {"new_kind": new})
     return ask.sample(

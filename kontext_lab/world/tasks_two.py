@@ -28,7 +28,7 @@ _CLEAR = tuple(
 def _pair(ask: Ask) -> tuple[Scene, Scene]:
     """Two one-thing scenes that differ in everything that a task may carry over."""
     rng = ask.rng
-    both = random_scene(rng, 2, held_out=ask.held)
+    both = random_scene(rng, 2, held_out=ask.held, unnamed=ask.unnamed)
     a, b = both.things
     if not ask.held and {(a.kind, b.colour), (b.kind, a.colour)} & HELD_OUT:
         raise Retry
@@ -82,7 +82,7 @@ def _noun(ask: Ask, pair: tuple[Scene, Scene], k: int, number: str, general: boo
         return Phrase(rng.choice(classes), {"named": "yes"})
     meaning = {"named": "yes", f"kind{number}": thing.kind}
     text = kind_words(rng, thing.kind)
-    if drawn < 0.35:
+    if drawn < 0.35 and thing.named:
         text = f"{thing.colour} {text}"
         meaning[f"colour{number}"] = thing.colour
     return Phrase(text, meaning)

@@ -21,6 +21,7 @@ from .names import (
     SIZES,
     STYLES,
     TEXTURES,
+    is_code,
 )
 
 __all__ = ["Box", "Scene", "Thing", "box_around", "centre", "placed"]
@@ -45,13 +46,15 @@ _VALUES = {
 def _check(owner: object, names: Iterable[str]) -> None:
     for name in names:
         value = getattr(owner, name)
+        if name == "colour" and is_code(value):
+            continue
         if value not in _VALUES[name]:
             raise InputError(f"{name} is {value!r}; use one of {', '.join(sorted(_VALUES[name]))}")
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A shape, a creature or a glyph.
+    """A shape, a creature or a glyph; its colour is one of `COLOURS` or a code "#rrggbb".
 
     `dx`, `dy` shift it from its place, as shares of the shorter side. Raises InputError on a
     name that is not in the tables above.
@@ -66,6 +69,11 @@ class Thing:
 
     def __post_init__(self) -> None:
         _check(self, ("kind", "colour", "size", "place"))
+
+    @property
+    def named(self) -> bool:
+        """Whether its colour has a name."""
+        return self.colour in COLOURS
 
     @property
     def held_out(self) -> bool:

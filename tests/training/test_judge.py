@@ -11,12 +11,14 @@ from kontext_lab.judge.accuracy import WRONG, accuracy, table
 from kontext_lab.judge.compare import shifted
 from kontext_lab.judge.verdict import judge, judge_all
 from kontext_lab.world.render import render
-from kontext_lab.world.scene import Scene, Thing
+from kontext_lab.world.scene import COLOURS, Scene, Thing
 from kontext_lab.world.tasks import TASKS, Sample, make_sample
 
 BEFORE = Scene((Thing("star", "red", "medium", "left"), Thing("cat", "blue", "medium", "right")))
 AFTER = BEFORE.with_thing(0, colour="green")
 RECOLOUR = Sample("recolour", "make the star green", (BEFORE,), AFTER)
+
+EDITED = ("recolour", "replace", "remove", "move", "box_replace")
 
 
 def _failed(scene: Scene, sample: Sample = RECOLOUR) -> tuple[str, ...]:
@@ -124,6 +126,19 @@ def test_bad_shapes():
         judge_all([RECOLOUR], torch.zeros(2, 3, 64, 64))
     with pytest.raises(ShapeError, match="keeps its reference's size"):
         judge(RECOLOUR, torch.zeros(3, 64, 64), [torch.zeros(3, 64, 96)])
+
+
+@pytest.mark.parametrize("task", [*EDITED, "character", "transfer", "combine"])
+def test_right_answers_off_the_grid_and_in_unnamed_colours_are_right(task):
+    rng = random.Random(4)
+    samples = [make_sample(rng, task=task, unnamed=0.5, off_grid=True) for _ in range(40)]
+    verdicts = judge_all(samples, render([sample.target for sample in samples]))
+    assert all(verdict.right for verdict in verdicts)  # measured 100 %
+    # And a named colour in its place is wrong.
+    at = [(s, i) for s in samples for i, t in enumerate(s.target.things) if not t.named][:6]
+    assert at
+    wrong = [s.target.with_thing(i, colour=rng.choice(list(COLOURS))) for s, i in at]
+    assert not any(v.right for v in judge_all([s for s, _ in at], render(wrong)))
 
 
 def test_every_task_is_judged():

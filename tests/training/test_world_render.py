@@ -228,6 +228,15 @@ def test_labels_agree_with_coverage(size):
         assert torch.equal(colour, expected_colour)
 
 
+def test_an_unnamed_colour_is_painted_and_labelled_as_none():
+    scene = Scene((Thing("square", "#20b0c0", "big", "middle"),))
+    picture, kind, colour = render_with_labels([scene])
+    assert picture[0, :, 32, 32].tolist() == pytest.approx(
+        [32 / 255, 176 / 255, 192 / 255], abs=0.01
+    )
+    assert int(kind[0, 4, 4]) == 1 + KINDS.index("square") and not colour.any()
+
+
 def test_labels_come_with_the_picture():
     batch = scenes(6, 12)
     picture, kind, colour = render_with_labels(batch)

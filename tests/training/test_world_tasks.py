@@ -323,10 +323,27 @@ def test_off_the_grid_things_of_given_pictures_are_shifted(task):
         for thing in scene.things
     ]
     assert max(shifts, default=0.09) <= 0.09
-    # Beside others not every thing finds another spot; measured at least 0.88.
-    assert sum(shift > 0 for shift in shifts) >= 0.8 * len(shifts)
+    # Beside others one might not find another spot; measured 1.0.
+    assert sum(shift > 0 for shift in shifts) >= 0.98 * len(shifts)
     for sample in samples(task, 60):
         assert not any(t.dx or t.dy for scene in scenes_of(sample) for t in scene.things)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("held_out", [False, True])
+def test_no_sentence_needs_the_name_of_an_unnamed_colour(task, held_out):
+    found = samples(task, 100, unnamed=0.5, held_out=held_out)
+    shown = [thing for sample in found for scene in sample.references for thing in scene.things]
+    # Measured 0.44 to 0.5; less where the one thing shown is held out.
+    unnamed = sum(not thing.named for thing in shown)
+    assert held_out or unnamed > 0.4 * len(shown) or task == "text_to_image"
+    for sample in found:
+        assert "#" not in sample.prompt.replace("image #", "")
+        assert all(value in SLOT_VALUES[slot] for slot, value in sample.meaning.items())
+        assert any(scene.held_out for scene in scenes_of(sample)) == held_out
+        # What is new and described has a name.
+        before = {thing.colour for scene in sample.references for thing in scene.things}
+        assert all(thing.named or thing.colour in before for thing in sample.target.things)
 
 
 def test_free_canvas_and_the_number_of_references():

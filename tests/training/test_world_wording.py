@@ -209,6 +209,23 @@ def test_pointing_fits_one_thing_only():
     assert point_at(rng, twins, 0) is None
 
 
+def test_words_never_need_a_colour_without_a_name():
+    rng = random.Random(5)
+    one, two = Thing("star", "#20b0c0", "small", "top"), Thing("star", "blue", "small", "left")
+    cat = Thing("cat", "#104060", "medium", "right")
+    assert {point_at(rng, Scene((one, cat)), 0, full=True).text for _ in range(50)} == {"star"}
+    for scene in (Scene((one, cat)), Scene((one, two, cat))):
+        said = [point_at(rng, scene, len(scene.things) - 1) for _ in range(200)]
+        assert {phrase.text for phrase in said} >= {"cat", "character"}
+        assert not any(slot == "colour" for phrase in said for slot in phrase.meaning)
+    # Nothing tells it from the other star.
+    said = [point_at(rng, Scene((one, two)), 0) for _ in range(50)]
+    assert said == [None] * 50
+    for _ in range(20):
+        what = thing_phrase(rng, cat)
+        assert "#" not in what.text and "colour" not in what.meaning
+
+
 def test_a_thing_is_described_with_what_is_not_usual():
     rng = random.Random(3)
     for _ in range(200):

@@ -1,6 +1,5 @@
 """Command line: `python -m kontext_core edit ...` makes a picture,
-`inspect FILE` tells what a weights file is, `quantize SRC DST` makes it smaller, `batch WORKFLOW`
-runs it for every row of a table on running servers.
+`inspect FILE` tells what a weights file is, `quantize SRC DST` makes it smaller.
 """
 
 from __future__ import annotations
@@ -11,14 +10,13 @@ import importlib.util
 import sys
 
 from . import __version__
-from .commands.batch import add_batch
 from .commands.edit import add_edit
 from .commands.inspect import add_inspect
 from .commands.quantize import add_quantize
 from .errors import KontextError
 
 # Commands that live elsewhere now; the old way to call them works for one release.
-MOVED = {"bench": "kontext_lab"}
+MOVED = {"batch": "standalone", "bench": "kontext_lab"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +27,6 @@ def parser() -> argparse.ArgumentParser:
     add_edit(commands)
     add_inspect(commands)
     add_quantize(commands)
-    add_batch(commands)
     return top
 
 
@@ -49,16 +46,14 @@ def main(arguments: list[str] | None = None) -> int:
         return _moved(given)
     options = parser().parse_args(given)
     try:
-        told = options.run(options)
-        text, code = told if isinstance(told, tuple) else (told, 0)
-        print(text)
+        print(options.run(options))
     except KontextError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    return code
+    return 0
 
 
 if __name__ == "__main__":

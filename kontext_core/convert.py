@@ -19,10 +19,10 @@ from .errors import Cancelled, CheckpointError, InputError
 from .models.flux import Flux
 from .quant.decode import dequantize
 from .quant.encode import quantize_blocks
-from .quant.install import plain
 from .quant.mixes import Mix, find_mix, kind_for
 from .quant.types import is_packed
 from .weights.detect import require
+from .weights.install import plain
 from .weights.source import open_weights
 from .weights.state import Weight, flux_params, read_state
 from .weights.write_gguf import GgufTensor, GgufWriter

@@ -39,7 +39,7 @@ def _pictures(items: list[Item], images: Tensor | None) -> list[Tensor | None]:
     if size > MAX_BYTES:
         raise InputError(
             f"{len(paths)} pictures take {size / 1e9:.1f} GB of memory, at most "
-            f"{MAX_BYTES / 1e9:.1f} are taken at once; lower limit, or use python -m kontext_core "
+            f"{MAX_BYTES / 1e9:.1f} are taken at once; lower limit, or use python -m standalone "
             "batch, which sends one at a time"
         )
     loaded: dict[Path, Tensor] = {}
@@ -78,7 +78,7 @@ class KontextBatch(io.ComfyNode):
             display_name="Kontext: Batch",
             description="Pictures of a folder, rows of a table and lines of text as lists: what "
             "follows runs once for each. For hundreds of rows, or several servers, use the "
-            "command python -m kontext_core batch.",
+            "command python -m standalone batch.",
             search_aliases=["kontext", "batch", "folder", "csv", "list", "many images", "loop"],
             inputs=[
                 io.Image.Input(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..kontext_core.batch.names import inside, plain_name
-from ..kontext_core.batch.rows import COMMENT, Row, parse_rows, read_rows
 from ..kontext_core.errors import InputError
+from ..kontext_core.tables.names import inside, plain_name
+from ..kontext_core.tables.rows import COMMENT, Row, parse_rows, read_rows
 from .host import get_host
 from .inputs import MAX_SEED
 
@@ -135,7 +135,7 @@ def _item(row: Row, folder: Path | None) -> Item:
     if unknown:
         raise InputError(
             f"there is no output for the column {unknown[0]!r}; expected name, "
-            f"{', '.join(COLUMNS)}. For other columns use python -m kontext_core batch"
+            f"{', '.join(COLUMNS)}. For other columns use python -m standalone batch"
         )
     path = None
     if "image" in values:

@@ -1,4 +1,6 @@
-"""The commands: `python -m standalone run FILE` and `python -m standalone serve`."""
+"""The commands: `python -m standalone run FILE` executes a workflow, `serve` opens the editor, and
+`batch WORKFLOW` runs one for every row of a table, here or on running servers.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ from pathlib import Path
 from kontext_core.errors import KontextError
 
 from . import runtime
+from .batch.command import add_batch
 from .errors import Interrupted
 from .folders import Folders
 from .loader import Registry, install_host, load_pack, pack_root
-from .plain import PLAIN_NODES
 
 # As in the editor's template browser, whatever the checkout's folder is called.
 PACK_NAME = "kontext-studio"
@@ -25,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m standalone", description="Runs the pack's workflows without ComfyUI."
     )
     parser.add_argument("--verbose", action="store_true", help="say more while working")
+    parser.set_defaults(log_format="%(levelname)s %(name)s: %(message)s")
     commands = parser.add_subparsers(dest="command", required=True)
 
     run = commands.add_parser("run", help="run a workflow file, API or UI format")
@@ -42,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--models", type=Path, help="folder with model files (default: models)")
     run.add_argument("--sheet", type=Path, help="also write one picture: inputs, words, result")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
+    run.set_defaults(run=_run)
 
     serve = commands.add_parser("serve", help="serve the graph editor")
     serve.add_argument("--port", type=int, default=8188)
@@ -50,10 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--base-directory", type=Path, help="where input, output, temp, user and models lie"
     )
+    serve.set_defaults(run=_serve)
+
+    add_batch(commands)
     return parser
 
 
 def _registry(folders: Folders) -> tuple[Registry, runtime.Runtime]:
+    from .plain import PLAIN_NODES
+
     state = runtime.Runtime(folders)
     runtime.install(state)
     registry = Registry(dict(PLAIN_NODES))
@@ -63,7 +72,7 @@ def _registry(folders: Folders) -> tuple[Registry, runtime.Runtime]:
     return registry, state
 
 
-def _serve(options: argparse.Namespace) -> None:
+def _serve(options: argparse.Namespace) -> tuple[str, int]:
     from .server.app import build_app, find_frontend, open_port, serve
 
     root = pack_root()
@@ -79,9 +88,10 @@ def _serve(options: argparse.Namespace) -> None:
         print(f"With the two-reference graph open: {template}", flush=True)
 
     asyncio.run(serve(app, opened, ready))
+    return "", 0
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> tuple[str, int]:
     from .run import run_file
 
     root = pack_root()
@@ -95,31 +105,33 @@ def _run(options: argparse.Namespace) -> None:
         samples=base.samples,
     )
     registry, state = _registry(folders)
-    for path in run_file(
+    written = run_file(
         options.file,
         registry.nodes,
         state,
         changes=options.changes,
         sheet=options.sheet,
         progress=not options.quiet,
-    ):
-        print(path)
+    )
+    return "\n".join(map(str, written)), 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0 fine, 1 an error that was told, 130 stopped."""
+    """Runs a command; 0 when it worked, 1 after a plain message, 130 stopped, else its own."""
     options = _parser().parse_args(arguments)
     level = logging.DEBUG if options.verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=level, format=options.log_format)
     try:
-        (_serve if options.command == "serve" else _run)(options)
+        text, code = options.run(options)
     except KontextError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, Interrupted):
         print("stopped", file=sys.stderr)
         return 130
-    return 0
+    if text:
+        print(text)
+    return code
 
 
 if __name__ == "__main__":

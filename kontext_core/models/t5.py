@@ -2,7 +2,7 @@
 
 Sources: Raffel et al. 2020, "Exploring the Limits of Transfer Learning" (relative positions, RMS
 norm, no biases, no scaling of the attention logits) and Shazeer 2020, "GLU Variants" (gated GELU,
-v1.1). Every layer is a plain `nn.Linear` or `nn.Embedding`, so that `quant.install` can replace it.
+v1.1). Every layer is a plain `nn.Linear` or `nn.Embedding`, so that `weights.install` can replace it.
 Shapes: b texts, l tokens, h heads, d head size, c model width.
 """
 

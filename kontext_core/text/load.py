@@ -15,8 +15,8 @@ import torch
 from ..errors import CheckpointError
 from ..models.clip import ClipTextModel, clip_params
 from ..models.t5 import T5Encoder, t5_params
-from ..quant.install import install
 from ..weights.detect import detect, require
+from ..weights.install import install
 from ..weights.load import default_dtype
 from ..weights.source import WeightsFile, open_weights
 from ..weights.state import read_state
@@ -43,7 +43,7 @@ def load_t5(
             taken as float32, since T5-XXL's features do not fit into it. The weights of a large
             encoder stay in memory as they are stored.
         device: where to put it.
-        pack: as for `quant.install`.
+        pack: as for `weights.install`.
         progress: called with (tensors done, tensors in all).
 
     Raises:

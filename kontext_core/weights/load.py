@@ -3,7 +3,7 @@
 A model folder holds `config.json`, `vocab.json` and one safetensors file per network. Of a published
 file (safetensors, GGUF, diffusers folder, all-in-one checkpoint) everything is read off its header.
 Weights stay mapped from the file as they are stored and are decoded while they are used, so that a
-model is ready at once and takes no more memory than its file; see `quant/install.py`.
+model is ready at once and takes no more memory than its file; see `weights/install.py`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ..latents import FLUX_LATENT, LatentFormat
 from ..models.autoencoder import AutoEncoder
 from ..models.flux import Flux
 from ..models.text import TextEncoder
-from ..quant.install import install
 from ..resolutions import KONTEXT_RESOLUTIONS
 from .detect import require
 from .files import find, is_model_folder
+from .install import install
 from .source import WeightsFile, open_weights
 from .state import Weight, autoencoder_params, flux_params, read_state
 

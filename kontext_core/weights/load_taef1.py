@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from ..models.taef1 import TinyDecoder, TinyEncoder
-from ..quant.install import install
 from .detect import require
 from .files import find
+from .install import install
 from .source import open_weights
 from .state import read_state
 

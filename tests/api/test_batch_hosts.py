@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import embedded_host  # noqa: F401  makes `standalone` importable
 import pytest
 from fake_comfy import wait_for
 from host_client import Client, load_prompt
 from hosts import ROOT, Server
 from PIL import Image
 
-from kontext_core.__main__ import main
-from kontext_core.batch.journal import MANIFEST
+from standalone.__main__ import main
+from standalone.batch.journal import MANIFEST
 
 WORKFLOW = ROOT / "workflows/api/one_reference_edit.json"
 PICTURES = ROOT / "workflows/input"
@@ -164,7 +165,8 @@ def test_two_servers_one_killed_in_the_middle(tmp_path: Path) -> None:
     with standalone(tmp_path / "a") as (_, first), standalone(tmp_path / "b") as (doomed, second):
         arguments = [*words(tmp_path, WORKFLOW, table, first, second), "--patience", "20"]
         batch = subprocess.Popen(
-            [sys.executable, "-P", "-m", "kontext_core", *arguments, "--json"],
+            [sys.executable, "-m", "standalone", *arguments, "--json"],
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

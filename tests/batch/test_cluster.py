@@ -12,19 +12,18 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import embedded_host  # noqa: F401  makes `standalone` importable
 import pytest
 from host_client import load_prompt
 from PIL import Image
 
 from kontext_core.__main__ import main
-from kontext_core.batch.cluster import PATIENCE, Cluster, Remote, Worker
-from kontext_core.batch.columns import Columns
-from kontext_core.batch.place import PlaceLost, RowFailed, RowRefused, Stopped
-from kontext_core.batch.plan import Job, make_jobs
-from kontext_core.batch.rows import Row
 from kontext_core.errors import InputError
-from standalone.worker import Worker as Runner
+from kontext_core.tables.rows import Row
+from standalone.batch.cluster import PATIENCE, Cluster, Remote, Worker
+from standalone.batch.columns import Columns
+from standalone.batch.place import PlaceLost, RowFailed, RowRefused, Stopped
+from standalone.batch.plan import Job, make_jobs
+from standalone.batch.worker import Worker as Runner
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = ROOT / "workflows/api/one_reference_edit.json"
@@ -258,7 +257,7 @@ def test_what_ray_says_stays_out_of_the_answer(
     ray: FakeRay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
     """It prints that a worker died to stdout, where `--json` is read from."""
-    monkeypatch.setattr("standalone.worker.Worker", Scripted)
+    monkeypatch.setattr("standalone.batch.worker.Worker", Scripted)
     monkeypatch.setattr(ray, "shutdown", lambda: print("(raylet) A worker died"))
     (tmp_path / "rows.txt").write_text("a red star")
     (tmp_path / "a.png").write_bytes(PICTURE.read_bytes())

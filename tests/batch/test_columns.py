@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from kontext_core.batch.columns import Columns
-from kontext_core.batch.editor import is_editor_format, to_prompt
-from kontext_core.batch.plan import Job, apply_seed, make_jobs
-from kontext_core.batch.rows import Row, parse_rows
-from kontext_core.batch.workflow import read_workflow, seeds_of
 from kontext_core.errors import InputError
+from kontext_core.tables.rows import Row, parse_rows
+from standalone.batch.columns import Columns
+from standalone.batch.editor import is_editor_format, to_prompt
+from standalone.batch.plan import Job, apply_seed, make_jobs
+from standalone.batch.workflow import read_workflow, seeds_of
 
 ROOT = Path(__file__).resolve().parents[2]
 EDIT = ROOT / "workflows/api/one_reference_edit.json"
@@ -238,8 +238,6 @@ def test_a_prompt_inside_a_request_is_found(tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def infos() -> dict[str, Any]:
     """object_info of all nodes, as the embedded host gives it."""
-    import embedded_host  # noqa: F401  makes `standalone` importable
-
     from standalone.loader import load_pack
     from standalone.plain import PLAIN_NODES
 

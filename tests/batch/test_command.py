@@ -1,4 +1,4 @@
-"""`python -m kontext_core batch` as a program: killed, stopped, run again, in JSON, dry."""
+"""`python -m standalone batch` as a program: killed, stopped, run again, in JSON, dry."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from embedded_host import ROOT
 from fake_comfy import FakeComfy, wait_for
 
-from kontext_core.__main__ import main
-from kontext_core.batch.journal import MANIFEST
+from standalone.__main__ import main
+from standalone.batch.journal import MANIFEST
 
 PROMPT = {
     "5": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
@@ -51,7 +52,8 @@ def words(folder: Path, *fakes: FakeComfy, rows: str = "rows.csv") -> list[str]:
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "kontext_core", *arguments],
+        [sys.executable, "-m", "standalone", *arguments],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -194,6 +196,19 @@ def test_a_server_without_the_nodes_is_left_out(folder: Path, fake: FakeComfy, c
     assert main([*words(folder, poor)[:-2], "--output", str(folder / "other")]) == 1
     assert "no server can run this workflow" in capsys.readouterr().err
     assert not (folder / "other").exists()
+
+
+def test_the_name_of_an_earlier_release(folder: Path, fake: FakeComfy) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kontext_core", *words(folder, fake)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "this is `python -m standalone batch` now" in done.stderr
+    assert len(fake.runs) == 6
 
 
 def test_no_server_left(folder: Path, fake: FakeComfy) -> None:

@@ -11,12 +11,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from embedded_host import ROOT
 
-from kontext_core.batch import journal as journal_module
-from kontext_core.batch import store as store_module
-from kontext_core.batch.journal import MANIFEST, Journal
-from kontext_core.batch.store import Store
 from kontext_core.errors import InputError
+from standalone.batch import journal as journal_module
+from standalone.batch import store as store_module
+from standalone.batch.journal import MANIFEST, Journal
+from standalone.batch.store import Store
 
 
 def test_what_was_written_is_there_for_the_next_command(tmp_path: Path) -> None:
@@ -99,12 +100,12 @@ def test_a_damaged_line_is_named(line: bytes, tmp_path: Path) -> None:
 def test_one_command_at_a_time(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from kontext_core.batch.journal import Journal\n"
+        "from standalone.batch.journal import Journal\n"
         "with Journal(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()\n"
     )
-    command = [sys.executable, "-P", "-c", code, str(tmp_path)]
+    command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None and other.stdout.readline() == "in\n"
         with pytest.raises(InputError, match="another batch is writing into"):

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from fake_comfy import wait_for
 
-from kontext_core.batch.columns import Columns
-from kontext_core.batch.journal import MANIFEST, Journal
-from kontext_core.batch.place import PlaceLost, Result, RowFailed, RowLost, RowRefused, Stopped
-from kontext_core.batch.plan import Job, make_jobs
-from kontext_core.batch.rows import Row
-from kontext_core.batch.runner import Runner, Summary
-from kontext_core.batch.store import Store
 from kontext_core.errors import InputError
+from kontext_core.tables.rows import Row
+from standalone.batch.columns import Columns
+from standalone.batch.journal import MANIFEST, Journal
+from standalone.batch.place import PlaceLost, Result, RowFailed, RowLost, RowRefused, Stopped
+from standalone.batch.plan import Job, make_jobs
+from standalone.batch.runner import Runner, Summary
+from standalone.batch.store import Store
 
 PROMPT = {"1": {"class_type": "A", "inputs": {"text": "t", "seed": 3}}}
 

@@ -11,14 +11,14 @@ from threading import Event
 import pytest
 from fake_comfy import FakeComfy, wait_for
 
-from kontext_core.batch import server as server_module
-from kontext_core.batch.client import Client, Unreachable, refusal
-from kontext_core.batch.columns import Columns
-from kontext_core.batch.place import PlaceLost, RowFailed, RowLost, RowRefused, Stopped
-from kontext_core.batch.plan import Job, make_jobs
-from kontext_core.batch.rows import Row
-from kontext_core.batch.server import Server
 from kontext_core.errors import InputError
+from kontext_core.tables.rows import Row
+from standalone.batch import server as server_module
+from standalone.batch.client import Client, Unreachable, refusal
+from standalone.batch.columns import Columns
+from standalone.batch.place import PlaceLost, RowFailed, RowLost, RowRefused, Stopped
+from standalone.batch.plan import Job, make_jobs
+from standalone.batch.server import Server
 
 PROMPT = {
     "5": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},

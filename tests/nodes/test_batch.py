@@ -158,7 +158,7 @@ def test_it_runs_again_when_the_folder_changes(pack: Any, inputs: Path) -> None:
 
 def test_too_many_pixels_at_once(pack: Any, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack.module("nodes.batch"), "MAX_BYTES", 3 * 32 * 16 * 12 - 1)
-    with pytest.raises(pack.error("InputError"), match="python -m kontext_core batch"):
+    with pytest.raises(pack.error("InputError"), match="python -m standalone batch"):
         run(pack, source="set")
     assert run(pack, source="set", limit=2)["count"] == 2
 

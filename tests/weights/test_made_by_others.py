@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from kontext_core.models.autoencoder import AutoEncoder
 from kontext_core.models.flux import Flux
-from kontext_core.quant.install import install
 from kontext_core.weights.detect import Contents, detect, require
+from kontext_core.weights.install import install
 from kontext_core.weights.source import open_weights
 from kontext_core.weights.state import autoencoder_params, flux_params, read_state
 

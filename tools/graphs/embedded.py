@@ -146,7 +146,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
         "follows runs once for each.\n\n- **lines**: one prompt a line, or a pasted table with "
         "columns name, image, prompt, seed.\n- **source**: a folder of pictures below the input "
         "folder, or a `.csv` or `.jsonl` file there.\n- For hundreds of rows, or several servers: "
-        "`python -m kontext_core batch`." + EMBEDDED + PICTURES,
+        "`python -m standalone batch`." + EMBEDDED + PICTURES,
         (
             loaders(),
             Column(

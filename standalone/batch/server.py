@@ -9,7 +9,8 @@ from collections.abc import Callable
 from threading import Event, Lock
 from typing import Any, TypeVar
 
-from ..errors import InputError
+from kontext_core.errors import InputError
+
 from .client import Client, Unreachable
 from .place import (
     PlaceLost,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import InputError
+from kontext_core.errors import InputError
+
 from .workflow import SEEDS, Prompt
 
 __all__ = ["is_editor_format", "to_prompt"]

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from kontext_core.errors import InputError
 
 if TYPE_CHECKING:
-    from ..batch.place import Place
-    from ..batch.plan import Job
-    from ..batch.server import Server
-    from ..batch.workflow import Prompt
+    from .place import Place
+    from .plan import Job
+    from .server import Server
+    from .workflow import Prompt
 
 __all__ = ["add_batch"]
 
@@ -83,7 +83,7 @@ def add_batch(commands: argparse._SubParsersAction) -> None:
     batch.add_argument("--dry-run", action="store_true", help="only show what would run")
     batch.add_argument("--json", action="store_true", help="print the result as JSON")
     batch.add_argument("--quiet", action="store_true", help="no progress bar, no row messages")
-    batch.set_defaults(run=run)
+    batch.set_defaults(run=run, log_format="%(message)s")
 
 
 def _seed(text: str) -> str:
@@ -100,11 +100,12 @@ def _count(text: str) -> int:
 
 def run(options: argparse.Namespace) -> tuple[str, int]:
     """Run all rows; what to print, and the exit code."""
-    from ..batch.columns import Columns
-    from ..batch.plan import apply_seed, make_jobs
-    from ..batch.report import planned_json, planned_text
-    from ..batch.rows import read_rows
-    from ..batch.workflow import read_workflow
+    from kontext_core.tables.rows import read_rows
+
+    from .columns import Columns
+    from .plan import apply_seed, make_jobs
+    from .report import planned_json, planned_text
+    from .workflow import read_workflow
 
     if options.depth < 1:
         raise InputError("--depth is 0; expected at least 1 row a server")
@@ -134,8 +135,8 @@ def _common(words: list[str]) -> dict[str, Any]:
 
 
 def _servers(options: argparse.Namespace) -> list[Server]:
-    from ..batch.client import Client
-    from ..batch.server import Server
+    from .client import Client
+    from .server import Server
 
     clients = [Client(url) for url in options.server or ["http://127.0.0.1:8188"]]
     unique = {client.url: client for client in clients}
@@ -143,8 +144,8 @@ def _servers(options: argparse.Namespace) -> list[Server]:
 
 
 def _prompt(data: dict[str, Any], servers: list[Server]) -> Prompt:
-    from ..batch.client import Unreachable
-    from ..batch.editor import is_editor_format, to_prompt
+    from .client import Unreachable
+    from .editor import is_editor_format, to_prompt
 
     if not is_editor_format(data):
         return data
@@ -164,7 +165,7 @@ def _usable(servers: list[Server], prompt: Prompt, log: logging.Logger) -> list[
     Raises:
         InputError: none answers, or none has the nodes.
     """
-    from ..batch.client import Unreachable
+    from .client import Unreachable
 
     usable, reasons = [], []
     answered = False
@@ -201,11 +202,10 @@ def _run(
 def _places(
     prompt: Prompt, servers: list[Server], options: argparse.Namespace
 ) -> Iterator[Sequence[Place]]:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if options.ray is None:
         yield _usable(servers, prompt, logging.getLogger(__name__))
         return
-    from ..batch.cluster import Cluster
+    from .cluster import Cluster
 
     if options.server:
         raise InputError("--ray and --server are both given; rows run on one or the other")
@@ -221,11 +221,11 @@ def _run_on(
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from ..batch.journal import Journal
-    from ..batch.plan import apply_seed
-    from ..batch.report import as_json, as_text, counts, stopped_text
-    from ..batch.runner import Runner
-    from ..batch.store import Store
+    from .journal import Journal
+    from .plan import apply_seed
+    from .report import as_json, as_text, counts, stopped_text
+    from .runner import Runner
+    from .store import Store
 
     with Journal(options.output) as journal:
         for job in jobs:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import InputError, KontextError
+from kontext_core.errors import InputError, KontextError
 
 __all__ = ["Client", "Unreachable", "refusal"]
 

@@ -10,20 +10,21 @@ import importlib
 import os
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from threading import Event
 from typing import Any
 
-from ..errors import InputError
+from kontext_core.errors import InputError
+
+from ..loader import pack_root
 from .place import PlaceLost, Result, RowFailed, RowRefused, Stopped
 from .plan import Job
 from .server import UPLOADS
 
 __all__ = ["PATIENCE", "Cluster", "Remote", "Worker"]
 
-# Who runs a prompt in a worker's process, by name: the core knows no host. It is called with the
-# folder of models and has `run(prompt, pictures)`.
-RUNNER = "standalone.worker:Worker"
+# Who runs a prompt in a worker's process, by name, as only that process imports it. It is called
+# with the folder of models and has `run(prompt, pictures)`.
+RUNNER = "standalone.batch.worker:Worker"
 LOOK_SECONDS = 0.25
 START_SECONDS = 300.0
 # How long Ray waits for helpers of its own when it starts on this machine. It gives up after seconds
@@ -69,10 +70,10 @@ class Cluster:
                 "--ray needs Ray, which is not installed; pip install ray, here and on every "
                 "machine of the cluster, or use --server"
             ) from error
-        root = Path(__file__).resolve().parents[2]
-        if runner == RUNNER and not (root / "standalone").is_dir():
+        root = pack_root()
+        if runner == RUNNER and not (root / "nodes").is_dir():
             raise InputError(
-                f"--ray runs the embedded host, and there is none beside {root}; run it from a "
+                f"--ray runs the pack's nodes, and there are none in {root}; run it from a "
                 "checkout of the project"
             )
         self.ray = ray

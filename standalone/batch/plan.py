@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from kontext_core.errors import InputError
+from kontext_core.tables.names import inside, plain_name
+from kontext_core.tables.rows import COMMENT, Row, Scalar
+
 from .columns import Columns, Target
-from .names import inside, plain_name
-from .rows import COMMENT, Row, Scalar
 from .workflow import SEEDS, Prompt, is_link, seeds_of
 
 __all__ = ["Job", "Picture", "apply_seed", "check_columns", "make_jobs"]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, Protocol
 
-from ..errors import KontextError
+from kontext_core.errors import KontextError
+
 from .plan import Job
 
 __all__ = [

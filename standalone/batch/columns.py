@@ -8,9 +8,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InputError
-from .names import PICTURE_SUFFIXES
-from .rows import Scalar
+from kontext_core.errors import InputError
+from kontext_core.tables.names import PICTURE_SUFFIXES
+from kontext_core.tables.rows import Scalar
+
 from .workflow import SEEDS, Prompt, is_link
 
 __all__ = ["Columns", "Target"]

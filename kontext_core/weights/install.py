@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .decode import dequantize
-from .linear import QuantEmbedding, QuantLinear, ScaledEmbedding, ScaledLinear
-from .types import BLOCK_TYPES, is_packed
+from ..quant.decode import dequantize
+from ..quant.linear import QuantEmbedding, QuantLinear, ScaledEmbedding, ScaledLinear
+from ..quant.types import BLOCK_TYPES, is_packed
 
 if TYPE_CHECKING:
-    from ..weights.state import Weight
+    from .state import Weight
 
 __all__ = ["install", "plain"]
 

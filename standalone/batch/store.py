@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from kontext_core.errors import InputError
 
 __all__ = ["Store"]
 

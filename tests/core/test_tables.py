@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kontext_core.batch.names import inside, natural, plain_name
-from kontext_core.batch.rows import parse_rows, read_rows
 from kontext_core.errors import InputError
+from kontext_core.tables.names import inside, natural, plain_name
+from kontext_core.tables.rows import parse_rows, read_rows
 
 
 def write(folder: Path, name: str, text: str | bytes) -> Path:

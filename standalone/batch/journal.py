@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..errors import InputError
+from kontext_core.errors import InputError
 
 __all__ = ["MANIFEST", "Journal"]
 

@@ -1,6 +1,6 @@
 """The embedded host without a server: runs prompts in this process, pictures in, files out.
 
-`python -m kontext_core batch --ray` starts one in every worker process of a cluster.
+`python -m standalone batch --ray` starts one in every worker process of a cluster.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from kontext_core.batch.place import contents_of
 from kontext_core.errors import InputError
 
-from . import runtime
-from .engine import Engine, Job
-from .errors import NodeFailedError, ValidationError
-from .folders import Folders
-from .loader import Registry, install_host, load_pack, pack_root
-from .plain import PLAIN_NODES
-from .validation import validate
+from .. import runtime
+from ..engine import Engine, Job
+from ..errors import NodeFailedError, ValidationError
+from ..folders import Folders
+from ..loader import Registry, install_host, load_pack, pack_root
+from ..plain import PLAIN_NODES
+from ..validation import validate
+from .place import contents_of
 
 __all__ = ["Worker"]
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kontext_core.tables.rows import COMMENT
+
 from .columns import Columns
 from .plan import Job
-from .rows import COMMENT
 from .runner import Summary
 
 __all__ = [

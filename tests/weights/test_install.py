@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from kontext_core.errors import CheckpointError
 from kontext_core.quant.decode import dequantize
-from kontext_core.quant.install import install
 from kontext_core.quant.linear import QuantEmbedding, QuantLinear, ScaledEmbedding, ScaledLinear
 from kontext_core.quant.types import row_bytes
+from kontext_core.weights.install import install
 from kontext_core.weights.state import Weight
 
 SOURCE = Path("model.gguf")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from kontext_core.errors import InputError
 
 __all__ = ["SEEDS", "Prompt", "is_link", "read_workflow", "seeds_of"]
 

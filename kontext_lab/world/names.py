@@ -34,7 +34,8 @@ CREATURES = ("cat", "bunny", "bear", "robot")
 GLYPHS = ("A", "C", "E", "H", "O", "T", "X", "Z", "3", "4", "5", "7")
 KINDS = SHAPES + CREATURES + GLYPHS
 
-# sRGB in 0..1. Things wear these, or an unnamed colour "#rrggbb"; backgrounds wear a paler version (see `BACKGROUNDS`).
+# sRGB in 0..1. Things wear these, or an unnamed colour "#rrggbb"; backgrounds wear a paler version
+# (see `BACKGROUNDS`).
 COLOURS: dict[str, RGB] = {
     "red": (0.86, 0.16, 0.16),
     "orange": (0.96, 0.54, 0.10),

@@ -1,6 +1,6 @@
 """How the world talks: many ways to say one thing, some of them never used in training.
 
-The sentences are in `phrases_local.py` and `phrases_global.py`, single words in `words.py`. Every
+The sentences are in `phrases_*.py`, single words in `words.py`. Every
 phrase carries what it means, slot by slot, so that the meaning of a sentence is exactly what its
 wording says and nothing that only the pictures show.
 """
@@ -15,6 +15,11 @@ from typing import NamedTuple
 
 from kontext_core.errors import InputError
 
+from .phrases_fresh_boxes import BOXES
+from .phrases_fresh_looks import LIGHT
+from .phrases_fresh_things import THINGS
+from .phrases_fresh_two import TWO
+from .phrases_fresh_whole import WHOLE
 from .phrases_global import GLOBAL
 from .phrases_local import LOCAL
 from .phrases_more import MORE
@@ -50,9 +55,12 @@ __all__ = [
     "vocabulary",
 ]
 
+_FRESH = {**THINGS, **BOXES, **WHOLE, **LIGHT, **TWO}
+
 # Key to (wordings for training, held-out wordings).
 WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    key: (train + MORE[key], held) for key, (train, held) in {**LOCAL, **GLOBAL}.items()
+    key: (train + MORE[key] + _FRESH[key][0], held + _FRESH[key][1])
+    for key, (train, held) in {**LOCAL, **GLOBAL}.items()
 }
 
 TASK_NAMES = (
@@ -251,7 +259,7 @@ def say(
     if wordings is None and not held_out:
         out = _polite(rng, key, _varied(rng, out))
     if key in _TWO:
-        out = _name_images(rng, out).replace("the the ", "the ")
+        out = re.sub(r"\bthe the ", "the ", _name_images(rng, out))
     out = " ".join(out.split())
     for mark in ",.!?;:":
         out = out.replace(" " + mark, mark)

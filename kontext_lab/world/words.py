@@ -223,7 +223,8 @@ COMMON: tuple[str, ...] = tuple(
     selected selecting selection highlighted highlight outlined circled boxed bounded bounding
     enclosed region contents inside outside fill
     every everybody whose which who's it's that's isn't doesn't does not cannot can't wouldn't
-    or mosaic pixel soft blurred blurry dotted spotted spots noise noisy grainy mottled cloudy
+    decreased dropped encloses having heave inverts repainted rewritten somebody suits surrounded
+    times whereas or mosaic pixel soft blurred blurry dotted spotted spots noise noisy grainy mottled cloudy
     i'm i've i'll we'll you'll let's there'll they are am as at by if my no nor so us too
     """.split()
 )

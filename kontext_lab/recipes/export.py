@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..training.checkpoint import load_state
-from .fit_pca import load_pca
+from .fit_pca import SHIPPED, load_pca
 
 # (width, height) in pixels that training saw.
-RESOLUTIONS = [[64, 64], [96, 64], [64, 96], [80, 80]]
+RESOLUTIONS = [[64, 64], [96, 64], [64, 96]]
 # Pixels up to which a decoder trained on these still tells places apart; larger pictures are tiled.
 DECODER_SIDE = 128
 
@@ -44,7 +44,7 @@ def write_json(path: Path, data: object) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("kontext_core/assets/tiny"))
-    parser.add_argument("--pca", type=Path, default=Path("runs/pca.safetensors"))
+    parser.add_argument("--pca", type=Path, default=SHIPPED)
     parser.add_argument("--flux", type=Path, default=Path("runs/flux/last.pt"))
     parser.add_argument("--autoencoder", type=Path, default=Path("runs/autoencoder/last.pt"))
     args = parser.parse_args(arguments)

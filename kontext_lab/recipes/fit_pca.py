@@ -21,6 +21,9 @@ from ..training.patch_pca import PatchPCA, fit_patch_pca
 from ..world.render import render
 from ..world.tasks import make_sample
 
+# What the shipped autoencoder's encoder computes; every model that is to use it needs these.
+SHIPPED = Path(__file__).with_name("pca.safetensors")
+
 
 def pictures(seed: int, count: int, held_out: bool = False) -> Tensor:
     """Pictures [count, 3, 64, 64] in -1..1: of each task's sample the answer or a reference."""

@@ -40,7 +40,7 @@ from ..training.patch_pca import PatchPCA
 from ..training.run_log import RunLog
 from ..world.render import render
 from ..world.tasks import make_sample
-from .fit_pca import load_pca, pictures
+from .fit_pca import SHIPPED, load_pca, pictures
 
 PARAMS = AutoEncoderParams(
     ch=16, ch_mult=(1, 2, 4, 8), num_res_blocks=1, norm_groups=4, decoder_side=128
@@ -130,7 +130,7 @@ def held_out_scores(model: AutoEncoder, held: dict[str, Tensor], pca) -> dict[st
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/autoencoder"))
-    parser.add_argument("--pca", type=Path, default=Path("runs/pca.safetensors"))
+    parser.add_argument("--pca", type=Path, default=SHIPPED)
     parser.add_argument("--steps", type=int, default=2700)
     parser.add_argument("--batch", type=int, default=16, help="pictures of 64x64 per step")
     parser.add_argument("--seed", type=int, default=5)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kontext_core.config import TextEncoderParams
 from kontext_core.models.text import FIRST_WORD, PAD, TextEncoder
+from kontext_core.pipeline import load_pipeline
 
 from ..training.batch import token_ids
 from ..training.checkpoint import load_state, save_state
@@ -95,7 +96,10 @@ def accuracy(text: TextEncoder, readout: SlotReadout, batch: Batch) -> dict[str,
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/text"))
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--begin", type=Path, help="a model folder whose encoder goes on learning")
+    parser.add_argument("--alone", type=int, default=300, help="first steps that only the readout "
+                        "of an encoder from --begin learns")
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=11)
@@ -109,8 +113,13 @@ def main(arguments: list[str] | None = None) -> None:
     checkpoint = args.run / "last.pt"
     state = load_state(checkpoint) if checkpoint.exists() else None
     # A run keeps the words that it began with; others are spelled.
-    words = vocabulary() if state is None else state["words"]
-    text = build_text(words)
+    if state is not None:
+        text = build_text(state["words"])
+    elif args.begin is not None:
+        text = load_pipeline(args.begin).text_encoder.float()
+    else:
+        text = build_text(vocabulary())
+    words = text.tokenizer.words
     readout = SlotReadout(SLOT_VALUES, text.params.out_dim, text.params.vec_dim)
     parameters = [*text.parameters(), *readout.parameters()]
     adam = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.02)
@@ -130,8 +139,12 @@ def main(arguments: list[str] | None = None) -> None:
     log = RunLog(args.run / "log.jsonl", first)
     began = time.time()
     for step, batch in zip(range(first, last), loader, strict=True):
-        share = min(1.0, (step + 1) / 100, 2 * (args.steps - step) / args.steps)
-        adam.param_groups[0]["lr"] = args.lr * share
+        # An encoder that knows something must not be pulled about by a readout that knows nothing.
+        waiting = args.begin is not None and step < args.alone
+        text.requires_grad_(not waiting)
+        learnt = max(0, step - args.alone) if args.begin is not None else step
+        share = min(1.0, (learnt + 1) / 100, 2 * (args.steps - step) / args.steps)
+        adam.param_groups[0]["lr"] = args.lr * (1.0 if waiting else share)
         losses = []
         for ids, right in batch:
             txt, vec = text(ids)

@@ -1,13 +1,15 @@
-"""Batches for the transformer: one step is a few groups of samples of equal shape.
+"""Training data: groups of samples of equal shape, drawn in shards that are used several times.
 
-A step's data depends only on (seed, step), so a run that was stopped goes on as if it had not
-been. Text and reference dropout happen here, in the data, where they can be read.
+A shard depends only on (seed, number) and a step only on its shards and its own number, so a run
+that was stopped goes on as if it had not been. Drawing costs more than a fifth of a training step
+on one core; a sample is therefore visited `USES` times, each time with new noise, timestep and
+dropout.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,48 +20,67 @@ from kontext_core.models.text import END, FIRST_BYTE, PAD, Tokenizer
 
 from ..world.render import label_maps, render
 from ..world.scene import Scene
-from ..world.tasks import Sample, make_sample
+from ..world.tasks import TASKS, Sample, make_sample
 from .patch_pca import PatchPCA
 
-__all__ = ["PLANS", "Group", "Plan", "StepData", "encode_group", "token_ids", "token_weights"]
+__all__ = [
+    "PLANS",
+    "USES",
+    "Group",
+    "Plan",
+    "ShardData",
+    "dropped",
+    "encode_group",
+    "schedule",
+    "shards_of",
+    "step_groups",
+    "token_ids",
+    "token_weights",
+]
 
 Size = tuple[int, int]
 
-# (height, width) in pixels and how often; 64x64 is what most demonstrations use.
-CANVASES: tuple[tuple[Size, float], ...] = (
-    ((64, 64), 0.80), ((64, 96), 0.08), ((96, 64), 0.08), ((80, 80), 0.04),
-)  # fmt: skip
-# Of references whose size is their own.
-REFERENCE_CANVASES: tuple[tuple[Size, float], ...] = (
-    ((64, 64), 0.5), ((64, 96), 0.14), ((96, 64), 0.14), ((48, 48), 0.12), ((80, 80), 0.1),
-)  # fmt: skip
+SQUARE: Size = (64, 64)
+# (height, width) in pixels of everything that isn't square: places lie on the grid there as well.
+OBLONG: tuple[Size, ...] = ((64, 96), (96, 64))
+# How many samples stand off the grid of places, and how many things of pictures to be edited wear
+# a colour that has no name, so that what is kept has to be copied rather than recognised.
+OFF_GRID = 0.15
+UNNAMED = 0.25
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One group of a step.
+    """Samples that every step has.
 
     Attributes:
         references: pictures every sample has.
         count: samples.
-        own_sizes: only tasks whose references may have another size than the target, and
-            sizes that do differ.
+        oblong: the target is not square.
+        own_sizes: only tasks whose references may have another size than the target, each
+            reference with a size of its own.
     """
 
     references: int
     count: int
+    oblong: bool = False
     own_sizes: bool = False
 
 
-PART = 15  # samples of one group, about
+PART = 30  # samples of one group, about
 
 PLANS = (
-    Plan(0, 18),
-    Plan(1, 44),
-    Plan(1, 8, own_sizes=True),
-    Plan(2, 18),
-    Plan(2, 4, own_sizes=True),
+    Plan(0, 14),
+    Plan(1, 54),
+    Plan(2, 19),
+    Plan(0, 2, oblong=True),
+    Plan(1, 3, oblong=True),
+    Plan(1, 2, oblong=True, own_sizes=True),
+    Plan(2, 2, oblong=True, own_sizes=True),
 )
+
+USES = 3
+STEPS = 16  # of one shard
 
 
 @dataclass(frozen=True)
@@ -152,93 +173,148 @@ def _cells(grid: Tensor) -> Tensor:
 
 
 def token_weights(
-    target: Tensor, reference: Tensor | None, kind: Tensor, emphasis: float = 5.0
+    target: Tensor,
+    kind: Tensor,
+    reference: Tensor | None = None,
+    reference_kind: Tensor | None = None,
+    emphasis: float = 2.0,
 ) -> Tensor:
-    """Weights [b, n], mean 1 in each sample, larger by `1 + emphasis` where something happens.
+    """Weights [b, n], mean 1 in each sample, larger by `1 + emphasis` where something is or changes.
 
-    Something happens where a thing is and where the target differs from a reference of the same
-    size. Most of a local edit is a copy; without this its loss hardly sees the edit.
+    Everything that stands in the target or in a reference at the same place counts alike, whether
+    the edit changes it or keeps it. Weighing only what changes would give the answer away: told to
+    remove one of two things, a model that can't tell which does best to take both.
 
     Args:
-        target, reference: [b, 16, h, w]; reference None or of another size is not compared.
-        kind: [b, n, 4] cell labels, 0 for background.
+        target, reference: [b, 16, h, w]; reference None where its places aren't the target's.
+        kind, reference_kind: [b, n, 4] cell labels, 0 for background.
     """
     busy = (kind > 0).any(-1)
     if reference is not None and reference.shape == target.shape:
         changed = (target - reference).square().mean(1) > 0.01
-        busy = _cells(changed.float()).amax(-1) > 0
+        busy |= _cells(changed).any(-1)
+        if reference_kind is not None:
+            busy |= (reference_kind > 0).any(-1)
     weight = 1 + emphasis * busy.float()
     return weight / weight.mean(1, keepdim=True)
 
 
-class StepData(torch.utils.data.Dataset[list[Group]]):
-    """Map-style: item n is the data of step n.
+# Tasks whose answer has everything where the reference has it.
+ALIGNED = frozenset(
+    name for name, task in TASKS.items() if task.category in ("local", "text", "box", "global")
+)
+
+
+class ShardData(torch.utils.data.Dataset[list[list[Group]]]):
+    """Map-style: item k is shard k, `steps` lists of groups.
 
     Args:
         pca: pictures to latents.
         tokenizer, min_length: of the text encoder.
         seed: of the run.
-        text_dropout: share of samples whose instruction is empty.
-        reference_dropout: share of groups that lose all references.
-        plans: the groups of a step.
-        scale: multiplies every group's samples (larger steps on a larger machine).
+        plans: the samples of a step.
+        scale: multiplies every plan's samples (larger steps on a larger machine).
+        steps: of one shard.
+        off_grid, unnamed: see `OFF_GRID`, `UNNAMED`.
     """
 
     def __init__(
-        self,
-        pca: PatchPCA,
-        tokenizer: Tokenizer,
-        min_length: int,
-        *,
-        seed: int = 0,
-        text_dropout: float = 0.1,
-        reference_dropout: float = 0.02,
-        plans: Sequence[Plan] = PLANS,
-        scale: float = 1.0,
-    ) -> None:
+        self, pca: PatchPCA, tokenizer: Tokenizer, min_length: int, *, seed: int = 0,
+        plans: Sequence[Plan] = PLANS, scale: float = 1.0, steps: int = STEPS,
+        off_grid: float = OFF_GRID, unnamed: float = UNNAMED,
+    ) -> None:  # fmt: skip
         self.plans = [replace(plan, count=max(1, round(plan.count * scale))) for plan in plans]
+        self.part = max(1, round(PART * max(1.0, scale)))
         self.pca, self.tokenizer, self.min_length = pca, tokenizer, min_length
-        self.seed = seed
-        self.text_dropout, self.reference_dropout = text_dropout, reference_dropout
+        self.seed, self.steps = seed, steps
+        self.off_grid, self.unnamed = off_grid, unnamed
 
-    def __getitem__(self, step: int) -> list[Group]:
-        rng = random.Random(f"{self.seed}/{step}")
-        return [group for plan in self.plans for group in self._groups(plan, rng)]
+    def __getitem__(self, number: int) -> list[list[Group]]:
+        rng = random.Random(f"{self.seed}/{number}")
+        steps: list[list[Group]] = [[] for _ in range(self.steps)]
+        for plan in self.plans:
+            groups = self._groups(plan, rng)
+            rng.shuffle(groups)
+            first = rng.randrange(self.steps)
+            for i, group in enumerate(groups):
+                steps[(first + i) % self.steps].append(group)
+        return steps
 
     def _groups(self, plan: Plan, rng: random.Random) -> list[Group]:
-        """A plan's samples in groups by length of text: short texts are not padded to the longest."""
-        size = _draw(rng, CANVASES)
+        """A plan's samples of all steps, in groups by length of text: short texts need no padding.
+
+        As many groups for every step; what is too little for that goes to some steps only.
+        """
         free = True if plan.own_sizes else None
         samples = [
-            make_sample(rng, references=plan.references, free_canvas=free)
-            for _ in range(plan.count)
-        ]
-        sizes = None
-        if plan.own_sizes:
-            sizes = [_draw(rng, REFERENCE_CANVASES) for _ in range(plan.references)]
-        blind = rng.random() < self.reference_dropout
+            make_sample(
+                rng, references=plan.references, free_canvas=free,
+                off_grid=rng.random() < self.off_grid, unnamed=self.unnamed,
+            )
+            for _ in range(plan.count * self.steps)
+        ]  # fmt: skip
         samples.sort(key=lambda sample: len(sample.prompt))
-        parts = max(1, round(len(samples) / PART))
-        ends = [len(samples) * i // parts for i in range(parts + 1)]
-        return [
-            self._group(samples[a:b], size, sizes, blind, rng)
-            for a, b in zip(ends, ends[1:], strict=False)
-        ]
+        each = round(plan.count / self.part)
+        count = each * self.steps or max(1, round(len(samples) / self.part))
+        ends = [len(samples) * i // count for i in range(count + 1)]
+        return [self._group(samples[a:b], plan, rng) for a, b in zip(ends, ends[1:], strict=False)]
 
-    def _group(
-        self, samples: list[Sample], size: Size, sizes: list[Size] | None, blind: bool,
-        rng: random.Random,
-    ) -> Group:  # fmt: skip
+    def _group(self, samples: list[Sample], plan: Plan, rng: random.Random) -> Group:
+        size = rng.choice(OBLONG) if plan.oblong else SQUARE
+        sizes = [size] * plan.references
+        if plan.own_sizes:
+            sizes = [rng.choice((SQUARE, *OBLONG)) for _ in sizes]
         target, references = encode_group(samples, self.pca, size, sizes)
         kind, colour = map(_cells, label_maps([sample.target for sample in samples], *size))
-        single = references[0] if len(references) == 1 else None
-        weight = token_weights(target, single, kind)
-        if blind:
-            references = []
-        texts = ["" if rng.random() < self.text_dropout else s.prompt for s in samples]
-        ids = token_ids(self.tokenizer, texts, self.min_length, rng)
+        weight = token_weights(target, kind)
+        aligned = torch.tensor([sample.task in ALIGNED for sample in samples])
+        if plan.references == 1 and bool(aligned.any()) and sizes[0] == size:
+            before = _cells(label_maps([sample.references[0] for sample in samples], *size)[0])
+            fair = token_weights(target, kind, references[0], before)
+            weight = torch.where(aligned[:, None], fair, weight)
+        ids = token_ids(self.tokenizer, [s.prompt for s in samples], self.min_length, rng)
         return Group(ids, target, references, kind, colour, weight)
 
 
-def _draw(rng: random.Random, choices: Sequence[tuple[Size, float]]) -> Size:
-    return rng.choices(*zip(*choices, strict=True))[0]
+def schedule(step: int, steps: int = STEPS, uses: int = USES) -> tuple[int, int]:
+    """(shard, which of its steps) that training step `step` visits.
+
+    `uses` shards are alive at any time and visited in turn; a new one takes the oldest one's place
+    after all `steps` of each were visited.
+    """
+    age, place = divmod(step, steps * uses)
+    index, turn = divmod(place, uses)
+    # Each visit in another order, by a fixed stride.
+    return max(0, age - turn), (index * 5 + 7 * turn) % steps
+
+
+def shards_of(first: int, last: int, steps: int = STEPS, uses: int = USES) -> range:
+    """Numbers of the shards that training steps `first` to `last` visit, in the order needed."""
+    return range(max(0, first // (steps * uses) - uses + 1), (last - 1) // (steps * uses) + 1)
+
+
+def step_groups(
+    shards: Iterator[list[list[Group]]], first: int, last: int, steps: int = STEPS, uses: int = USES
+) -> Iterator[list[Group]]:
+    """The groups of training steps `first` to `last`, from the shards that `shards_of` lists."""
+    alive: dict[int, list[list[Group]]] = {}
+    numbers = iter(shards_of(first, last, steps, uses))
+    for step in range(first, last):
+        number, index = schedule(step, steps, uses)
+        while number not in alive:
+            alive[next(numbers)] = next(shards)
+        yield alive[number][index]
+        for old in [n for n in alive if n <= step // (steps * uses) - uses]:
+            del alive[old]
+
+
+def dropped(
+    group: Group, generator: torch.Generator, texts: float = 0.06, references: float = 0.02
+) -> Group:
+    """The group with a share of its instructions empty, or now and then without its references."""
+    gone = torch.rand(len(group.ids), generator=generator) < texts
+    ids = group.ids.clone()
+    ids[gone] = PAD
+    ids[gone, 0] = END
+    blind = bool(torch.rand(1, generator=generator) < references)
+    return replace(group, ids=ids, references=[] if blind else group.references)

@@ -19,14 +19,15 @@ from torch import nn
 from kontext_core.config import FluxParams
 from kontext_core.models.flux import Flux
 
-from ..training.batch import StepData
+from ..training.batch import ShardData, dropped, shards_of, step_groups
 from ..training.checkpoint import load_state, save_state
 from ..training.distillation import empty_like, guided_velocity, sample_guidance
 from ..training.ema import EMA
 from ..training.objective import group_velocity
+from ..training.precision import multiplies_bfloat16, plain_attention, train_with
 from ..training.run_log import RunLog
-from .fit_pca import load_pca
-from .train_flux import noise_for, optimizers, rate
+from .fit_pca import SHIPPED, load_pca
+from .train_flux import REFERENCE_NOISE, noise_for, optimizers, rate
 from .train_text import build_text
 
 
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", type=Path, default=Path("runs/flux/last.pt"))
     parser.add_argument("--run", type=Path, default=Path("runs/student"))
-    parser.add_argument("--pca", type=Path, default=Path("runs/pca.safetensors"))
+    parser.add_argument("--pca", type=Path, default=SHIPPED)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=19)
@@ -68,7 +69,13 @@ def main(arguments: list[str] | None = None) -> None:
         part.to(device)
     teacher.requires_grad_(False)
     text.requires_grad_(False)
-    muon, adam = optimizers(student, text=nn.Module())
+    half = multiplies_bfloat16(args.device)
+    if half and device.type == "cpu":
+        for part in (teacher, student):
+            train_with(part, plain_attention)
+    muon, adam = optimizers(
+        student, text=nn.Module(), dtype=torch.bfloat16 if half else torch.float32
+    )
     ema = EMA({"flux": student}, decay=0.99)
     parts = {"flux": student, "muon": muon, "adam": adam, "ema": ema}
     checkpoint = args.run / "student.pt"
@@ -79,18 +86,17 @@ def main(arguments: list[str] | None = None) -> None:
             part.load_state_dict(state[name])
         first, totals = state["step"], state["totals"]
         print(f"going on at step {first}")
-    data = StepData(
-        load_pca(args.pca), text.tokenizer, text.params.min_length, seed=args.seed,
-        text_dropout=0.02, scale=args.batch,
-    )  # fmt: skip
+    data = ShardData(
+        load_pca(args.pca), text.tokenizer, text.params.min_length, seed=args.seed, scale=args.batch
+    )
     last = args.stop_at or args.steps
     loader = torch.utils.data.DataLoader(
-        data, batch_size=None, sampler=range(first, last), num_workers=args.workers,
-        prefetch_factor=6 if args.workers else None,
+        data, batch_size=None, sampler=shards_of(first, last), num_workers=args.workers,
+        prefetch_factor=2 if args.workers else None,
     )  # fmt: skip
     log = RunLog(args.run / "log.jsonl", first)
     began, seen = time.time(), 0
-    for step, groups in zip(range(first, last), loader, strict=True):
+    for step, groups in zip(range(first, last), step_groups(iter(loader), first, last), strict=True):
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         share = rate(step, args.steps, args.steps * 2 // 3, warm=20)
         muon.param_groups[0]["lr"] = 0.004 * share
@@ -98,12 +104,13 @@ def main(arguments: list[str] | None = None) -> None:
             group["lr"] = 0.3 * group["base"] * share
         count = sum(len(group.target) for group in groups)
         total = 0.0
-        for held in groups:
-            t, eps, _, references = noise_for(held, generator, 0.15)
+        for visited in groups:
+            held = dropped(visited, generator, texts=0.02)
+            t, eps, _, references = noise_for(held, generator, REFERENCE_NOISE)
             guidance = sample_guidance(len(t), generator=generator)
             group, t, eps, guidance = (x.to(device) for x in (held, t, eps, guidance))
             references = [r.to(device) for r in references]
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 with torch.no_grad():
                     wanted, empty = text(group.ids), text(empty_like(group.ids))
                 right = guided_velocity(teacher, wanted, empty, group, t, eps, guidance, references)

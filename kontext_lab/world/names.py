@@ -89,7 +89,7 @@ TEXTURES = ("plain", "striped", "checked")
 
 # Radius as a share of the shorter side; a big thing just fits at any place. Creatures and glyphs
 # are drawn medium or big.
-SIZES: dict[str, float] = {"small": 0.12, "medium": 0.17, "big": 0.23}
+SIZES: dict[str, float] = {"small": 0.14, "medium": 0.17, "big": 0.23}
 
 # (row, column) on a 3x3 grid, by the name that the instructions use.
 PLACES: dict[str, tuple[int, int]] = {

@@ -96,7 +96,9 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     log = RunLog(args.run / "log.jsonl", first)
     began, seen = time.time(), 0
-    for step, groups in zip(range(first, last), step_groups(iter(loader), first, last), strict=True):
+    for step, groups in zip(
+        range(first, last), step_groups(iter(loader), first, last), strict=True
+    ):
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         share = rate(step, args.steps, args.steps * 2 // 3, warm=20)
         muon.param_groups[0]["lr"] = 0.004 * share

@@ -97,8 +97,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/text"))
     parser.add_argument("--begin", type=Path, help="a model folder whose encoder goes on learning")
-    parser.add_argument("--alone", type=int, default=300, help="first steps that only the readout "
-                        "of an encoder from --begin learns")
+    parser.add_argument(
+        "--alone",
+        type=int,
+        default=300,
+        help="first steps that only the readout of an encoder from --begin learns",
+    )
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1.5e-3)

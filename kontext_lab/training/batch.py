@@ -243,7 +243,7 @@ class ShardData(torch.utils.data.Dataset[list[list[Group]]]):
     def _groups(self, plan: Plan, rng: random.Random) -> list[Group]:
         """A plan's samples of all steps, in groups by length of text: short texts need no padding.
 
-        As many groups for every step; what is too little for that goes to some steps only.
+        As many groups for every step; the few oblong samples come together in some steps only.
         """
         free = True if plan.own_sizes else None
         samples = [
@@ -254,7 +254,7 @@ class ShardData(torch.utils.data.Dataset[list[list[Group]]]):
             for _ in range(plan.count * self.steps)
         ]  # fmt: skip
         samples.sort(key=lambda sample: len(sample.prompt))
-        each = round(plan.count / self.part)
+        each = round(plan.count / self.part) or int(not plan.oblong)
         count = each * self.steps or max(1, round(len(samples) / self.part))
         ends = [len(samples) * i // count for i in range(count + 1)]
         return [self._group(samples[a:b], plan, rng) for a, b in zip(ends, ends[1:], strict=False)]

@@ -12,9 +12,10 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..training.checkpoint import load_state
@@ -36,6 +37,16 @@ def averaged(average: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     }
 
 
+def autoencoder_of(source: Path) -> tuple[dict[str, Tensor], dict[str, Any], int]:
+    """Weights in half precision, sizes, and steps trained, of a checkpoint or a model folder."""
+    if source.is_dir():
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        weights = load_file(source / "autoencoder.safetensors")
+        return weights, config["autoencoder"], config["steps"]["autoencoder"]
+    state = load_state(source)
+    return averaged(state["ema"]["average"], "model"), state["params"], state["step"]
+
+
 def write_json(path: Path, data: object) -> None:
     """Indented JSON with a final newline."""
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
@@ -46,24 +57,28 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("kontext_core/assets/tiny"))
     parser.add_argument("--pca", type=Path, default=SHIPPED)
     parser.add_argument("--flux", type=Path, default=Path("runs/flux/last.pt"))
-    parser.add_argument("--autoencoder", type=Path, default=Path("runs/autoencoder/last.pt"))
+    parser.add_argument(
+        "--autoencoder", type=Path, default=Path("kontext_core/assets/tiny"),
+        help="checkpoint of part 2, or a model folder whose autoencoder stays",
+    )  # fmt: skip
     args = parser.parse_args(arguments)
-    flux, autoencoder = load_state(args.flux), load_state(args.autoencoder)
+    flux = load_state(args.flux)
+    weights, params, trained = autoencoder_of(args.autoencoder)
     args.out.mkdir(parents=True, exist_ok=True)
-    for name, average, module in (
-        ("transformer", flux["ema"]["average"], "flux"),
-        ("text_encoder", flux["ema"]["average"], "text"),
-        ("autoencoder", autoencoder["ema"]["average"], "model"),
+    for name, tensors in (
+        ("transformer", averaged(flux["ema"]["average"], "flux")),
+        ("text_encoder", averaged(flux["ema"]["average"], "text")),
+        ("autoencoder", weights),
     ):
         partial = args.out / f".{name}.partial"
-        save_file(averaged(average, module), partial)
+        save_file(tensors, partial)
         partial.chmod(0o644)
         os.replace(partial, args.out / f"{name}.safetensors")
     factors, bias = load_pca(args.pca).preview()
     write_json(args.out / "config.json", {
         "transformer": flux["flux_params"],
         "text_encoder": flux["text_params"],
-        "autoencoder": {**autoencoder["params"], "decoder_side": DECODER_SIDE},
+        "autoencoder": {**params, "decoder_side": DECODER_SIDE},
         "latent_format": {
             "scale_factor": 0.3611,
             "shift_factor": 0.1159,
@@ -73,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
             "rgb_bias": [round(v, 5) for v in bias],
         },
         "resolutions": RESOLUTIONS,
-        "steps": {"transformer": flux["step"], "autoencoder": autoencoder["step"]},
+        "steps": {"transformer": flux["step"], "autoencoder": trained},
     })  # fmt: skip
     write_json(args.out / "vocab.json", flux["words"])
     sizes = {p.name: p.stat().st_size for p in sorted(args.out.iterdir())}

@@ -23,7 +23,7 @@ from ..world.tasks import TASKS
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--teacher", type=Path, required=True, help="folder with both passes")
     parser.add_argument("--student", default="tiny", help="folder of the student")
     parser.add_argument("--guidance", type=float, nargs="+", default=[1, 2, 2.5, 3, 4, 5])

@@ -65,7 +65,7 @@ def draw(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of training runs")
     parser.add_argument("--rows", nargs="+", default=["loss"], help="what to draw (loss)")
     parser.add_argument("--against", default="step", choices=["step", "samples", "seconds"])

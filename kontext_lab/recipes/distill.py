@@ -41,7 +41,7 @@ def averaged(state: dict, name: str) -> dict[str, torch.Tensor]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--teacher", type=Path, default=Path("runs/flux/last.pt"))
     parser.add_argument("--run", type=Path, default=Path("runs/student"))
     parser.add_argument("--pca", type=Path, default=SHIPPED)
@@ -110,13 +110,16 @@ def main(arguments: list[str] | None = None) -> None:
             held = dropped(visited, generator, texts=0.02)
             t, eps, _, references = noise_for(held, generator, REFERENCE_NOISE)
             guidance = sample_guidance(len(t), generator=generator)
-            group, t, eps, guidance = (x.to(device) for x in (held, t, eps, guidance))
+            group = held.to(device)
+            t, eps, guidance = (x.to(device) for x in (t, eps, guidance))
             references = [r.to(device) for r in references]
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 with torch.no_grad():
                     wanted, empty = text(group.ids), text(empty_like(group.ids))
                 right = guided_velocity(teacher, wanted, empty, group, t, eps, guidance, references)
-                velocity = group_velocity(student, *wanted, group, t, eps, guidance, references)
+                velocity = group_velocity(
+                    student, wanted[0], wanted[1], group, t, eps, guidance, references
+                )
             # Errors at high guidance are larger by nature; relative ones treat all values alike.
             error = (velocity - right).float().square().mean(-1) * group.weight
             loss = (error.mean(1) / guidance).sum() / count
@@ -152,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
             save_state(args.run / "last.pt", {
                 "step": done, "words": source["words"], "flux_params": asdict(params),
                 "text_params": text_params, "teacher_step": source["step"],
-                "ema": {"average": ema.state_dict()["average"] | average},
+                "ema": {"average": {**ema.average, **average}},
             })  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def write_json(path: Path, data: object) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("kontext_core/assets/tiny"))
     parser.add_argument("--pca", type=Path, default=SHIPPED)
     parser.add_argument("--flux", type=Path, default=Path("runs/flux/last.pt"))

@@ -78,7 +78,8 @@ class Probes:
             group, eps = held.to(device), _noise(held, i).to(device)
             n = len(eps)
             times, guidance = (torch.full((n,), v, device=device) for v in (t, 1.0))
-            velocity = group_velocity(flux, *text(group.ids), group, times, eps, guidance)
+            txt, vec = text(group.ids)
+            velocity = group_velocity(flux, txt, vec, group, times, eps, guidance)
             right = pack(eps) - pack(group.target)
             total += float((velocity.float() - right).square().mean()) * n
             count += n
@@ -91,7 +92,8 @@ class Probes:
         found = []
         for i, held in enumerate(groups):
             group, x = held.to(device), _noise(held, i).to(device)
-            n, words = len(x), text(group.ids)
+            n = len(x)
+            txt, vec = text(group.ids)
             tokens = x.shape[2] * x.shape[3] // 4
             times = make_timesteps(4, tokens).tolist()
             guidance = torch.ones(n, device=device)
@@ -100,7 +102,7 @@ class Probes:
                 given = replace(group, target=x / (1 - now) if now < 1 else torch.zeros_like(x))
                 eps = x if now == 1 else torch.zeros_like(x)
                 t = torch.full((n,), now, device=device)
-                velocity = group_velocity(flux, *words, given, t, eps, guidance).float()
+                velocity = group_velocity(flux, txt, vec, given, t, eps, guidance).float()
                 x = x + (then - now) * unpack(velocity, *x.shape[2:])
             drawn, right = (self.pca.decode(z.cpu()).clamp(-1, 1) for z in (x, held.target))
             error = ((drawn - right) / 2).square().flatten(1).mean(1).clamp(min=1e-6)

@@ -128,7 +128,7 @@ def held_out_scores(model: AutoEncoder, held: dict[str, Tensor], pca) -> dict[st
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/autoencoder"))
     parser.add_argument("--pca", type=Path, default=SHIPPED)
     parser.add_argument("--steps", type=int, default=2700)
@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     pca = load_pca(args.pca)
     model, fixed = build(pca, args.seed)
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     steppers = optimizers(model.decoder, args.lr, args.adam_lr, args.written)
     rates = [stepper.param_groups[0]["lr"] for stepper in steppers]
     ema = EMA({"model": model}, decay=0.995)

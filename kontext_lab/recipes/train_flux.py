@@ -50,7 +50,7 @@ from ..training.run_log import RunLog
 from ..world.scene import COLOURS, KINDS
 from .fit_pca import SHIPPED, load_pca
 from .probes import Probes
-from .train_text import build_text
+from .train_text import build_text, own_text
 
 LABELS = 0.1  # weight of the cell labels beside the flow loss
 REFERENCE_NOISE = 0.15
@@ -125,7 +125,7 @@ def networks(args: argparse.Namespace) -> tuple[Flux, TextEncoder, dict[str, Any
         pipeline = load_pipeline(source)
         flux = Flux(pipeline.model.params)
         flux.load_state_dict(pipeline.model.state_dict())
-        text = load_text(args.text) if args.text else pipeline.text_encoder.float()
+        text = load_text(args.text) if args.text else own_text(pipeline, source)
         return flux, text, {}
     if source is None:
         if args.text is None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from kontext_core.config import TextEncoderParams
 from kontext_core.models.text import FIRST_WORD, PAD, TextEncoder
-from kontext_core.pipeline import load_pipeline
+from kontext_core.pipeline import Pipeline, load_pipeline
 
 from ..training.batch import token_ids
 from ..training.checkpoint import load_state, save_state
@@ -43,6 +43,14 @@ def build_text(words: list[str], width: int = 128, depth: int = 3) -> TextEncode
     text = TextEncoder(params, words)
     torch.nn.init.normal_(text.embed.weight, std=0.5)
     return text
+
+
+def own_text(pipeline: Pipeline, source: Path) -> TextEncoder:
+    """The embedded text encoder of a model folder, in float32."""
+    text = pipeline.text_encoder
+    if not isinstance(text, TextEncoder):
+        raise SystemExit(f"{source} has {type(text).__name__}; expected the embedded text encoder")
+    return text.float()
 
 
 Batch = list[tuple[Tensor, Tensor]]
@@ -94,7 +102,7 @@ def accuracy(text: TextEncoder, readout: SlotReadout, batch: Batch) -> dict[str,
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/text"))
     parser.add_argument("--begin", type=Path, help="a model folder whose encoder goes on learning")
     parser.add_argument(
@@ -120,7 +128,7 @@ def main(arguments: list[str] | None = None) -> None:
     if state is not None:
         text = build_text(state["words"])
     elif args.begin is not None:
-        text = load_pipeline(args.begin).text_encoder.float()
+        text = own_text(load_pipeline(args.begin), args.begin)
     else:
         text = build_text(vocabulary())
     words = text.tokenizer.words

@@ -112,7 +112,7 @@ def write_images(source: Path, results: Mapping[str, Any], folder: Path) -> list
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("results", type=Path, help="the benchmark's folder, or its results.json")
     parser.add_argument("--documents", nargs="*", type=Path, default=list(DOCUMENTS))
     parser.add_argument("--images", type=Path, default=IMAGES)

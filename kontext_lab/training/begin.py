@@ -45,8 +45,10 @@ def prefer_places(flux: Flux, strength: float = 1.5) -> None:
     p = flux.params
     size = p.hidden_size // p.num_heads
     starts = [sum(p.axes_dim[:axis]) for axis in range(3)]
-    biases = [block.img_attn.qkv.bias for block in flux.double_blocks]
-    biases += [block.linear1.bias for block in flux.single_blocks]
+    named = dict(flux.named_parameters())
+    biases = [
+        p for name, p in named.items() if name.endswith(("img_attn.qkv.bias", "linear1.bias"))
+    ]
     for bias in biases:
         for index in range(3):  # head 0 and those after 3 start without a preference
             head = (index + 1) * size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kontext_core.errors import KontextError
+from kontext_core.errors import InputError, KontextError
 
 __all__ = [
     "FrontendNotFoundError",
@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 
-class WorkflowError(KontextError):
+class WorkflowError(InputError):
     """A workflow file, or a change asked of it, that can't be run."""
 
 

@@ -177,6 +177,25 @@ class Graph:
         anything = [entry for entry in inputs if entry.get("type") == "*"]
         return (same or anything or [{}])[0]
 
+    def promoted(self, node: dict[str, Any], name: str) -> Constant | None:
+        """The value of a widget that the subgraph node around this level shows as its own."""
+        return self._shown(str(node["id"]), name)
+
+    def _shown(self, inside: str, name: str) -> Constant | None:
+        """`inside`: the node's id, "-1" for what comes through an input of the subgraph."""
+        if self.parent is None:
+            return None
+        shown = (self.instance.get("properties") or {}).get("proxyWidgets") or []
+        keys = [[str(word) for word in entry[:2]] for entry in shown]
+        if [inside, name] not in keys:
+            return None
+        # Further out it may be shown again.
+        outer = self.parent.promoted(self.instance, name)
+        index, values = keys.index([inside, name]), self.instance.get("widgets_values")
+        if outer is None and isinstance(values, list) and index < len(values):
+            return None if values[index] is None else Constant(values[index])
+        return outer
+
     def _from_outside(self, slot: int, steps: int) -> Source | Constant | None:
         """The value of a subgraph's input: what is linked to it, or the node's own widget."""
         names = [entry["name"] for entry in self.definition.get("inputs") or []]
@@ -186,6 +205,9 @@ class Graph:
         outer = next((entry for entry in inputs if entry["name"] == names[slot]), {})
         if outer.get("link") is not None:
             return self.parent.resolve(outer["link"], steps + 1)
+        shown = self._shown("-1", names[slot])
+        if shown is not None:
+            return shown
         widgets = [entry["name"] for entry in inputs if entry.get("widget")]
         values = self.instance.get("widgets_values")
         if isinstance(values, list) and len(values) == len(widgets) and names[slot] in widgets:

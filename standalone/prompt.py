@@ -6,9 +6,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["InputSpec", "Prompt", "inputs_of", "is_link", "links"]
+__all__ = [
+    "SEEDS",
+    "InputSpec",
+    "NodeInfo",
+    "Prompt",
+    "inputs_of",
+    "is_link",
+    "links",
+    "seeds_of",
+    "specs_of",
+]
 
 Prompt = dict[str, dict[str, Any]]
+# A node type's entry of `object_info`.
+NodeInfo = dict[str, Any]
+
+# What samplers call the number their noise starts from.
+SEEDS = ("seed", "noise_seed")
 
 
 @dataclass(frozen=True)
@@ -40,10 +55,14 @@ class InputSpec:
 
 def inputs_of(node: type[Any]) -> dict[str, InputSpec]:
     """The inputs of a node class in widget order (required, then optional)."""
-    types = node.INPUT_TYPES()
+    return specs_of(node.INPUT_TYPES())
+
+
+def specs_of(types: dict[str, dict[str, Any]]) -> dict[str, InputSpec]:
+    """The same out of what `INPUT_TYPES()` gives, and `object_info` under "input"."""
     result = {}
     for kind in ("required", "optional"):
-        for name, entry in types.get(kind, {}).items():
+        for name, entry in (types.get(kind) or {}).items():
             options = entry[1] if len(entry) > 1 else {}
             result[name] = InputSpec(name, entry[0], options, kind == "required")
     return result
@@ -64,3 +83,14 @@ def links(node: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
     for name, value in node["inputs"].items():
         if is_link(value):
             yield name, value[0], value[1]
+
+
+def seeds_of(prompt: Prompt) -> int | dict[str, int] | None:
+    """The seeds of a filled workflow: one number if all are equal, else by input; None if none."""
+    found = {
+        f"{key}.{name}": node["inputs"][name]
+        for key, node in prompt.items()
+        for name in SEEDS
+        if isinstance(node["inputs"].get(name), int)
+    }
+    return next(iter(found.values()), None) if len(set(found.values())) < 2 else found

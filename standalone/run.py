@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import uuid
 from pathlib import Path
@@ -14,15 +13,15 @@ from tqdm import tqdm
 
 from .changes import apply_changes
 from .comfy_api.nodes import ComfyNode
-from .convert import is_editor_format, to_prompt
+from .convert import info_of, is_editor_format, read_workflow, to_prompt
 from .engine import Engine, Job, Outcome
-from .errors import Interrupted, NodeFailedError, ValidationError, WorkflowError
+from .errors import Interrupted, NodeFailedError, ValidationError
 from .prompt import Prompt
 from .runtime import Runtime
 from .sheet import write_sheet
 from .validation import validate
 
-__all__ = ["read_workflow", "run_file"]
+__all__ = ["run_file"]
 
 
 class TerminalListener:
@@ -58,22 +57,6 @@ class TerminalListener:
         self.bar = None
 
 
-def read_workflow(path: Path) -> Any:
-    """The content of a workflow file.
-
-    Raises:
-        WorkflowError: it is not there, or no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise WorkflowError(f"the workflow {path} can't be read ({error})") from error
-    except ValueError as error:
-        raise WorkflowError(
-            f"{path} is no JSON ({error}); name a workflow saved with the editor"
-        ) from error
-
-
 def run_file(
     path: Path,
     nodes: dict[str, type[ComfyNode]],
@@ -98,7 +81,7 @@ def run_file(
         Interrupted: the user pressed Ctrl-C.
     """
     data = read_workflow(path)
-    prompt = to_prompt(data, nodes)
+    prompt = to_prompt(data, info_of(nodes))
     apply_changes(prompt, changes, nodes)
     checked = asyncio.run(validate(prompt, nodes))
     if checked.node_errors:

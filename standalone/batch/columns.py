@@ -12,7 +12,7 @@ from kontext_core.errors import InputError
 from kontext_core.tables.names import PICTURE_SUFFIXES
 from kontext_core.tables.rows import Scalar
 
-from .workflow import SEEDS, Prompt, is_link
+from ..prompt import SEEDS, Prompt, is_link
 
 __all__ = ["Columns", "Target"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import logging
 import signal
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from kontext_core.errors import InputError
 
 if TYPE_CHECKING:
+    from ..prompt import Prompt
     from .place import Place
     from .plan import Job
     from .server import Server
-    from .workflow import Prompt
 
 __all__ = ["add_batch"]
 
@@ -40,7 +41,7 @@ def add_batch(commands: argparse._SubParsersAction) -> None:
     )
     batch.add_argument(
         "workflow", type=Path, metavar="WORKFLOW",
-        help="JSON file in API format (the editor's Export (API)), or a plain graph as saved",
+        help="JSON file in API format (the editor's Export (API)), or a graph as saved",
     )  # fmt: skip
     batch.add_argument(
         "--rows", type=Path, required=True, metavar="FILE",
@@ -102,10 +103,10 @@ def run(options: argparse.Namespace) -> tuple[str, int]:
     """Run all rows; what to print, and the exit code."""
     from kontext_core.tables.rows import read_rows
 
+    from ..convert import read_workflow
     from .columns import Columns
     from .plan import apply_seed, make_jobs
     from .report import planned_json, planned_text
-    from .workflow import read_workflow
 
     if options.depth < 1:
         raise InputError("--depth is 0; expected at least 1 row a server")
@@ -143,15 +144,16 @@ def _servers(options: argparse.Namespace) -> list[Server]:
     return [Server(client, options.patience) for client in unique.values()]
 
 
-def _prompt(data: dict[str, Any], servers: list[Server]) -> Prompt:
+def _prompt(data: Any, servers: list[Server]) -> Prompt:
+    from ..convert import to_prompt
     from .client import Unreachable
-    from .editor import is_editor_format, to_prompt
 
-    if not is_editor_format(data):
-        return data
-    there = next((server for server in servers if server.answers()), servers[0])
+    @functools.cache
+    def there() -> Server:
+        return next((server for server in servers if server.answers()), servers[0])
+
     try:
-        return to_prompt(data, there.client.node)
+        return to_prompt(data, lambda kind: there().client.node(kind))
     except Unreachable as error:
         raise InputError(
             f"a workflow in the editor's format needs a server to be read, and none answers "

@@ -14,8 +14,8 @@ from kontext_core.errors import InputError
 from kontext_core.tables.names import inside, plain_name
 from kontext_core.tables.rows import COMMENT, Row, Scalar
 
+from ..prompt import SEEDS, Prompt, is_link, seeds_of
 from .columns import Columns, Target
-from .workflow import SEEDS, Prompt, is_link, seeds_of
 
 __all__ = ["Job", "Picture", "apply_seed", "check_columns", "make_jobs"]
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from kontext_core.errors import InputError
 
+from ..prompt import Prompt
 from .client import Client, Unreachable
 from .place import (
     PlaceLost,
@@ -23,7 +24,6 @@ from .place import (
     contents_of,
 )
 from .plan import Job, Picture
-from .workflow import Prompt
 
 __all__ = ["UPLOADS", "Server"]
 

@@ -17,7 +17,7 @@ from host_client import Client
 from PIL import Image
 from templates import editor_format
 
-from standalone.convert import to_prompt
+from standalone.convert import info_of, to_prompt
 from standalone.loader import load_pack
 
 MUTE, BYPASS = 2, 4
@@ -35,7 +35,7 @@ def changed(nodes: dict[str, Any], template: str, title: str, mode: int) -> dict
     graph = copy.deepcopy(editor_format(template))
     [node] = [n for n in graph["nodes"] if title in (n["type"], n.get("title"))]
     node["mode"] = mode
-    prompt = to_prompt(graph, nodes)
+    prompt = to_prompt(graph, info_of(nodes))
     for entry in prompt.values():
         if "steps" in entry["inputs"]:
             entry["inputs"]["steps"] = 2

@@ -125,8 +125,8 @@ def kontext(**inputs: Any) -> dict[str, Any]:
 
 
 BAD: dict[str, tuple[Any, list[str], str]] = {
-    "no JSON": ("{", [], "flow.json is no JSON"),
-    "no workflow": ({"a": 1}, [], "this JSON is no workflow"),
+    "no JSON": ("{", [], "flow.json is not JSON"),
+    "no workflow": ({"a": 1}, [], "this JSON is not a workflow"),
     "unknown node": ({"1": node("NoSuchNode")}, [], "Node 'NoSuchNode' not found"),
     "cut link": (
         {"2": node("SaveImage", images=["1", 0], filename_prefix="x")},

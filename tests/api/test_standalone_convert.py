@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from embedded_host import ROOT, Bench, node
 from templates import NAMES, api_format, editor_format, needs_comfyui
 
 from standalone.changes import apply_changes
-from standalone.convert import to_prompt
+from standalone.convert import info_of, read_workflow, to_prompt
 from standalone.errors import WorkflowError
 
 
@@ -59,7 +60,7 @@ def test_nodes_links_and_titles(bench: Bench) -> None:
     data = copy.deepcopy(SIMPLE)
     data["nodes"][0]["title"] = "My number"
     before = copy.deepcopy(data)
-    assert to_prompt(data, bench.nodes) == {
+    assert to_prompt(data, info_of(bench.nodes)) == {
         "1": node("Number", number=7) | {"_meta": {"title": "My number"}},
         "2": node("Show", value=["1", 0]) | {"_meta": {"title": "Show It"}},
     }
@@ -76,19 +77,22 @@ def test_nodes_links_and_titles(bench: Bench) -> None:
 )
 def test_widget_values_with_and_without_the_seeds_extra_value(bench: Bench, values: Any) -> None:
     data = graph([ui(1, "Words", outputs=[out("STRING")], values=values)], [])
-    inputs = to_prompt(data, bench.nodes)["1"]["inputs"]
+    inputs = to_prompt(data, info_of(bench.nodes))["1"]["inputs"]
     assert inputs == {"text": "hi", "seed": 9, "mood": "loud", "strength": 0.25}
 
 
 def test_missing_widget_values_are_defaults(bench: Bench) -> None:
     data = graph([ui(1, "Words", values=["hi"])], [])
-    inputs = to_prompt(data, bench.nodes)["1"]["inputs"]
+    inputs = to_prompt(data, info_of(bench.nodes))["1"]["inputs"]
     assert inputs == {"text": "hi", "seed": 0, "mood": "calm", "strength": 0.5}
 
 
 def test_the_upload_buttons_value_is_skipped(bench: Bench) -> None:
     data = graph([ui(1, "LoadImageMask", values=["a.png", "red", "image"])], [])
-    assert to_prompt(data, bench.nodes)["1"]["inputs"] == {"image": "a.png", "channel": "red"}
+    assert to_prompt(data, info_of(bench.nodes))["1"]["inputs"] == {
+        "image": "a.png",
+        "channel": "red",
+    }
 
 
 def test_a_widget_made_an_input_takes_the_link(bench: Bench) -> None:
@@ -99,7 +103,7 @@ def test_a_widget_made_an_input_takes_the_link(bench: Bench) -> None:
         ],
         [[1, 1, 0, 2, 0, "INT"]],
     )  # fmt: skip
-    inputs = to_prompt(data, bench.nodes)["2"]["inputs"]
+    inputs = to_prompt(data, info_of(bench.nodes))["2"]["inputs"]
     assert inputs == {"text": "a", "seed": ["1", 0], "mood": "calm", "strength": 1.0}
 
 
@@ -114,7 +118,7 @@ def test_reroutes_and_primitives_disappear(bench: Bench) -> None:
         ],
         [[1, 1, 0, 2, 0, "INT"], [2, 2, 0, 3, 0, "*"], [3, 3, 0, 4, 0, "*"], [4, 4, 0, 5, 0, "*"]],
     )
-    prompt = to_prompt(data, bench.nodes)
+    prompt = to_prompt(data, info_of(bench.nodes))
     assert sorted(prompt) == ["2", "5"]
     assert prompt["2"]["inputs"] == {"number": 42}
     assert prompt["5"]["inputs"] == {"value": ["2", 0]}
@@ -133,19 +137,19 @@ def chain(mode: int) -> dict[str, Any]:
 
 
 def test_a_muted_node_is_gone_with_its_links(bench: Bench) -> None:
-    prompt = to_prompt(chain(2), bench.nodes)
+    prompt = to_prompt(chain(2), info_of(bench.nodes))
     assert sorted(prompt) == ["1", "3"] and prompt["3"]["inputs"] == {}
 
 
 def test_a_bypassed_node_passes_its_input_on(bench: Bench) -> None:
-    prompt = to_prompt(chain(4), bench.nodes)
+    prompt = to_prompt(chain(4), info_of(bench.nodes))
     assert sorted(prompt) == ["1", "3"] and prompt["3"]["inputs"] == {"value": ["1", 0]}
 
 
 def test_an_unknown_node_that_is_bypassed_does_no_harm(bench: Bench) -> None:
     data = chain(4)
     data["nodes"][1]["type"] = "NoSuchNode"
-    assert to_prompt(data, bench.nodes)["3"]["inputs"] == {"value": ["1", 0]}
+    assert to_prompt(data, info_of(bench.nodes))["3"]["inputs"] == {"value": ["1", 0]}
 
 
 def with_subgraph(outer_link: int | None, outer_values: list[Any]) -> dict[str, Any]:
@@ -181,7 +185,7 @@ def with_subgraph(outer_link: int | None, outer_values: list[Any]) -> dict[str, 
     [(1, [], ["1", 0]), (None, [6], 6), (None, [], 5)],
 )
 def test_a_subgraph_is_unfolded(bench: Bench, outer_link, outer_values, number) -> None:
-    prompt = to_prompt(with_subgraph(outer_link, outer_values), bench.nodes)
+    prompt = to_prompt(with_subgraph(outer_link, outer_values), info_of(bench.nodes))
     assert sorted(prompt) == ["1", "8:1", "8:2", "9"]
     assert prompt["8:1"]["inputs"] == {"number": number}
     assert prompt["8:2"]["inputs"] == {"a": ["8:1", 0], "b": ["8:1", 0]}
@@ -191,15 +195,17 @@ def test_a_subgraph_is_unfolded(bench: Bench, outer_link, outer_values, number) 
 def test_a_muted_subgraph_is_gone(bench: Bench) -> None:
     data = with_subgraph(1, [])
     data["nodes"][1]["mode"] = 2
-    assert sorted(to_prompt(data, bench.nodes)) == ["1", "9"]
+    assert sorted(to_prompt(data, info_of(bench.nodes))) == ["1", "9"]
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
         ([], "JSON object"),
-        ({}, "no workflow"),
-        ({"a": 1}, "no workflow"),
+        ({}, "not a workflow"),
+        ({"a": 1}, "not a workflow"),
+        ({"1": {"inputs": {}}}, "not a workflow"),
+        ({"1": {"class_type": "A", "inputs": []}}, "not a workflow"),
         (changed(links=[]), "link 1 is cut"),
         (changed(links=[[1, 99, 0, 2, 0, "INT"]]), "node 99"),
         (changed(links=[[1, "x"]]), "damaged"),
@@ -210,7 +216,7 @@ def test_a_muted_subgraph_is_gone(bench: Bench) -> None:
 )  # fmt: skip
 def test_bad_files_are_refused_in_words(bench: Bench, data: Any, words: str) -> None:
     with pytest.raises(WorkflowError) as caught:
-        to_prompt(data, bench.nodes)
+        to_prompt(data, info_of(bench.nodes))
     assert words in str(caught.value)
 
 
@@ -224,13 +230,110 @@ def test_a_circle_of_reroutes_is_refused(bench: Bench) -> None:
         [[1, 1, 0, 2, 0, "*"], [2, 2, 0, 1, 0, "*"], [3, 2, 0, 3, 0, "*"]],
     )
     with pytest.raises(WorkflowError, match="circle"):
-        to_prompt(data, bench.nodes)
+        to_prompt(data, info_of(bench.nodes))
 
 
 def test_api_format_comes_through_with_or_without_its_envelope(bench: Bench) -> None:
     prompt = {"1": node("Number", number=7)}
-    assert to_prompt(prompt, bench.nodes) == prompt
-    assert to_prompt({"prompt": prompt}, bench.nodes) == prompt
+    assert to_prompt(prompt, info_of(bench.nodes)) == prompt
+    assert to_prompt({"prompt": prompt}, info_of(bench.nodes)) == prompt
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, "can't be read"), ("{", "is not JSON"), ("[" * 100000, "is not JSON")],
+)
+def test_files_that_hold_no_json(text: str | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(WorkflowError, match=words):
+        read_workflow(path)
+
+
+def shown_by_its_subgraph(index: str, name: str, values: list[Any]) -> dict[str, Any]:
+    """The subgraph node shows a widget from inside as its own."""
+    data = with_subgraph(None, values)
+    node = data["nodes"][1]
+    node["inputs"] = [slot("x", "INT", None)]
+    node["properties"] = {"proxyWidgets": [["-1", "other"], [index, name]]}
+    return data
+
+
+@pytest.mark.parametrize(("index", "name"), [("1", "number"), ("-1", "x")])
+def test_a_subgraphs_widgets_are_those_it_shows(bench: Bench, index: str, name: str) -> None:
+    data = shown_by_its_subgraph(index, name, [1, 77])
+    data["definitions"]["subgraphs"][0]["nodes"][0]["inputs"][0]["link"] = (
+        11 if index == "-1" else None
+    )
+    assert to_prompt(data, info_of(bench.nodes))["8:1"]["inputs"] == {"number": 77}
+
+
+@pytest.mark.parametrize("values", [[], [1], [1, None]])
+def test_a_widget_that_its_subgraph_has_no_value_for_keeps_its_own(
+    bench: Bench, values: Any
+) -> None:
+    data = shown_by_its_subgraph("1", "number", values)
+    data["definitions"]["subgraphs"][0]["nodes"][0]["inputs"][0]["link"] = None
+    assert to_prompt(data, info_of(bench.nodes))["8:1"]["inputs"] == {"number": 5}
+
+
+@pytest.mark.parametrize("outermost", [None, 99])
+def test_subgraphs_in_subgraphs(bench: Bench, outermost: int | None) -> None:
+    """What runs is called after the whole way to it; the outermost value counts."""
+    data = shown_by_its_subgraph("1", "number", [1, 77])
+    data["definitions"]["subgraphs"][0]["nodes"][0]["inputs"][0]["link"] = None
+    inner = data["nodes"][1]
+    data["definitions"]["subgraphs"].append(
+        {
+            "id": "sub-2",
+            "inputs": [],
+            "outputs": [{"name": "z", "type": "INT", "linkIds": [21]}],
+            "nodes": [inner],
+            "links": [
+                {"id": 21, "origin_id": 8, "origin_slot": 0, "target_id": -20, "target_slot": 0}
+            ],
+        }
+    )
+    more = {"properties": {"proxyWidgets": [["8", "number"]]}} if outermost else {}
+    inner["properties"]["proxyWidgets"][1] = ["1", "number"]
+    values = [outermost] if outermost else []
+    data["nodes"][1] = ui(3, "sub-2", [], [out()], values, **more)
+    data["links"] = [[2, 3, 0, 9, 0, "INT"]]
+    prompt = to_prompt(data, info_of(bench.nodes))
+    assert sorted(prompt) == ["1", "3:8:1", "3:8:2", "9"]
+    assert prompt["3:8:1"]["inputs"] == {"number": outermost or 77}
+    assert prompt["9"]["inputs"] == {"value": ["3:8:2", 0]}
+
+
+SAVED = sorted(
+    path for path in (ROOT / "tests/data/saved").glob("*.json") if ".api." not in path.name
+)
+# Inputs that a node has got since a file was saved, with what the editor gives them.
+SINCE = {"KontextLoadModel": {"memory": "auto"}, "KontextLoadTextEncoders": {"padding": "256"}}
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)
+def test_what_was_saved_becomes_what_was_exported(path: Path, tmp_path: Path) -> None:
+    """An old file gets what was added since, as in the editor."""
+    from standalone.loader import load_pack
+
+    made = to_prompt(read_workflow(path), info_of(Bench(tmp_path).nodes | load_pack(ROOT).nodes))
+    exported = json.loads(path.with_suffix(".api.json").read_text(encoding="utf-8"))
+    for entry in exported.values():
+        entry["inputs"] = SINCE.get(entry["class_type"], {}) | entry["inputs"]
+    assert made == exported
+
+
+def test_widgets_of_kinds_that_only_the_editor_knows(bench: Bench) -> None:
+    """It lists them among the inputs, so that the values behind them stay in their places."""
+    info = {
+        "input": {"required": {"tint": ["COLOR", {}], "size": ["INT", {}], "more": ["INT", {}]}}
+    }
+    slots = [slot("tint", "COLOR", widget=True), slot("size", widget=True)]
+    data = graph([ui(1, "Strange", slots, values=["#fff", 3])], [])
+    made = to_prompt(data, lambda kind: info)
+    assert made["1"]["inputs"] == {"tint": "#fff", "size": 3, "more": 0}
 
 
 # Changes from the command line
@@ -289,4 +392,4 @@ def test_the_packs_workflows_become_their_api_twins(name: str, tmp_path: Path) -
 
     bench = Bench(tmp_path, ROOT / "workflows/input")
     nodes = bench.nodes | load_pack(ROOT).nodes
-    assert to_prompt(editor_format(name), nodes) == api_format(name)
+    assert to_prompt(editor_format(name), info_of(nodes)) == api_format(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import pytest
 from kontext_core.errors import InputError
 from kontext_core.tables.rows import Row, parse_rows
 from standalone.batch.columns import Columns
-from standalone.batch.editor import is_editor_format, to_prompt
 from standalone.batch.plan import Job, apply_seed, make_jobs
-from standalone.batch.workflow import read_workflow, seeds_of
+from standalone.convert import read_workflow
+from standalone.prompt import seeds_of
 
 ROOT = Path(__file__).resolve().parents[2]
 EDIT = ROOT / "workflows/api/one_reference_edit.json"
@@ -209,92 +208,3 @@ def test_seeds(pictures: Path) -> None:
     prompt = {"1": node("A", seed=1), "2": node("B", noise_seed=2, seed=["1", 0])}
     assert seeds_of(prompt) == {"1.seed": 1, "2.noise_seed": 2}
     assert seeds_of({"1": node("A", x=1)}) is None
-
-
-BAD_WORKFLOWS = [
-    (None, "can't be read"),
-    ("{", "is no JSON"),
-    ("[]", "is no workflow"),
-    ("{}", "is no workflow"),
-    ('{"1": {"class_type": "A"}}', "is no workflow"),
-]
-
-
-@pytest.mark.parametrize(("text", "message"), BAD_WORKFLOWS)
-def test_files_that_are_no_workflow(text: str | None, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "w.json"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(InputError, match=message):
-        read_workflow(path)
-
-
-def test_a_prompt_inside_a_request_is_found(tmp_path: Path) -> None:
-    path = tmp_path / "w.json"
-    path.write_text(json.dumps({"prompt": {"1": node("A", x=1)}, "client_id": "x"}))
-    assert read_workflow(path) == {"1": node("A", x=1)}
-
-
-@pytest.fixture(scope="session")
-def infos() -> dict[str, Any]:
-    """object_info of all nodes, as the embedded host gives it."""
-    from standalone.loader import load_pack
-    from standalone.plain import PLAIN_NODES
-
-    nodes = {**PLAIN_NODES, **load_pack(ROOT).nodes}
-    return {key: kind.GET_NODE_INFO_V1() for key, kind in nodes.items()}
-
-
-NAMES = sorted(path.stem for path in (ROOT / "workflows/api").glob("*.json"))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_editors_format_is_read_like_its_own_export(name: str, infos: dict[str, Any]) -> None:
-    data = json.loads((ROOT / f"workflows/{name}.json").read_text(encoding="utf-8"))
-    assert is_editor_format(data)
-    if any(link["type"] not in infos for link in data["nodes"] if "Note" not in link["type"]):
-        pytest.skip("it holds nodes of ComfyUI's own, which the embedded host does not have")
-    twin = json.loads((ROOT / f"workflows/api/{name}.json").read_text(encoding="utf-8"))
-    assert to_prompt(data, infos.get) == twin
-
-
-def graph(*nodes: dict[str, Any], links: list[list[Any]] | None = None) -> dict[str, Any]:
-    return {"nodes": list(nodes), "links": links or []}
-
-
-def drawn(number: int, kind: str, mode: int = 0, link: int | None = None) -> dict[str, Any]:
-    slots = [{"name": "image", "type": "IMAGE", "link": link}]
-    return {"id": number, "type": kind, "mode": mode, "inputs": slots, "widgets_values": []}
-
-
-def test_reroutes_muted_and_bypassed_nodes() -> None:
-    info = {"input": {"required": {"image": ["IMAGE"]}}, "display_name": "N"}
-    links = [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"], [3, 3, 0, 4, 0, "IMAGE"]]
-    nodes = [drawn(1, "N"), drawn(2, "Reroute", link=1), drawn(3, "N", 4, 2), drawn(4, "N", 0, 3)]
-    made = to_prompt(graph(*nodes, links=links), lambda kind: info)
-    assert made["4"]["inputs"] == {"image": ["1", 0]} and set(made) == {"1", "4"}
-    nodes[2]["mode"] = 2
-    made = to_prompt(graph(*nodes, links=links), lambda kind: info)
-    assert made["4"]["inputs"] == {}
-
-
-BAD_GRAPHS = [
-    ({**graph(drawn(1, "N")), "definitions": {"subgraphs": [{"id": "x"}]}}, "has subgraphs"),
-    (graph(drawn(1, "PrimitiveNode")), "is a primitive"),
-    (graph(drawn(1, "Unknown")), "type 'Unknown', which the server does not know"),
-    (graph(drawn(1, "N", 2)), "no nodes that could run"),
-    (graph(drawn(1, "N", link=7)), "is damaged"),
-    (
-        graph(drawn(1, "N", link=1), drawn(2, "Reroute", link=2), drawn(3, "Reroute", link=1),
-              links=[[1, 2, 0, 1, 0, "IMAGE"], [2, 3, 0, 2, 0, "IMAGE"]]),
-        "runs in a circle",
-    ),
-    ({"nodes": [{"id": 1}], "links": []}, "is damaged"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("data", "message"), BAD_GRAPHS)
-def test_graphs_that_need_the_editor(data: dict[str, Any], message: str) -> None:
-    known = {"N": {"input": {"required": {"image": ["IMAGE"]}}}}
-    with pytest.raises(InputError, match=message):
-        to_prompt(data, known.get)

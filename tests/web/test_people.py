@@ -197,7 +197,7 @@ def test_nodes_switched_off_leave_the_prompt_that_our_converter_makes(
     """tests/api/test_conformance_bypass.py runs these prompts; here the editor makes them."""
     from embedded_host import Bench
 
-    from standalone.convert import to_prompt
+    from standalone.convert import info_of, to_prompt
     from standalone.loader import load_pack
 
     # In a thread: playwright's driver has taken this one's event loop.
@@ -221,7 +221,7 @@ def test_nodes_switched_off_leave_the_prompt_that_our_converter_makes(
                     assert all(link[0] in output for link in links), (name, node["type"], mode)
                 expected = {
                     key: entry["inputs"]
-                    for key, entry in to_prompt(made["workflow"], nodes).items()
+                    for key, entry in to_prompt(made["workflow"], info_of(nodes)).items()
                 }
                 assert _links(output) == _links(expected), (name, node["type"], mode)
                 seen += 1

@@ -134,9 +134,11 @@ def sample(
             if should_stop is not None and should_stop():
                 raise Cancelled(f"stopped on request at step {step + 1} of {steps}")
             txt_ids = torch.zeros(1, txt.shape[1], 3, device=device)
+            more = {"still": planned.still()} if part.still else {}
             out = model(
                 img, part.img_ids, txt, txt_ids, t_batch, vec, guidance,
                 attn_bias=part.bias, target_tokens=target, modulation=planned.at(t),
+                **more,
             )  # fmt: skip
             outs.append(unpack(out.float(), height, width))
         v = classifier_free(outs[0], outs[1], cfg) if guided else outs[0]
@@ -172,6 +174,7 @@ class _Planned:
         self.times = torch.tensor(times, dtype=torch.float32)
         self.window = -1
         self.made: Modulations | None = None
+        self.at_zero: Modulations | None = None
 
     def at(self, t: float) -> Modulations | None:
         """Modulations of the batch at timestep t; None where a solver leaves the planned ones."""
@@ -183,6 +186,14 @@ class _Planned:
             _, y, guidance = self.text
             self.made, self.window = self.model.modulations(some, y, guidance), window
         return self.made.at(step, self.batch)
+
+    def still(self) -> Modulations:
+        """Modulations of the batch at timestep 0."""
+        if self.at_zero is None:
+            _, y, guidance = self.text
+            zero = torch.zeros(1, device=self.model.device)
+            self.at_zero = self.model.modulations(zero, y, guidance)
+        return self.at_zero.at(0, self.batch)
 
 
 def _check(

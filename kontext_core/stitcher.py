@@ -2,13 +2,17 @@
 
 The sequence a Kontext transformer sees is [text, target, reference 1, reference 2, ...]; a
 reference differs from the target only by its ids (t, h, w) and by never being noised
-(arXiv 2506.15742, section 3). **Reference ids are made in `place` and `_ids` below.**
+(arXiv 2506.15742, section 3). **Reference ids are made in `place` (where) and `_ids` (the
+numbers) below**, for the core's sampler and, by `arrange`, for ComfyUI's.
 
 Placements, in token units (2x2 latent cells, 16 pixels):
     offset   t = 1 for all; the first at the origin, each next one beside or below what is
              already there, whichever keeps the canvas squarer. ComfyUI's default, and what
              today's [dev] weights handle best with several references.
     index    t = 1, 2, 3, ... at the origin, as the paper describes it.
+    index_timestep_zero
+             placed as by index, and modulated at timestep 0, as finished pictures, whatever the
+             step. ComfyUI's name.
     uxo      t = 0, each down the diagonal after target and earlier references (UNO, USO LoRAs).
     explicit a reference's own `position` (t, dh, dw), whatever the method.
 """
@@ -16,8 +20,8 @@ Placements, in token units (2x2 latent cells, 16 pixels):
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -27,18 +31,20 @@ from .errors import InputError, ShapeError
 from .latents import FLUX_LATENT, LatentFormat, pack, token_grid
 
 __all__ = [
+    "INDEX_AT_ZERO",
     "METHODS",
     "Context",
     "Placed",
     "Position",
     "Reference",
     "StepContext",
-    "kept_tokens",
+    "arrange",
     "place",
     "stitch",
 ]
 
-METHODS = ("offset", "index", "uxo")
+INDEX_AT_ZERO = "index_timestep_zero"
+METHODS = ("offset", "index", "uxo", INDEX_AT_ZERO)
 # (t, h, w) of an image's first token, in token units.
 Position = tuple[float, float, float]
 
@@ -86,11 +92,19 @@ class Placed:
 
 @dataclass(frozen=True, eq=False)
 class StepContext:
-    """What the transformer needs beside the target's tokens at one step."""
+    """What the transformer needs beside the target's tokens at one step.
+
+    Attributes:
+        tokens, img_ids, bias: as in `Context`, without absent references.
+        counts: tokens of each reference that is there.
+        still: references are modulated at timestep 0; never set where there are none.
+    """
 
     tokens: Tensor
     img_ids: Tensor
     bias: Tensor | None
+    counts: tuple[int, ...] = ()
+    still: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +118,7 @@ class Context:
         img_ids: [1, n_target + n_ref, 3] float32, target first.
         bias: None, or [1, n_target + n_ref] log strengths.
         layout: target and references, in order.
+        still: references are modulated at timestep 0, whatever the step's.
     """
 
     target_shape: tuple[int, int, int, int]
@@ -112,6 +127,7 @@ class Context:
     img_ids: Tensor
     bias: Tensor | None
     layout: tuple[Placed, ...]
+    still: bool = False
 
     @property
     def target_tokens(self) -> int:
@@ -120,16 +136,24 @@ class Context:
 
     def at(self, progress: float) -> StepContext:
         """The context of a step at this share of the run (0..1), without absent references."""
-        placed = self.layout[1:]
-        if all(p.start <= progress < p.end for p in placed):
-            return StepContext(self.tokens, self.img_ids, self.bias)
-        keep = torch.cat([torch.full((p.tokens,), p.start <= progress < p.end) for p in placed]).to(
-            self.tokens.device
+        present = [p.start <= progress < p.end for p in self.layout[1:]]
+        counts = tuple(p.tokens for p, here in zip(self.layout[1:], present, strict=True) if here)
+        still = self.still and bool(counts)
+        if all(present):
+            return StepContext(self.tokens, self.img_ids, self.bias, counts, still)
+        return StepContext(
+            self._kept(self.tokens, present, 1),
+            self._kept(self.img_ids, [True, *present], 0),
+            None if self.bias is None else self._kept(self.bias, [True, *present], 0),
+            counts,
+            still,
         )
-        target = torch.ones(self.target_tokens, dtype=torch.bool, device=keep.device)
-        everything = torch.cat([target, keep])
-        bias = None if self.bias is None else self.bias[:, everything]
-        return StepContext(self.tokens[:, keep], self.img_ids[:, everything], bias)
+
+    def _kept(self, values: Tensor, present: list[bool], first: int) -> Tensor:
+        """Those of the images, from number `first` on, that are `present`; along dimension 1."""
+        parts = values.split([p.tokens for p in self.layout[first:]], 1)
+        kept = [part for part, here in zip(parts, present, strict=True) if here]
+        return torch.cat(kept, 1) if kept else values[:, :0]
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Context:
         """The same context with tokens in `dtype`; ids and bias stay float32."""
@@ -140,6 +164,7 @@ class Context:
             self.img_ids.to(device),
             None if self.bias is None else self.bias.to(device),
             self.layout,
+            self.still,
         )
 
 
@@ -155,7 +180,7 @@ def stitch(
     Args:
         target: (b, c, h, w), the shape of the target's latent; odd sides are allowed.
         references: in the order in which the instruction numbers them.
-        method: "offset", "index" or "uxo".
+        method: one of METHODS.
         latent_format: the model's.
 
     Raises:
@@ -172,12 +197,38 @@ def stitch(
             f"target shape is {tuple(target)}; expected (batch, {latent_format.channels}, "
             "height, width) of a latent"
         )
-    batch, _, height, width = target
     for number, reference in enumerate(references, 1):
-        _check(reference, number, batch, latent_format)
+        _check(reference, number, target[0], latent_format)
+    there = [
+        replace(reference, latent=latent_format.process_in(reference.latent.float()))
+        for reference in references
+    ]
+    return arrange(tuple(target), there, method, latent_format=latent_format)
+
+
+def arrange(
+    target: tuple[int, ...],
+    references: Sequence[Reference],
+    method: str,
+    *,
+    latent_format: LatentFormat = FLUX_LATENT,
+    rope: Mapping[str, float] | None = None,
+    device: torch.device | str | None = None,
+) -> Context:
+    """As `stitch`, of references whose latents are in model space, without its checks.
+
+    Args:
+        rope: None, or ComfyUI's `rope_options`: `scale_x`, `scale_y` spread the tokens of every
+            image, `shift_x`, `shift_y`, `shift_t` move all of them.
+        device: of ids and bias; None takes that of the references.
+
+    Raises:
+        InputError: a mask that leaves nothing of its reference.
+    """
+    batch, channels, height, width = target
     rows, columns = token_grid(height, width)
     layout = [Placed(0, 0.0, 0.0, 0.0, rows, columns, rows * columns)]
-    ids = [_ids(rows, columns, (0.0, 0.0, 0.0))]
+    ids = [_ids(rows, columns, (0.0, 0.0, 0.0), rope)]
     tokens, biases = [], [torch.zeros(rows * columns)]
     sizes = [(r.latent.shape[-2], r.latent.shape[-1]) for r in references]
     positions = place(sizes, method, (rows, columns), [r.position for r in references])
@@ -186,11 +237,11 @@ def stitch(
             # It has no part in any attention: left out is the same, for less. Its place stays
             # free, so that turning a strength down moves nothing else.
             continue
-        latent = latent_format.process_in(reference.latent.float())
+        latent = reference.latent
         packed = pack(latent.repeat(batch // len(latent), 1, 1, 1))
         rows, columns = token_grid(*latent.shape[-2:])
-        kept = kept_tokens(reference.mask, rows, columns, index)
-        grid = _ids(rows, columns, position)
+        kept = _kept_tokens(reference.mask, rows, columns, index)
+        grid = _ids(rows, columns, position, rope)
         if kept is not None:
             packed, grid = packed[:, kept.to(packed.device)], grid[kept]
         tokens.append(packed)
@@ -202,15 +253,19 @@ def stitch(
                 reference.strength, reference.start, reference.end,
             )
         )  # fmt: skip
-    device = tokens[0].device if tokens else torch.device("cpu")
+    if device is None:
+        device = tokens[0].device if tokens else torch.device("cpu")
     plain = all(placed.strength == 1 for placed in layout)
     return Context(
-        target_shape=(batch, target[1], height, width),
+        target_shape=(batch, channels, height, width),
         latent_format=latent_format,
-        tokens=torch.cat(tokens, 1) if tokens else torch.zeros(batch, 0, 4 * target[1]),
+        tokens=torch.cat(tokens, 1)
+        if tokens
+        else torch.zeros(batch, 0, 4 * channels, device=device),
         img_ids=torch.cat(ids)[None].to(device),
         bias=None if plain else torch.cat(biases)[None].to(device),
         layout=tuple(layout),
+        still=method == INDEX_AT_ZERO,
     )
 
 
@@ -255,17 +310,28 @@ def place(
     return positions
 
 
-def _ids(rows: int, columns: int, position: tuple[float, float, float]) -> Tensor:
-    """[rows * columns, 3] float32 ids of a grid whose first token stands at `position`."""
+def _ids(
+    rows: int, columns: int, position: Position, rope: Mapping[str, float] | None = None
+) -> Tensor:
+    """[rows * columns, 3] float32 ids of a grid whose first token stands at `position`, scaled
+    and shifted by `rope`."""
+    asked = rope or {}
     t, h, w = position
     grid = torch.zeros(rows, columns, 3, dtype=torch.float32)
-    grid[..., 0] = t
-    grid[..., 1] = h + torch.arange(rows, dtype=torch.float32)[:, None]
-    grid[..., 2] = w + torch.arange(columns, dtype=torch.float32)[None, :]
+    grid[..., 0] = t + asked.get("shift_t", 0.0)
+    grid[..., 1] = _along(h, rows, "y", asked)[:, None]
+    grid[..., 2] = _along(w, columns, "x", asked)[None, :]
     return grid.flatten(0, 1)
 
 
-def kept_tokens(mask: Tensor | None, rows: int, columns: int, number: int) -> Tensor | None:
+def _along(first: float, count: int, axis: str, rope: Mapping[str, float]) -> Tensor:
+    """[count] float32 positions along one axis."""
+    first = first + rope.get(f"shift_{axis}", 0.0)
+    reach = (count - 1) * rope.get(f"scale_{axis}", 1.0)
+    return torch.linspace(first, first + reach, count, dtype=torch.float32)
+
+
+def _kept_tokens(mask: Tensor | None, rows: int, columns: int, number: int) -> Tensor | None:
     """Which tokens a mask [height, width] leaves: bool [rows * columns] on the CPU, or None for
     all. `number` is the reference's, for the message.
 

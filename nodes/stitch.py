@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError
-from ..kontext_core.stitcher import METHODS, Context, Reference, stitch
+from ..kontext_core.stitcher import INDEX_AT_ZERO, METHODS, Context, Reference, stitch
 from .conditioning import ReferenceChain, attach, beyond_native
 from .host import ComfyHost, get_host
 from .latent import target_samples
@@ -36,13 +36,15 @@ def layout_payload(context: Context) -> list[dict[str, Any]]:
     ]
 
 
-def native_notes(references: Sequence[Reference]) -> list[str]:
+def native_notes(references: Sequence[Reference], method: str = METHODS[0]) -> list[str]:
     """What of these references a FLUX.1 that ComfyUI itself has loaded can't heed, one note."""
     asked = [
         f"image {number}: {', '.join(found)}"
         for number, reference in enumerate(references, 1)
         if (found := beyond_native(reference))
     ]
+    if method == INDEX_AT_ZERO and references:
+        asked.append(f"method {method}")
     if not asked:
         return []
     return [
@@ -88,7 +90,8 @@ class KontextStitch(io.ComfyNode):
                     default=METHODS[0],
                     tooltip="offset: side by side, what today's weights do best with several "
                     "pictures. index: one behind the other. uxo: down the diagonal, for UNO and "
-                    "USO LoRAs.",
+                    "USO LoRAs. index_timestep_zero: placed as by index, and read as finished "
+                    "pictures at every step.",
                 ),
             ],
             outputs=[
@@ -123,7 +126,7 @@ class KontextStitch(io.ComfyNode):
             latent = {"samples": torch.zeros_like(items[0].latent, dtype=torch.float32)}
         context = stitch(tuple(target_samples(latent).shape), items, method=method)
         ui = {"kontext_layout": layout_payload(context)}
-        notes = native_notes(items) if isinstance(get_host(), ComfyHost) else []
+        notes = native_notes(items, method) if isinstance(get_host(), ComfyHost) else []
         return io.NodeOutput(
             attach(conditioning, items, method),
             latent,

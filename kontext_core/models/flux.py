@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,17 @@ from ..config import FluxParams
 from ..errors import InputError, ShapeError
 from ..latents import FLUX_LATENT, LatentFormat
 from ..resolutions import KONTEXT_RESOLUTIONS
-from .layers import DoubleStreamBlock, LastLayer, MLPEmbedder, SingleStreamBlock, timestep_embedding
+from .layers import (
+    DoubleStreamBlock,
+    LastLayer,
+    MLPEmbedder,
+    SingleStreamBlock,
+    SplitRows,
+    timestep_embedding,
+)
 from .rope import rope_table
 
-__all__ = ["Flux", "Modulations"]
+__all__ = ["BlockRun", "Flux", "Modulations", "finite"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +70,54 @@ class Modulations:
             tuple(pick(rows) for rows in self.single),
             pick(self.final),
         )
+
+
+class BlockRun(Protocol):
+    """How blocks are called in one forward."""
+
+    def double(self, index: int, block: Any, img: Tensor, txt: Tensor) -> tuple[Tensor, Tensor]:
+        """Image [b, n_img, c] and text [b, n_txt, c] through a double block."""
+        ...
+
+    def single(self, index: int, block: Any, x: Tensor, text: int) -> Tensor:
+        """Tokens [b, n, c], the first `text` of them text, through a single block."""
+        ...
+
+
+class _Plain:
+    """Blocks as they are. Each is asked for in its turn, so that rows may be made as needed."""
+
+    def __init__(
+        self,
+        rows: Modulations,
+        still: Modulations | None,
+        target: int,
+        pe: Tensor,
+        bias: Tensor | None,
+    ) -> None:
+        self.rows_of_double, self.rows_of_single = iter(rows.double), iter(rows.single)
+        self.still_of_double = None if still is None else iter(still.double)
+        self.still_of_single = None if still is None else iter(still.single)
+        self.target, self.pe, self.bias = target, pe, bias
+
+    def double(self, index: int, block: Any, img: Tensor, txt: Tensor) -> tuple[Tensor, Tensor]:
+        image, text = next(self.rows_of_double)
+        if self.still_of_double is not None:
+            image = SplitRows(image, next(self.still_of_double)[0], self.target)
+        return block(img, txt, (image, text), self.pe, self.bias)
+
+    def single(self, index: int, block: Any, x: Tensor, text: int) -> Tensor:
+        rows = next(self.rows_of_single)
+        if self.still_of_single is not None:
+            rows = SplitRows(rows, next(self.still_of_single), text + self.target)
+        return block(x, rows, self.pe, self.bias)
+
+
+def finite(x: Tensor) -> Tensor:
+    """Deep blocks can overflow half precision; ComfyUI cuts it off there too."""
+    if x.dtype != torch.float16:
+        return x
+    return torch.nan_to_num(x, nan=0.0, posinf=65504, neginf=-65504)
 
 
 class Flux(nn.Module):
@@ -133,6 +188,7 @@ class Flux(nn.Module):
         attn_bias: Tensor | None = None,
         target_tokens: int | None = None,
         modulation: Modulations | None = None,
+        still: Modulations | None = None,
     ) -> Tensor:
         """Velocity d x / d t of the image tokens.
 
@@ -150,6 +206,8 @@ class Flux(nn.Module):
                 work); None gives all.
             modulation: None, or `modulations(...).at(...)` for these timesteps, y and guidance:
                 the same numbers without touching the modulation layers.
+            still: None, or modulations at timestep 0, by which the tokens behind `target_tokens`
+                are modulated in every block.
 
         Returns:
             [b, n_img or target_tokens, out_channels].
@@ -169,15 +227,19 @@ class Flux(nn.Module):
         if attn_bias is not None:
             bias = torch.cat([attn_bias.new_zeros(len(attn_bias), txt.shape[1]), attn_bias], dim=1)
 
-        for block, rows in zip(self.double_blocks, modulation.double, strict=True):
-            img, txt = block(img, txt, rows, pe, bias)
-        x = torch.cat([txt, img], dim=1)
-        if x.dtype == torch.float16:
-            # Deep double blocks can overflow half precision; ComfyUI clears it at this point too.
-            x = torch.nan_to_num(x, nan=0.0, posinf=65504, neginf=-65504)
-        for block, rows in zip(self.single_blocks, modulation.single, strict=True):
-            x = block(x, rows, pe, bias)
+        x = self.run_blocks(img, txt, _Plain(modulation, still, keep, pe, bias))
         return self.final_layer(x[:, txt.shape[1] : txt.shape[1] + keep], modulation.final)
+
+    def run_blocks(self, img: Tensor, txt: Tensor, run: BlockRun) -> Tensor:
+        """Image tokens [b, n_img, c] and text tokens [b, n_txt, c] through all blocks: [b, n, c],
+        text first. `run` says how one block is called."""
+        text = txt.shape[1]
+        for index, block in enumerate(self.double_blocks):
+            img, txt = run.double(index, block, img, txt)
+        x = finite(torch.cat([txt, img], dim=1))
+        for index, block in enumerate(self.single_blocks):
+            x = run.single(index, block, x, text)
+        return x
 
     def modulations(
         self, timesteps: Tensor, y: Tensor, guidance: Tensor | None = None

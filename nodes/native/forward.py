@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from ...kontext_core.latents import unpack
 from ...kontext_core.models.attention import Attend
-from ...kontext_core.models.flux import Flux
+from ...kontext_core.models.flux import Flux, finite
 from ...kontext_core.models.layers import SplitRows
 from ...kontext_core.models.rope import rope_table
 from .attention import attend, joined_mask, rotations
 from .modulation import KeptModulations, Rows
-from .references import Scene, arrange
+from .references import ImageTokens, arrange
 
 __all__ = ["NativeFlux"]
 
@@ -104,17 +104,17 @@ class NativeFlux(Flux):
         options = dict(transformer_options or {})
         method = kwargs.get("ref_latents_method") or self.params.default_ref_method
         chain = getattr(kwargs.get("kontext_references"), "items", None)
-        scene = arrange(x, ref_latents, chain, method, options, timestep)
+        image = arrange(x, ref_latents, chain, method, options, timestep)
         if ref_latents is not None:
-            options["reference_image_num_tokens"] = list(scene.counts)
+            options["reference_image_num_tokens"] = list(image.counts)
         out = self._tokens(
-            scene, timestep, context, y, guidance, control, options, kwargs.get("attention_mask")
+            image, timestep, context, y, guidance, control, options, kwargs.get("attention_mask")
         )
         return unpack(out, *x.shape[-2:])
 
     def _tokens(
         self,
-        scene: Scene,
+        image: ImageTokens,
         timestep: Tensor,
         context: Tensor,
         y: Tensor | None,
@@ -124,16 +124,16 @@ class NativeFlux(Flux):
         mask: Tensor | None,
     ) -> Tensor:
         """Velocity of the target's tokens, [b, n_target, 4c]."""
-        img = self.img_in(scene.tokens)
+        img = self.img_in(image.tokens)
         width = self.params.vec_in_dim
         pooled: Tensor = img.new_zeros(len(img), width) if y is None else y[:, :width]
         sigmas = options.get("sample_sigmas")
         rows = self.modulated.rows(self, timestep, pooled, guidance, sigmas, img.dtype)
         still = None
-        if scene.still:
+        if image.still:
             still = self.modulated.rows(self, timestep * 0, pooled, guidance, None, img.dtype)
         txt = self.txt_in(context)
-        img_ids: Any = scene.ids.expand(len(img), -1, -1)
+        img_ids: Any = image.ids.expand(len(img), -1, -1)
         txt_ids = torch.zeros(len(img), txt.shape[1], 3, device=img.device)
         for patch in options.get("patches", {}).get("post_input", ()):
             given = {"img": img, "txt": txt, "img_ids": img_ids, "txt_ids": txt_ids}
@@ -145,24 +145,15 @@ class NativeFlux(Flux):
             ids = torch.cat([txt_ids.to(img_ids), img_ids], dim=1).float()
             table = rope_table(ids, tuple(self.params.axes_dim), self.params.theta)
         text = txt.shape[1]
-        length = text + max(img.shape[1], scene.tokens.shape[1])
-        if scene.bias is not None:
-            bias = F.pad(scene.bias, (text, length - text - scene.bias.shape[1]))
+        length = text + max(img.shape[1], image.tokens.shape[1])
+        if image.bias is not None:
+            bias = F.pad(image.bias, (text, length - text - image.bias.shape[1]))
         mask = joined_mask(mask, bias, length)
 
-        blocks = _Pass(options, rows, still, scene.target, table, mask)
-        control = control or {}
-        options["total_blocks"], options["block_type"] = len(self.double_blocks), "double"
-        for i, block in enumerate(self.double_blocks):
-            img, txt = blocks.double(i, block, img, txt)
-            img = _added(img, control.get("input"), i, 0)
-        x = _finite(torch.cat([txt, img], dim=1))
-        options["total_blocks"], options["block_type"] = len(self.single_blocks), "single"
-        options["img_slice"] = [text, x.shape[1]]
-        for i, block in enumerate(self.single_blocks):
-            x = blocks.single(i, block, x, text)
-            x = _added(x, control.get("output"), i, text)
-        target = x[:, text : text + scene.target]
+        totals = len(self.double_blocks), len(self.single_blocks)
+        blocks = _Pass(options, rows, still, image.target, table, mask, control or {}, totals)
+        x = self.run_blocks(img, txt, blocks)
+        target = x[:, text : text + image.target]
         return self.final_layer(target, rows.final(self.final_layer))
 
 
@@ -181,8 +172,10 @@ class _Pass:
         target: int,
         table: Tensor | None,
         mask: Tensor | None,
+        control: dict[str, Any],
+        totals: tuple[int, int],
     ) -> None:
-        self.options = options
+        self.options, self.control, self.totals = options, control, totals
         self.rows, self.still, self.target = rows, still, target
         self.table, self.mask = table, mask
         self.replaced: dict[Any, Any] = options.get("patches_replace", {}).get("dit", {})
@@ -191,8 +184,9 @@ class _Pass:
             self.pe = rotations(table)
 
     def double(self, index: int, block: Any, img: Tensor, txt: Tensor) -> tuple[Tensor, Tensor]:
-        """Image [b, n_img, c] and text [b, n_txt, c] through a double block."""
-        self.begin(index)
+        """Image [b, n_img, c] and text [b, n_txt, c] through a double block, and what a
+        ControlNet adds."""
+        self.begin("double", index, self.totals[0])
 
         def original(args: dict[str, Any]) -> dict[str, Tensor]:
             txt = args["txt"]
@@ -203,16 +197,17 @@ class _Pass:
                 args["img"], txt, (image, text), args["pe"], args.get("attn_mask"),
                 self.attend(args, txt.shape[1]),
             )  # fmt: skip
-            return {"img": _finite(out[0]), "txt": _finite(out[1])}
+            return {"img": finite(out[0]), "txt": finite(out[1])}
 
         args = self.args(img=img, txt=txt)
         replaced = self.replaced.get(("double_block", index))
         out = original(args) if replaced is None else replaced(args, {"original_block": original})
-        return out["img"], out["txt"]
+        return _added(out["img"], self.control.get("input"), index, 0), out["txt"]
 
     def single(self, index: int, block: Any, x: Tensor, text: int) -> Tensor:
-        """Text and image [b, n, c] through a single block."""
-        self.begin(index)
+        """Text and image [b, n, c] through a single block, and what a ControlNet adds."""
+        self.options["img_slice"] = [text, x.shape[1]]
+        self.begin("single", index, self.totals[1])
 
         def original(args: dict[str, Any]) -> dict[str, Tensor]:
             rows = self.rows.single(block, index, args["vec"])
@@ -220,18 +215,18 @@ class _Pass:
                 rows = SplitRows(rows, self.still.single(block, index), text + self.target)
             attending = self.attend(args, text)
             out = block(args["img"], rows, args["pe"], args.get("attn_mask"), attending)
-            return {"img": _finite(out)}
+            return {"img": finite(out)}
 
         args = self.args(img=x)
         replaced = self.replaced.get(("single_block", index))
         out = original(args) if replaced is None else replaced(args, {"original_block": original})
-        return out["img"]
+        return _added(out["img"], self.control.get("output"), index, text)
 
-    def begin(self, index: int) -> None:
+    def begin(self, kind: str, index: int, total: int) -> None:
         """Tells patches which block runs. A run that the user has stopped ends here; later hosts
         look at every layer themselves."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        self.options["block_index"] = index
+        self.options |= {"block_type": kind, "block_index": index, "total_blocks": total}
 
     def args(self, **tensors: Tensor) -> dict[str, Any]:
         """What a replaced block is given."""
@@ -247,13 +242,6 @@ class _Pass:
             return attend(q, k, v, pe, mask, options, text, table)
 
         return call
-
-
-def _finite(x: Tensor) -> Tensor:
-    """Half precision can overflow in deep blocks; ComfyUI cuts it off after each of them too."""
-    if x.dtype != torch.float16:
-        return x
-    return torch.nan_to_num(x, nan=0.0, posinf=65504, neginf=-65504)
 
 
 def _added(x: Tensor, control: list[Tensor | None] | None, index: int, start: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_models import draw, make_flux
@@ -18,6 +20,7 @@ from kontext_core import (
     stitch,
 )
 from kontext_core import sample as run
+from kontext_core.latents import pack, unpack
 from kontext_core.models.attention import attention
 from kontext_core.models.layers import Modulation, SplitRows, split_rows
 from kontext_core.models.rope import rope_table
@@ -191,3 +194,58 @@ def test_blocks_take_their_attention_from_outside(small_flux: Flux) -> None:
 
     assert block(x, rows, table, None, attend).equal(block(x, rows, table))
     assert seen == [((2, 3, 7, 32), True, None)]
+
+
+def test_references_at_timestep_0_in_every_block(small_flux: Flux) -> None:
+    """`still`, against the blocks called one by one; 6 of 10 image tokens are the target's."""
+    model, target = small_flux, 6
+    img, ids = draw(61, 1, 10, 64), draw(62, 1, 10, 3).round()
+    times, zeros = torch.tensor([0.7]), torch.zeros(1, 4, 3)
+    y, guidance = ONE.vec, torch.tensor([2.5])
+    with torch.no_grad():
+        now, zero = (model.embed(t, y, guidance, torch.float32) for t in (times, times * 0))
+        pe = rope_table(torch.cat([zeros, ids], 1), model.params.axes_dim, model.params.theta)
+        x, txt = model.img_in(img), model.txt_in(ONE.txt)
+        for block in model.double_blocks:
+            (image, text), (still, _) = block.modulate(now), block.modulate(zero)
+            x, txt = block(x, txt, (SplitRows(image, still, target), text), pe)
+        x = torch.cat([txt, x], 1)
+        for block in model.single_blocks:
+            x = block(x, SplitRows(block.modulate(now), block.modulate(zero), 4 + target), pe)
+        expected = model.final_layer(x[:, 4 : 4 + target], model.final_layer.modulate(now))
+        inputs = (img, ids, ONE.txt, zeros, times, y, guidance)
+        at_zero = model.modulations(times * 0, y, guidance).at(0, 1)
+        found = model(*inputs, target_tokens=target, still=at_zero)
+        plain = model(*inputs, target_tokens=target)
+    # Measured: 0 on this machine; rows of one or of several timesteps may be rounded otherwise.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert (found - plain).abs().max() > 0.01
+
+
+def test_the_sampler_reads_references_at_timestep_0(small_flux: Flux) -> None:
+    """One Euler step by hand. Without references, or while there are none, it is `index`."""
+    shape, times = (1, 16, 6, 8), torch.tensor([1.0, 0.0])
+    noise = make_noise(3, shape)
+
+    def painted(*references: Reference, method: str) -> Tensor:
+        context = stitch(shape, references, method=method)
+        return run(small_flux, context, ONE, times, noise=noise)
+
+    context = stitch(shape, [REFERENCE], method="index_timestep_zero")
+    step = context.at(0.0)
+    guidance = torch.tensor([ONE.guidance]) if ONE.guidance is not None else None
+    with torch.no_grad():
+        at_zero = small_flux.modulations(torch.zeros(1), ONE.vec, guidance).at(0, 1)
+        velocity = small_flux(
+            torch.cat([pack(noise), step.tokens], 1), step.img_ids, ONE.txt, torch.zeros(1, 4, 3),
+            times[:1], ONE.vec, guidance, target_tokens=12, still=at_zero,
+        )  # fmt: skip
+    expected = small_flux.latent_format.process_out(noise - unpack(velocity, 6, 8))
+    found = painted(REFERENCE, method="index_timestep_zero")
+    # Measured: 0.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert (found - painted(REFERENCE, method="index")).abs().max() > 0.01
+    late = replace(REFERENCE, start=0.5)
+    for references in ((), (late,)):
+        twins = [painted(*references, method=m) for m in ("index", "index_timestep_zero")]
+        assert torch.equal(*twins)

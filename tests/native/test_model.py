@@ -30,7 +30,10 @@ HOOKS = (
     "replaced blocks", "post_input", "control", "wrappers", "cfg functions", "attention override",
     "EasyCache", "LazyCache", "attention patches", "attention mask", *SOME,
 )  # fmt: skip
-CHAINS = ("plain", "strength", "strength 0", "mask", "start and end", "a place", "all at once")
+CHAINS = (
+    "plain", "strength", "strength 0", "mask", "start and end", "at timestep 0", "a place",
+    "all at once",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=native_hosts())

@@ -34,7 +34,7 @@ SIZES = ((8, 12), (9, 7), (4, 6), (5, 5))
 T = torch.ones(1)
 
 
-@pytest.mark.parametrize("method", ["offset", "index", "uxo"])
+@pytest.mark.parametrize("method", ["offset", "index", "uxo", "index_timestep_zero"])
 @pytest.mark.parametrize("special", [False, True])
 def test_a_scene_is_what_the_core_stitches(method: str, special: bool, modules: Any) -> None:
     stitcher = modules("kontext_core.stitcher")
@@ -58,7 +58,7 @@ def test_a_scene_is_what_the_core_stitches(method: str, special: bool, modules: 
     assert scene.target == wanted.target_tokens == 24
     assert scene.counts == tuple(placed.tokens for placed in wanted.layout[1:])
     assert scene.bias is None if wanted.bias is None else scene.bias.equal(wanted.bias)
-    assert not scene.still
+    assert scene.still == (method == "index_timestep_zero")
 
 
 def test_scaled_and_shifted_places(modules: Any) -> None:

@@ -43,6 +43,7 @@ def chains() -> dict[str, tuple[list[Any], str]]:
         "strength 0": ([replace(one, strength=0.0), two], "index"),
         "mask": ([replace(one, mask=hole), two], "offset"),
         "start and end": ([replace(one, end=0.5), replace(two, start=0.25)], "offset"),
+        "at timestep 0": ([replace(one, strength=0.5), two], "index_timestep_zero"),
         "a place": ([replace(one, position=(1.0, 5.0, 3.5)), two], "uxo"),
         "all at once": (
             [

@@ -1,9 +1,10 @@
 # Everything here sets itself up in a virtual environment inside the checkout (.venv).
 #   make demo    two reference pictures become an edited one, on the embedded model
-#   make test    the whole test suite
+#   make test    style, types and the whole test suite
 #   make serve   the graph editor in the browser, http://127.0.0.1:8188
 #   make check   style and types only
 #   make hosts   the tests that need a host, on every ComfyUI that COMFYUI_DIRS names; docs/hosts.md
+#   make faults  plants faults in nodes/native, in a copy, and expects the tests to find each
 #   make clean   remove the virtual environment and what the demo wrote
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Import by name is for kontext_core only; -P would hide `standalone`, which is run from here.
 HOST := $(BIN)/python -m standalone
 
-.PHONY: demo test serve check hosts clean
+.PHONY: demo test serve check hosts faults clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/run.ready
@@ -27,9 +28,7 @@ demo: $(VENV)/run.ready
 serve: $(VENV)/run.ready
 	$(HOST) serve --port $(PORT)
 
-test: $(VENV)/test.ready
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest --numprocesses $(JOBS) --dist loadfile
 
 check: $(VENV)/test.ready
@@ -41,6 +40,9 @@ hosts: $(VENV)/test.ready
 	OMP_NUM_THREADS=2 $(BIN)/python -P -m pytest tests/api tests/native tests/batch tests/web \
 		--junitxml=$(VENV)/hosts.xml; \
 	$(BIN)/python -P tests/support/hosts_table.py $(VENV)/hosts.xml
+
+faults: $(VENV)/test.ready
+	$(BIN)/python -P tests/faults/plant.py
 
 $(VENV)/run.ready: requirements.txt standalone/requirements.txt pyproject.toml
 	@sh standalone/setup.sh "$(PYTHON)" "$(VENV)"

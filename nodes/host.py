@@ -60,6 +60,10 @@ class Host(Protocol):
         """Start a progress bar of `total` steps for the running node."""
         ...
 
+    def is_interrupted(self) -> bool:
+        """Whether the user has stopped the run; `check_interrupt` raises then."""
+        ...
+
     def check_interrupt(self) -> None:
         """Raise the host's own exception when the user has stopped the run."""
         ...
@@ -85,6 +89,10 @@ class PlainHost:
     def progress(self, total: int) -> Progress:
         """A bar nobody sees."""
         return _Silent()
+
+    def is_interrupted(self) -> bool:
+        """Nobody can interrupt."""
+        return False
 
     def check_interrupt(self) -> None:
         """Nobody can interrupt."""
@@ -133,6 +141,12 @@ class ComfyHost:
     def progress(self, total: int) -> Progress:
         """ComfyUI's bar, which knows the running node by itself."""
         return _ComfyProgress(total)
+
+    def is_interrupted(self) -> bool:
+        """ComfyUI's flag, which only raising its exception takes back."""
+        import comfy.model_management
+
+        return bool(comfy.model_management.processing_interrupted())
 
     def check_interrupt(self) -> None:
         """Raises ComfyUI's InterruptProcessingException."""

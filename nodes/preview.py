@@ -113,8 +113,9 @@ def _decoded(x0: Tensor, decoder: TinyDecoder) -> Tensor | None:
 def reporter(
     total: int, latent_format: LatentFormat
 ) -> tuple[Callable[[int, int, Tensor], None], Callable[[], bool]]:
-    """(callback, should_stop) for the core's sampler: progress and preview to the host, and the
-    host's interrupt, which it raises itself, from the host."""
+    """(callback, should_stop) for the core's sampler: progress and preview to the host, and whether
+    the host wants the run stopped. The core then raises `Cancelled`; `check_interrupt` gives it the
+    host's own form."""
     host = get_host()
     bar = host.progress(total)
     # Some hosts know beforehand that nobody will look.
@@ -124,8 +125,4 @@ def reporter(
     def callback(step: int, steps: int, x0: Tensor) -> None:
         bar.update(step, picture_of(x0, latent_format, decoder) if wanted() else None)
 
-    def should_stop() -> bool:
-        host.check_interrupt()
-        return False
-
-    return callback, should_stop
+    return callback, host.is_interrupted

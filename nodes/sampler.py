@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..kontext_core.errors import InputError
+from ..kontext_core.errors import Cancelled, InputError
 from ..kontext_core.schedule import SCHEDULES
 from .conditioning import check_text, read
 from .host import ComfyHost, get_host
@@ -137,20 +137,25 @@ def _own(
     timesteps = make_timesteps(steps, context.target_tokens, schedule=schedule, denoise=denoise)
     noise = noise_for(seed, samples, latent_image.get("batch_index"))
     callback, should_stop = reporter(steps, latent_format)
-    latent = sample(
-        model.load(),
-        context,
-        wanted.conditioning,
-        timesteps,
-        noise=noise,
-        latent=samples,
-        negative=unwanted,
-        cfg=cfg,
-        solver=solver,
-        noise_mask=latent_image.get("noise_mask"),
-        callback=callback,
-        should_stop=should_stop,
-    )
+    try:
+        latent = sample(
+            model.load(),
+            context,
+            wanted.conditioning,
+            timesteps,
+            noise=noise,
+            latent=samples,
+            negative=unwanted,
+            cfg=cfg,
+            solver=solver,
+            noise_mask=latent_image.get("noise_mask"),
+            callback=callback,
+            should_stop=should_stop,
+        )
+    except Cancelled:
+        # In the host's own words, so that it is shown as an interrupt and not as a failure.
+        get_host().check_interrupt()
+        raise
     return latent.cpu()
 
 

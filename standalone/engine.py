@@ -12,7 +12,7 @@ from typing import Any
 from .cache import Cached, OutputCache, signatures
 from .calls import call_over_lists, merge_outputs, overrides
 from .comfy_api.nodes import ComfyNode, Hidden, HiddenHolder
-from .errors import Interrupted
+from .errors import Interrupted, core_errors
 from .prompt import Prompt, inputs_of, is_link, links
 from .runtime import Listener, Runtime
 
@@ -238,7 +238,7 @@ class _Run:
             "node_type": self.job.prompt[node_id]["class_type"],
             "executed": list(self.executed),
         }
-        if isinstance(error, Interrupted) or _is_cancelled(error):
+        if isinstance(error, (Interrupted, *core_errors("Cancelled"))):
             log.info("run %s was interrupted at node %s", self.job.prompt_id, node_id)
             self._message("execution_interrupted", **base)
             return
@@ -250,7 +250,7 @@ class _Run:
             if kind.__module__ == "builtins"
             else f"{kind.__module__}.{kind.__qualname__}"
         )
-        if not _is_typed(error):
+        if not isinstance(error, core_errors("KontextError")):
             log.error("node %s (%s) failed", node_id, base["node_type"], exc_info=error)
         self.outcome.error = base | {
             "exception_message": f"{error}\n",
@@ -279,19 +279,6 @@ def _readable(value: Any) -> Any:
         return value
     shape = getattr(value, "shape", None)
     return f"{type(value).__name__} {tuple(shape)}" if shape is not None else type(value).__name__
-
-
-def _names(error: BaseException) -> set[str]:
-    # By name: the pack brings its own copy of the core, whose classes are not ours.
-    return {kind.__name__ for kind in type(error).__mro__}
-
-
-def _is_cancelled(error: BaseException) -> bool:
-    return "Cancelled" in _names(error) and _is_typed(error)
-
-
-def _is_typed(error: BaseException) -> bool:
-    return "KontextError" in _names(error)
 
 
 def _inference_mode() -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
+import kontext_core.errors
 from kontext_core.errors import InputError, KontextError
 
 __all__ = [
@@ -15,7 +17,24 @@ __all__ = [
     "PortInUseError",
     "ValidationError",
     "WorkflowError",
+    "core_errors",
+    "know_errors",
 ]
+
+
+# Every copy of the core's errors in this process: ours, and that of each loaded pack.
+_copies: list[ModuleType] = [kontext_core.errors]
+
+
+def know_errors(module: ModuleType) -> None:
+    """Counts another copy of `kontext_core.errors`, whose classes are not ours, as the core's."""
+    if module not in _copies:
+        _copies.append(module)
+
+
+def core_errors(name: str) -> tuple[type[BaseException], ...]:
+    """The core's error of this name in every copy, for `isinstance`."""
+    return tuple(getattr(module, name) for module in _copies)
 
 
 class WorkflowError(InputError):

@@ -15,7 +15,7 @@ from typing import Any
 
 from .comfy_api.install import install
 from .comfy_api.nodes import ComfyNode
-from .errors import PackError
+from .errors import PackError, know_errors
 
 __all__ = ["Pack", "Registry", "load_pack", "pack_root"]
 
@@ -80,6 +80,8 @@ def load_pack(root: Path, name: str | None = None) -> Pack:
             raise PackError(
                 f"the node pack in {root} fails to import: {type(error).__name__}: {error}"
             ) from error
+    if (root / "kontext_core" / "errors.py").is_file():
+        know_errors(importlib.import_module(f"{key}.kontext_core.errors"))
     web = getattr(module, "WEB_DIRECTORY", None)
     name = name or root.name
     return Pack(

@@ -76,6 +76,10 @@ class Runtime:
         """Drops a wish that came too late for the run it was meant for."""
         self._stop.clear()
 
+    def is_interrupted(self) -> bool:
+        """Whether the user asked for a stop that has not happened yet."""
+        return self._stop.is_set()
+
     def check_interrupt(self) -> None:
         """Raises `Interrupted` when the user asked for it; the wish is then fulfilled."""
         if self._stop.is_set():

@@ -19,6 +19,13 @@ for name in chromium chromium-browser google-chrome google-chrome-stable; do
         exit 0
     fi
 done
+for app in "Chromium" "Google Chrome" "Microsoft Edge"; do
+    for folder in /Applications "$HOME/Applications"; do
+        if [ -x "$folder/$app.app/Contents/MacOS/$app" ]; then
+            exit 0
+        fi
+    done
+done
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     echo "Installing Debian's chromium for the browser tests (once) ..."
     log="$venv/chromium-install.log"

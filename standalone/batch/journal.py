@@ -22,6 +22,8 @@ from kontext_core.errors import InputError
 __all__ = ["MANIFEST", "Journal"]
 
 MANIFEST = "manifest.jsonl"
+# Windows opens for text unless told: line ends are rewritten, sizes no longer fit, and byte 26 ends a file.
+BINARY = getattr(os, "O_BINARY", 0)
 
 
 class Journal:
@@ -42,7 +44,7 @@ class Journal:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             is_new = not self.path.exists()
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
         except OSError as error:
             raise InputError(f"can't write into {folder} ({error}); choose another") from error
         try:

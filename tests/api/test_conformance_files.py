@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ from model_folders import EXACT, LORA, ROUNDED, write_models
 
 
 @pytest.fixture(scope="module")
-def models(server: Server) -> Path:
-    return write_models(server.base / "models")
+def models(server: Server) -> Iterator[Path]:
+    """Files of every form, which go again: other modules share the server and count on no files."""
+    folder = server.base / "models"
+    before = set(folder.rglob("*"))
+    yield write_models(folder)
+    for path in sorted(set(folder.rglob("*")) - before, reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from host_client import Client
-from hosts import Server
+from hosts import PACK_NAME, Server, trouble_of
 
 # Output types in order. Ids, order and types are what saved workflows are made of: append only.
 OUTPUTS = {
@@ -123,9 +123,34 @@ def test_help_pages_are_served(client: Client, object_info: dict[str, Any]) -> N
 
 
 def test_the_pack_loads_without_a_word_of_trouble(server: Server) -> None:
-    trouble = [
-        line
-        for line in server.boot_log.splitlines()
-        if "Traceback" in line or "IMPORT FAILED" in line or "Cannot import" in line
-    ]
-    assert not trouble
+    # The host's own trouble, such as an optional library that it misses, is not ours.
+    ours = f"custom_nodes/{PACK_NAME}" if server.host.is_comfyui else ""
+    assert trouble_of(server.boot_log, ours) == []
+
+
+BOOT_LOG = """\
+Traceback (most recent call last):
+  File "/host/nodes.py", line 2, in load
+    import av
+ModuleNotFoundError: No module named 'av'
+
+Cannot import /host/comfy_extras/nodes_video.py module for custom nodes: No module named 'av'
+Traceback (most recent call last):
+  File "/host/nodes.py", line 2, in load
+    spec.loader.exec_module(module)
+  File "/base/custom_nodes/ours/__init__.py", line 3, in <module>
+    raise ValueError("a fault")
+ValueError: a fault
+
+Cannot import /base/custom_nodes/ours module for custom nodes: a fault
+   0.0 seconds (IMPORT FAILED): /base/custom_nodes/ours
+IMPORT FAILED: nodes_video.py
+"""
+
+
+def test_trouble_is_told_apart_by_whose_it_is() -> None:
+    ours = trouble_of(BOOT_LOG, "/custom_nodes/ours")
+    assert [line.split()[0] for line in ours] == ["Traceback", "Cannot", "0.0"]
+    assert ours[0].endswith("ValueError: a fault")
+    assert trouble_of(BOOT_LOG, "/custom_nodes/another") == []
+    assert len(trouble_of(BOOT_LOG, "")) == 6

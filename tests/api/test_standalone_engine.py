@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from embedded_host import Bench, Number, Picky, Recorder, Steps, node
 
+from standalone import errors as standalone_errors
 from standalone.engine import Job
 
 
@@ -174,6 +177,33 @@ def test_a_failing_node_ends_the_run_and_is_named(bench: Bench) -> None:
     assert error["executed"] == ["1"] and error["current_inputs"] == {"value": [5]}
     assert any("execute" in line for line in error["traceback"])
     assert outcome.messages[-1][0] == "execution_error"
+
+
+def test_only_the_cores_own_cancelled_is_an_interrupt(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By class, in every copy of the core: another library may call an error by the same name."""
+    from kontext_core import errors
+
+    copy = ModuleType("copy_of_errors")
+    vars(copy)["KontextError"] = type("KontextError", (Exception,), {})
+    vars(copy)["Cancelled"] = type("Cancelled", (vars(copy)["KontextError"],), {})
+
+    def interrupted(kind: type[Exception]) -> bool:
+        def execute(cls: Any, **_: Any) -> Any:
+            raise kind("stopped")
+
+        bench.nodes["Number"] = type("Number", (Number,), {"execute": classmethod(execute)})
+        prompt = {"1": node("Number", number=1), "2": node("Show", value=["1", 0])}
+        outcome, _ = bench.run(prompt)
+        assert outcome.status == "error"
+        return outcome.interrupted
+
+    monkeypatch.setattr(standalone_errors, "_copies", [errors])
+    assert interrupted(errors.Cancelled)
+    assert not interrupted(copy.Cancelled)
+    standalone_errors.know_errors(copy)
+    assert interrupted(copy.Cancelled)
 
 
 def test_interrupt_stops_within_one_step_and_leaves_the_engine_usable(bench: Bench) -> None:

@@ -205,3 +205,35 @@ def test_results_are_as_readable_as_other_files(tmp_path: Path) -> None:
     plain.touch()
     store.put("a", ".png", b"x")
     assert (tmp_path / "a.png").stat().st_mode == plain.stat().st_mode
+
+
+def test_the_manifest_is_opened_for_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows rewrites line ends of files that are opened without this flag."""
+    flags = []
+    real = os.open
+
+    def opened(path: Path, flag: int, *more: int) -> int:
+        if Path(path).name == MANIFEST:
+            flags.append(flag)
+        return real(path, flag & ~journal_module.BINARY, *more)
+
+    monkeypatch.setattr(journal_module, "BINARY", 1 << 29)
+    monkeypatch.setattr(os, "open", opened)
+    with Journal(tmp_path) as journal:
+        journal.write("begin", nonce="x")
+    assert flags and all(flag & (1 << 29) for flag in flags)
+
+
+def test_every_file_opened_by_its_number_and_written_is_opened_for_bytes() -> None:
+    """As a kind: who writes through `os.open` names O_BINARY, or writes nothing (a reserved name)."""
+    import ast
+
+    writers = []
+    for path in sorted((ROOT / "standalone").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        calls = {ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+        if any(call.startswith("os.write(") for call in calls):
+            writers.append(path.name)
+            opens = [c for c in calls if c.startswith("os.open(") and "O_RDONLY" not in c]
+            assert opens and all("BINARY" in call for call in opens), path
+    assert writers == ["journal.py"]

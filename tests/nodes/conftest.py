@@ -54,8 +54,11 @@ class RecordingHost:
 
         return Bar()
 
+    def is_interrupted(self) -> bool:
+        return self.interrupt_after is not None and len(self.steps) >= self.interrupt_after
+
     def check_interrupt(self) -> None:
-        if self.interrupt_after is not None and len(self.steps) >= self.interrupt_after:
+        if self.is_interrupted():
             raise Interrupted
 
 

@@ -68,6 +68,7 @@ def comfy(monkeypatch: pytest.MonkeyPatch) -> Stand:
             get_torch_device=cpu,
             unet_offload_device=cpu,
             throw_exception_if_processing_interrupted=check,
+            processing_interrupted=lambda: stand.interrupted,
             load_models_gpu=lambda models, **options: stand.loaded.append((models, options)),
         ),
     }
@@ -111,7 +112,9 @@ def test_pictures_go_only_to_clients_that_take_them(comfy: Stand, comfy_host: An
 
 def test_interrupts_are_the_hosts_own(comfy: Stand, comfy_host: Any) -> None:
     comfy_host.check_interrupt()
+    assert comfy_host.is_interrupted() is False
     comfy.interrupted = True
+    assert comfy_host.is_interrupted() is True
     with pytest.raises(comfy.Interrupt):
         comfy_host.check_interrupt()
 

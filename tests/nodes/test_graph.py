@@ -177,6 +177,29 @@ def test_stitch_takes_the_target_from_the_first_reference(pack: Any, vae: Any, i
     ]
 
 
+@pytest.mark.parametrize("method", ["offset", "index", "uxo"])
+def test_stitch_draws_its_method_and_hands_it_on(
+    method: str, pack: Any, vae: Any, image: Any
+) -> None:
+    """The drawn places, the ones that the core makes, and the method in the conditioning are one."""
+    chain = pack.run("KontextReference", image=image(1, 64, 80), vae=vae)[0]
+    chain = pack.run("KontextReference", references=chain, image=image(2), vae=vae)[0]
+    output = pack.run(
+        "KontextStitch",
+        conditioning=[[torch.zeros(1, 1, 1), {}]],
+        latent={"samples": torch.zeros(1, 16, 8, 8)},
+        references=chain,
+        method=method,
+    )
+    drawn = [(p["t"], p["h"], p["w"]) for p in output.ui["kontext_layout"]]
+    stitcher = pack.module("kontext_core.stitcher")
+    sizes = [tuple(one.latent.shape[-2:]) for one in chain.items]
+    assert drawn == [(0, 0, 0), *stitcher.place(sizes, method, (4, 4))]
+    others = [stitcher.place(sizes, m, (4, 4)) for m in ("offset", "index", "uxo") if m != method]
+    assert drawn[1:] not in others
+    assert output[0][0][1]["reference_latents_method"] == method
+
+
 @pytest.mark.parametrize(
     ("fit", "height", "width", "expected"),
     [

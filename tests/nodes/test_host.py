@@ -41,6 +41,14 @@ def test_no_preview_where_none_was_fitted(pack: Any) -> None:
     assert pack.module("nodes.preview").picture_of(torch.zeros(1, 16, 8, 8), unknown) is None
 
 
+def test_should_stop_answers_and_never_raises(pack: Any, host: Any) -> None:
+    latents = pack.module("kontext_core.latents")
+    _, should_stop = pack.module("nodes.preview").reporter(4, latents.FLUX_LATENT)
+    assert should_stop() is False
+    host.interrupt_after = 0
+    assert should_stop() is True and should_stop() is True
+
+
 @pytest.mark.parametrize(("solver", "cfg"), [("euler", 1.0), ("heun", 2.0)])
 def test_interrupt_stops_within_one_step(
     pack: Any,

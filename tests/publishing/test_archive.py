@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from hosts import ROOT
+from PIL import Image
 
 COMFY = Path(sys.executable).with_name("comfy")
 NODE_IDS = set(json.loads((ROOT / "tests/nodes/contract.json").read_text(encoding="utf-8")))
@@ -104,10 +106,12 @@ def test_metadata_is_what_the_registry_asks_for() -> None:
     assert "comfyui" not in project["name"].lower()
     assert [part.isdecimal() for part in project["version"].split(".")] == [True] * 3
     assert project["urls"]["Repository"].startswith("https://")
-    assert {"PublisherId", "DisplayName", "Icon", "requires-comfyui"} <= set(tool)
+    assert {"PublisherId", "DisplayName", "Icon", "Banner", "requires-comfyui"} <= set(tool)
     assert tool["requires-comfyui"] == ">=0.3.64"
     # The icon's address is the repository's; the file must be there to be served.
     assert (ROOT / tool["Icon"].partition("/main/")[2]).is_file()
+    with Image.open(ROOT / tool["Banner"].partition("/main/")[2]) as banner:
+        assert banner.width * 9 == banner.height * 21 and banner.width >= 1260
     # With the folder named here as well as in __init__.py, ComfyUI loads every script twice.
     assert "web" not in tool
     asked = [line for line in project["dependencies"] if "==" in line or "<" in line]
@@ -192,3 +196,34 @@ def test_the_registrys_standards(installed: Path) -> None:
         assert not words & {"pip", "-mpip"}, path
     prebuilt = (".so", ".pyd", ".dll", ".dylib", ".exe", ".pyc", ".whl", ".pt", ".ckpt", ".pkl")
     assert [path for path in installed.rglob("*") if path.suffix in prebuilt] == []
+
+
+# What the registry's scan looks for, in Python, scripts, JSON and prose alike; a single hit of any
+# severity keeps a version from the users: network access, the environment, other processes.
+FLAGGED = re.compile(
+    r"urllib\.request|http\.client|aiohttp\.ClientSession|\bsocket\.\w|\.connect ?\(|\.bind ?\("
+    r"|\.send(?:all)? ?\(|\.recv ?\(|os\.environ|os\.getenv|\bsubprocess\b|\bimport pickle\b|\bpickle\.load"
+)
+
+
+def test_the_registrys_scan_finds_nothing(installed: Path) -> None:
+    hits = []
+    for path in sorted(installed.rglob("*")):
+        if path.suffix in (".py", ".js", ".json", ".md", ".toml", ".txt", ".html", ".css"):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            hits += [
+                f"{path.relative_to(installed)}:{number}: {found.group()}"
+                for number, line in enumerate(lines, 1)
+                if (found := FLAGGED.search(line))
+            ]
+    assert hits == []
+
+
+def test_the_scans_patterns_match_what_they_are_for() -> None:
+    for text in (
+        "import urllib.request", "http.client.HTTPSConnection()", "import subprocess",
+        "os.environ['X']", "s = socket.socket()", "s.connect(a)", "x.bind (y)", "x.send(y)",
+    ):  # fmt: skip
+        assert FLAGGED.search(text), text
+    for text in ("from urllib.parse import quote", "web.Response", "websocket", "environment"):
+        assert not FLAGGED.search(text), text

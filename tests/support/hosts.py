@@ -215,6 +215,27 @@ def _link(folder: Path, packs: dict[str, Path]) -> None:
             (folder / name).symlink_to(source, target_is_directory=source.is_dir())
 
 
+def trouble_of(log: str, ours: str) -> list[str]:
+    """Lines of a server's log that tell of a failure, and whole tracebacks, that name a path of ours.
+
+    Args:
+        ours: what such a path has in it.
+    """
+    found, trace = [], ""
+    for line in log.splitlines():
+        if "Traceback (most recent call last)" in line:
+            trace = line
+        elif trace:
+            trace += "\n" + line
+            # The error itself stands in the first column again.
+            if line and not line[0].isspace():
+                found += [trace] if ours in trace else []
+                trace = ""
+        elif ("IMPORT FAILED" in line or "Cannot import" in line) and ours in line:
+            found.append(line)
+    return found + ([trace] if trace and ours in trace else [])
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listened on a moment ago."""
     with socket.socket() as probe:

@@ -12,6 +12,17 @@ from hosts import Host, Missing, Server, all_hosts, frontends, own_frontend, run
 from playwright.sync_api import Browser, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# Where macOS keeps them, for all users or for one.
+APPS = ("Chromium", "Google Chrome", "Microsoft Edge")
+
+
+def find_browser(
+    folders: tuple[Path, ...] = (Path("/Applications"), Path.home() / "Applications"),
+) -> str | None:
+    """A browser of Chromium's kind: on the PATH, or among macOS's applications."""
+    apps = (folder / f"{app}.app/Contents/MacOS/{app}" for folder in folders for app in APPS)
+    found = (*map(shutil.which, BROWSERS), *(str(path) for path in apps if path.is_file()))
+    return next(filter(None, found), None)
 
 
 def _params() -> list[object]:
@@ -44,10 +55,12 @@ def _params() -> list[object]:
 # Not for the session: while playwright's driver lives, no later test could call asyncio.run.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's headless Chromium; playwright's own browsers are not downloaded."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    """The system's browser, headless; playwright's own browsers are not downloaded."""
+    found = find_browser()
     if found is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
+        pytest.skip(
+            f"no browser: none of {', '.join(BROWSERS)} on the PATH, no {' or '.join(APPS)}"
+        )
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=found, headless=True, args=FLAGS)
         yield chromium

@@ -1,7 +1,7 @@
 """The host behind one small face: device, model files, progress, interrupt, memory.
 
-The only module that imports comfy.* and folder_paths, and only inside functions, so that
-everything else runs without ComfyUI as well.
+With `nodes/native/` the only place that imports comfy.* and folder_paths, here only inside
+functions, so that everything else runs without ComfyUI as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The host behind one small face: device, model files, progress, interrupt, memory.
+"""The host behind one small face: device, model files, progress, interrupt, memory, kinds of socket.
 
 With `nodes/native/` the only place that imports comfy.* and folder_paths, here only inside
 functions, so that everything else runs without ComfyUI as well.
@@ -100,6 +100,13 @@ class PlainHost:
 
 class ComfyHost:
     """A real ComfyUI."""
+
+    # The kinds of MODEL, CLIP and VAE it has, see `native/sockets.py`.
+    sockets = "comfy"
+
+    def manage(self, network: torch.nn.Module) -> Managed:
+        """See `manage`."""
+        return _Patched(network)
 
     def device(self) -> torch.device:
         """The device ComfyUI computes on."""
@@ -271,4 +278,5 @@ class _Patched(Managed):
 
 def manage(network: Any) -> Managed:
     """Put a network under the memory management of the host, where it has one."""
-    return _Patched(network) if isinstance(get_host(), ComfyHost) else Managed(network)
+    own = getattr(get_host(), "manage", Managed)
+    return own(network)

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError
 from .files import EMBEDDED, choices, complaint, source_of, stamp
-from .host import ComfyHost, counter, get_host
+from .host import counter, get_host
 from .native import Pictures, make_clip, make_model, make_vae
 from .native.copies import tell_how
 from .schema import make
@@ -42,8 +42,9 @@ def _dtype(precision: str, role: str = "model") -> torch.dtype:
     from ..kontext_core.weights.load import default_dtype
 
     host = get_host()
-    if precision == "auto" and role == "vae" and isinstance(host, ComfyHost):
-        return host.vae_dtype()
+    own = getattr(host, "vae_dtype", None)
+    if precision == "auto" and role == "vae" and own is not None:
+        return own()
     if precision == "auto":
         return default_dtype(host.device())
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[

@@ -9,10 +9,9 @@ from comfy_api.latest import io
 from ..kontext_core.errors import Cancelled, InputError
 from ..kontext_core.schedule import SCHEDULES
 from .conditioning import check_text, read
-from .host import ComfyHost, get_host
 from .inputs import SAME_SEED, guidance_input, seed_input, steps_input
 from .latent import noise_for, target_samples
-from .native import require_model
+from .native import sockets
 from .preview import reporter
 from .schema import make
 
@@ -69,12 +68,8 @@ def run_sampler(
     check_text(positive, params, "positive")
     if cfg != 1.0:
         check_text(negative, params, "negative")
-    if not isinstance(get_host(), ComfyHost):
-        return _own(model, positive, latent_image, **settings)
-    from .native.guider import guided, latent_format_of
-
-    callback, _ = reporter(steps, latent_format_of(model))
-    return guided(model, positive, latent_image, callback=callback, **settings).cpu()
+    run = sockets().sampler() or _own
+    return run(model, positive, latent_image, **settings)
 
 
 def check_model(model: Any) -> Any:
@@ -83,27 +78,17 @@ def check_model(model: Any) -> Any:
     Raises:
         KontextError: a MODEL of another kind.
     """
-    if not isinstance(get_host(), ComfyHost):
-        return require_model(model)
-    from .native.guider import require_flux
-
-    return require_flux(model)
+    return sockets().require_model(model)
 
 
 def network_of(model: Any) -> Any:
     """The transformer in a MODEL from `check_model`, wherever it is; never to be run."""
-    if not isinstance(get_host(), ComfyHost):
-        return model._managed.network
-    return model.model.diffusion_model
+    return sockets().network(model)
 
 
 def notes_of(model: Any, positive: list[list[Any]]) -> list[str]:
     """What a run with this MODEL leaves out of the references, one sentence each."""
-    if not isinstance(get_host(), ComfyHost):
-        return []
-    from .native.guider import unhonoured
-
-    return unhonoured(model, positive)
+    return sockets().notes(model, positive)
 
 
 def _own(

@@ -10,8 +10,8 @@ from comfy_api.latest import io
 from ..kontext_core.errors import InputError
 from ..kontext_core.stitcher import INDEX_AT_ZERO, METHODS, Context, Reference, stitch
 from .conditioning import ReferenceChain, attach, beyond_native
-from .host import ComfyHost, get_host
 from .latent import target_samples
+from .native import sockets
 from .schema import References, make
 
 __all__ = ["KontextStitch", "layout_payload", "native_notes"]
@@ -126,7 +126,7 @@ class KontextStitch(io.ComfyNode):
             latent = {"samples": torch.zeros_like(items[0].latent, dtype=torch.float32)}
         context = stitch(tuple(target_samples(latent).shape), items, method=method)
         ui = {"kontext_layout": layout_payload(context)}
-        notes = native_notes(items, method) if isinstance(get_host(), ComfyHost) else []
+        notes = native_notes(items, method) if sockets().foreign else []
         return io.NodeOutput(
             attach(conditioning, items, method),
             latent,

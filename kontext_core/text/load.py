@@ -16,8 +16,7 @@ from ..errors import CheckpointError
 from ..models.clip import ClipTextModel, clip_params
 from ..models.t5 import T5Encoder, t5_params
 from ..weights.detect import detect, require
-from ..weights.install import install
-from ..weights.load import default_dtype
+from ..weights.install import default_dtype, install
 from ..weights.source import WeightsFile, open_weights
 from ..weights.state import read_state
 from .pair import COMFYUI_LENGTH, FluxTextEncoders

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import ModelNotFoundError
 
-__all__ = ["EMBEDDED", "find", "is_model_folder"]
+__all__ = ["EMBEDDED", "find", "is_model_folder", "part_of"]
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EMBEDDED = tuple(
@@ -15,7 +15,9 @@ EMBEDDED = tuple(
     else ()
 )
 # What a folder of this package's own form holds beside `config.json`.
-PARTS = ("transformer.safetensors", "autoencoder.safetensors", "text_encoder.safetensors")
+PARTS = ("transformer", "autoencoder", "text_encoder")
+# In any form that is read; the first that is there is taken.
+FORMS = (".safetensors", ".safetensors.index.json", ".sft", ".gguf")
 
 
 def find(name: str | Path) -> Path:
@@ -37,5 +39,15 @@ def find(name: str | Path) -> Path:
 
 
 def is_model_folder(path: Path) -> bool:
-    """Whether this is a folder as embedded models are, one file a network, and no diffusers one."""
-    return path.is_dir() and any((path / name).is_file() for name in PARTS)
+    """Whether this is a folder as embedded models are, one file a network, not diffusers'."""
+    return (
+        path.is_dir()
+        and not (path / "model_index.json").is_file()
+        and any(part_of(path, name) for name in PARTS)
+    )
+
+
+def part_of(folder: Path, network: str) -> Path | None:
+    """The file of a network ("transformer", "autoencoder", "text_encoder") in a model folder."""
+    files = (folder / f"{network}{form}" for form in FORMS)
+    return next((file for file in files if file.is_file()), None)

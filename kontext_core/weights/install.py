@@ -17,10 +17,15 @@ from ..quant.types import BLOCK_TYPES, is_packed
 if TYPE_CHECKING:
     from .state import Weight
 
-__all__ = ["install", "plain"]
+__all__ = ["default_dtype", "install", "plain"]
 
 # Above this many parameters half-precision weights stay mapped instead of being cast at once.
 LARGE = 1_000_000_000
+
+
+def default_dtype(device: torch.device | str) -> torch.dtype:
+    """float32 on the CPU, bfloat16 elsewhere."""
+    return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
 
 
 def install(

@@ -1,6 +1,6 @@
 """Builds the networks from an embedded model's folder or from published files of any form.
 
-A model folder holds `config.json`, `vocab.json` and one safetensors file per network. Of a published
+A model folder holds `config.json`, `vocab.json` and one file a network, in any form. Of a published
 file (safetensors, GGUF, diffusers folder, all-in-one checkpoint) everything is read off its header.
 Weights stay mapped from the file as they are stored and are decoded while they are used, so that a
 model is ready at once and takes no more memory than its file; see `weights/install.py`.
@@ -9,22 +9,22 @@ model is ready at once and takes no more memory than its file; see `weights/inst
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..config import AutoEncoderParams, FluxParams, TextEncoderParams, params_from, read_config
+from ..config import FluxParams, TextEncoderParams, params_from, read_config
 from ..errors import CheckpointError
 from ..latents import FLUX_LATENT, LatentFormat
 from ..models.autoencoder import AutoEncoder
 from ..models.flux import Flux
 from ..models.text import TextEncoder
 from ..resolutions import KONTEXT_RESOLUTIONS
-from .detect import require
+from .detect import detect, require
 from .files import find, is_model_folder
-from .install import install
+from .install import default_dtype, install
 from .source import WeightsFile, open_weights
 from .state import Weight, autoencoder_params, flux_params, read_state
 
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["default_dtype", "load_autoencoder", "load_model", "load_text_encoders"]
 
 Progress = Callable[[int, int], None]
-
-
-def default_dtype(device: torch.device | str) -> torch.dtype:
-    """float32 on the CPU, bfloat16 elsewhere."""
-    return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
 
 
 def load_model(
@@ -68,22 +63,22 @@ def load_model(
     """
     path = find(name)
     latent_format, resolutions = FLUX_LATENT, KONTEXT_RESOLUTIONS
-    if is_model_folder(path):
-        config = read_config(path / "config.json")
-        source = _own(path, "transformer")
-        params = _params(FluxParams, config, "transformer", path)
-        latent_format = _params(LatentFormat, config, "latent_format", path)
+    file = open_weights(path, "transformer")
+    state = _state(file, "transformer")
+    folder = path if path.is_dir() else path.parent
+    beside = path.is_dir() or (folder / "config.json").is_file()
+    if beside and is_model_folder(folder):
+        # A model of the user's own may have been trained on other latents and sizes.
+        config = read_config(folder / "config.json")
+        params = _params(FluxParams, config, "transformer", folder)
+        latent_format = _params(LatentFormat, config, "latent_format", folder)
         resolutions = tuple((int(w), int(h)) for w, h in config.get("resolutions", resolutions))
-        state = _as_named(open_weights(source))
     else:
-        file = open_weights(path)
-        source = file.path
-        state = read_state(file, require(file, "transformer"))
         params = flux_params(state)
     with torch.device("meta"):
         model = Flux(params, latent_format=latent_format, resolutions=resolutions)
     dtype = dtype or default_dtype(device)
-    install(model, state, source, dtype=dtype, device=device, pack=pack, progress=progress)
+    install(model, state, file.path, dtype=dtype, device=device, pack=pack, progress=progress)
     return model
 
 
@@ -100,19 +95,15 @@ def load_autoencoder(
     all-in-one checkpoints. Other arguments and errors as `load_model`.
     """
     path = find(name)
-    if is_model_folder(path):
-        source = _own(path, "autoencoder")
-        params = _params(AutoEncoderParams, read_config(path / "config.json"), "autoencoder", path)
-        state = _as_named(open_weights(source))
-    else:
-        file = open_weights(path, "autoencoder")
-        source = file.path
-        state = read_state(file, require(file, "autoencoder"))
-        params = autoencoder_params(state)
+    file = open_weights(path, "autoencoder")
+    state = _state(file, "autoencoder")
+    params = autoencoder_params(state)
     with torch.device("meta"):
         autoencoder = AutoEncoder(params)
     dtype = dtype or default_dtype(device)
-    install(autoencoder, state, source, dtype=dtype, device=device, pack=False, progress=progress)
+    install(
+        autoencoder, state, file.path, dtype=dtype, device=device, pack=False, progress=progress
+    )
     return autoencoder
 
 
@@ -162,21 +153,26 @@ def load_text_encoders(
         raise CheckpointError(f"{vocabulary}: can't read the vocabulary ({error})") from error
     with torch.device("meta"):
         encoder = TextEncoder(params, words)
-    source = _own(path, "text_encoder")
-    state = _as_named(open_weights(source))
-    install(encoder, state, source, dtype=dtype, device=device, pack=False, progress=progress)
+    file = open_weights(path, "t5")
+    install(
+        encoder,
+        _as_named(file),
+        file.path,
+        dtype=dtype,
+        device=device,
+        pack=False,
+        progress=progress,
+    )
     return encoder
 
 
-def _own(folder: Path, network: str) -> Path:
-    """A network's file in a model folder."""
-    path = folder / f"{network}.safetensors"
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: missing, so this model folder has no {network}; add the file or name another "
-            "model"
-        )
-    return path
+def _state(file: WeightsFile, role: str) -> Mapping[str, Weight]:
+    """Parameters of a network under our names. What is not recognised in a model folder counts as
+    named by the network's own names, so that the network says what is wrong."""
+    found = next((contents for contents in detect(file) if contents.role == role), None)
+    if found is None and file.path.is_dir() and is_model_folder(file.path):
+        return _as_named(file)
+    return read_state(file, found or require(file, role))
 
 
 def _as_named(file: WeightsFile) -> dict[str, Weight]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from .entry import shown, shown_list
+from .files import is_model_folder, part_of
 
 __all__ = ["files_of", "parse_index"]
 
@@ -21,6 +22,13 @@ PARTS = {
     "transformer": "transformer",
     "autoencoder": "vae",
     "t5": "text_encoder_2",
+    "clip_l": "text_encoder",
+}
+# In a folder of this package's own form.
+OWN_PARTS = {
+    "transformer": "transformer",
+    "autoencoder": "autoencoder",
+    "t5": "text_encoder",
     "clip_l": "text_encoder",
 }
 # Names that diffusers and transformers give to whole networks, best first.
@@ -99,6 +107,14 @@ def _present(files: list[Path], source: Path) -> tuple[Path, ...]:
 
 
 def _of_folder(folder: Path, role: str | None) -> tuple[Path, ...]:
+    if is_model_folder(folder):
+        network = OWN_PARTS.get(role or "transformer", "transformer")
+        if (own := part_of(folder, network)) is None:
+            raise CheckpointError(
+                f"{folder / network}.safetensors: missing, so this model folder has no {network}; "
+                "add the file or name another model"
+            )
+        return files_of(own)
     if (folder / "model_index.json").is_file():
         inner = folder / PARTS.get(role or "transformer", "transformer")
         if not inner.is_dir():

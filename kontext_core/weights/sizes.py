@@ -1,12 +1,14 @@
-"""Sizes of published networks, read off the shapes of their parameters."""
+"""Sizes of networks, read off the shapes of their parameters, or from a model folder's config."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-from ..config import AutoEncoderParams, FluxParams
+from ..config import AutoEncoderParams, FluxParams, params_from, read_config
 from ..errors import CheckpointError
+from .files import is_model_folder
 
 __all__ = ["Shaped", "autoencoder_params", "flux_params"]
 
@@ -24,7 +26,8 @@ class Shaped(Protocol):
 def flux_params(state: Mapping[str, Shaped]) -> FluxParams:
     """Sizes of a transformer under BFL's names.
 
-    Rotary axes can't be told from weights, so heads must have FLUX.1's 128 channels.
+    Those of a `config.json` beside the weights count first. Where there is none, heads must have
+    FLUX.1's 128 channels, as rotary axes can't be told from weights.
 
     Raises:
         CheckpointError: a tensor the sizes are read from is missing, or is no FLUX.1's.
@@ -40,6 +43,8 @@ def flux_params(state: Mapping[str, Shaped]) -> FluxParams:
     }
     source = _source(state)
     _check(source, state, needed, "a FLUX.1 transformer (flux1-kontext-dev.safetensors)")
+    if own := section_beside(source, "transformer"):
+        return params_from(FluxParams, own, f"config.json beside {source} (transformer)")
     hidden, in_channels = state["img_in.weight"].shape
     head_dim = state[marker].shape[0]
     if in_channels != 64:
@@ -72,7 +77,8 @@ def flux_params(state: Mapping[str, Shaped]) -> FluxParams:
 
 
 def autoencoder_params(state: Mapping[str, Shaped]) -> AutoEncoderParams:
-    """Sizes of an autoencoder under BFL's names; group norms have the published 32 groups.
+    """Sizes of an autoencoder under BFL's names; those of a `config.json`
+    beside the weights count first, else group norms have the published 32 groups.
 
     Raises:
         CheckpointError: a tensor the sizes are read from is missing or misshapen.
@@ -85,6 +91,8 @@ def autoencoder_params(state: Mapping[str, Shaped]) -> AutoEncoderParams:
     }
     source = _source(state)
     _check(source, state, needed, "the Flux autoencoder (ae.safetensors)")
+    if own := section_beside(source, "autoencoder"):
+        return params_from(AutoEncoderParams, own, f"config.json beside {source} (autoencoder)")
     ch, in_channels = state["encoder.conv_in.weight"].shape[:2]
     widths = []
     for level in range(_count(state, "encoder.down.")):
@@ -105,6 +113,27 @@ def autoencoder_params(state: Mapping[str, Shaped]) -> AutoEncoderParams:
         z_channels=state["decoder.conv_in.weight"].shape[1],
         norm_groups=NORM_GROUPS,
     )
+
+
+def section_beside(source: str | Path, section: str) -> dict[str, Any] | None:
+    """What the `config.json` of a model folder says about a network or its latents.
+
+    Args:
+        source: the folder, or a file in it.
+        section: "transformer", "autoencoder", "text_encoder", "latent_format".
+
+    Returns:
+        None where there is no such file or it has no such section: diffusers' own has none.
+
+    Raises:
+        CheckpointError: the file of a model folder can't be read.
+    """
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+    config = folder / "config.json"
+    if not is_model_folder(folder) or not config.is_file():
+        return None
+    values = read_config(config).get(section)
+    return values if isinstance(values, dict) else None
 
 
 def _source(state: Mapping[str, Shaped]) -> str:

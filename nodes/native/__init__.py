@@ -7,9 +7,10 @@ make, and MODEL is understood by this pack's sampler; anything else that is aske
 
 from __future__ import annotations
 
-from .clip import KontextClip, make_clip
-from .model import KontextModel, NotNativeError, make_model, require_model, resolutions_of
-from .vae import KontextVAE, Pictures, make_vae, require_vae
+from .clip import KontextClip
+from .model import KontextModel, NotNativeError, require_model, resolutions_of
+from .sockets import make_clip, make_model, make_vae, sockets
+from .vae import KontextVAE, Pictures, require_vae
 
 __all__ = [
     "KontextClip",
@@ -23,4 +24,5 @@ __all__ = [
     "require_model",
     "resolutions_of",
     "require_vae",
+    "sockets",
 ]

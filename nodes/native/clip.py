@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...kontext_core.errors import InputError
-from ..host import ComfyHost, Managed, get_host, manage
+from ..host import Managed, get_host, manage
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...kontext_core.models.text import TextEncoder
     from ...kontext_core.text.pair import FluxTextEncoders
 
-__all__ = ["KontextClip", "Tokens", "encode_tokens", "make_clip", "tokens_of"]
+__all__ = ["KontextClip", "Tokens", "encode_tokens", "tokens_of"]
 
 # Rows of (id, weight) or (id, weight, word).
 Tokens = dict[str, list[list[tuple[Any, ...]]]]
@@ -160,17 +160,3 @@ class KontextClip:
 
     def __repr__(self) -> str:
         return f"KontextClip({self.name!r})"
-
-
-def make_clip(encoder: TextEncoder | FluxTextEncoders, name: str) -> Any:
-    """What travels on a CLIP socket of the host: on a real ComfyUI a `comfy.sd.CLIP`.
-
-    Args:
-        encoder: the network, on the CPU.
-        name: of its file, for messages.
-    """
-    if not isinstance(get_host(), ComfyHost):
-        return KontextClip(encoder, name)
-    from .host_clip import host_clip
-
-    return host_clip(encoder, name)

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...kontext_core.errors import InputError
-from ..host import ComfyHost, get_host
 from .model import KontextModel
+from .sockets import sockets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ def _network(model: Any) -> Any:
     """
     inner = getattr(model, "model", None)
     network = getattr(inner, "diffusion_model", None)
-    if isinstance(get_host(), ComfyHost) and hasattr(network, "double_blocks"):
+    if sockets().foreign and hasattr(network, "double_blocks"):
         import comfy.model_base
 
         if isinstance(inner, comfy.model_base.Flux):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...kontext_core.errors import KontextError
 from ...kontext_core.resolutions import KONTEXT_RESOLUTIONS
-from ..host import ComfyHost, Managed, get_host, manage
+from ..host import Managed, manage
 
 if TYPE_CHECKING:
     from ...kontext_core.lora.load import Lora
     from ...kontext_core.lora.report import LoraReport
     from ...kontext_core.models.flux import Flux
 
-__all__ = ["KontextModel", "NotNativeError", "make_model", "require_model", "resolutions_of"]
+__all__ = ["KontextModel", "NotNativeError", "require_model", "resolutions_of"]
 
 
 class NotNativeError(KontextError, AttributeError):
@@ -112,19 +112,6 @@ def require_model(model: Any) -> KontextModel:
         "Load it there, or sample it with KSampler: references stitched by Kontext: Stitch work "
         "in KSampler too"
     )
-
-
-def make_model(flux: Flux, name: str) -> Any:
-    """A MODEL for the running host, of a network that belongs to it alone.
-
-    In a real ComfyUI that is a `ModelPatcher` around ComfyUI's own Flux, which every node of the
-    host's understands; elsewhere a `KontextModel` of this name.
-    """
-    if not isinstance(get_host(), ComfyHost):
-        return KontextModel(flux, name)
-    from .wrapper import wrap
-
-    return wrap(flux)
 
 
 def resolutions_of(model: Any) -> tuple[tuple[int, int], ...]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...kontext_core.errors import InputError, ShapeError
-from ..host import ComfyHost, Managed, get_host, manage
+from ..host import Managed, get_host, manage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ...kontext_core.models.autoencoder import AutoEncoder
 
-__all__ = ["DEFAULT_TILE", "KontextVAE", "Pictures", "make_vae", "require_vae"]
+__all__ = ["DEFAULT_TILE", "KontextVAE", "Pictures", "require_vae"]
 
 # Pixels a side, when a tiled call of the VAE names no size; ComfyUI's own default.
 DEFAULT_TILE = 512
@@ -172,23 +172,6 @@ class KontextVAE(Pictures):
 
     def __repr__(self) -> str:
         return f"KontextVAE({self.name!r})"
-
-
-def make_vae(
-    autoencoder: AutoEncoder, name: str, resolutions: tuple[tuple[int, int], ...]
-) -> Pictures:
-    """What travels on a VAE socket of the host: on a real ComfyUI a `comfy.sd.VAE`.
-
-    Args:
-        autoencoder: the network, on the CPU.
-        name: of its file, for messages.
-        resolutions: (width, height) the model was trained at.
-    """
-    if not isinstance(get_host(), ComfyHost):
-        return KontextVAE(autoencoder, name, resolutions)
-    from .host_vae import host_vae
-
-    return host_vae(autoencoder, name, resolutions)
 
 
 def require_vae(vae: Any) -> Any:

@@ -26,19 +26,28 @@ _HOME = {
     "ModelNotFoundError": ".errors",
     "Pipeline": ".pipeline",
     "Reference": ".stitcher",
+    "SamplerState": ".sampling",
     "ShapeError": ".errors",
     "TextEncoder": ".models.text",
     "edit": ".pipeline",
     "load_autoencoder": ".weights.load",
     "load_image": ".images",
+    "load_lora": ".lora.load",
     "load_model": ".weights.load",
     "load_pipeline": ".pipeline",
     "load_text_encoders": ".weights.load",
     "make_noise": ".sampling",
     "make_timesteps": ".schedule",
+    "nearest_resolution": ".resolutions",
+    "quantize_file": ".convert",
+    "resize": ".images",
     "sample": ".sampling",
+    "sample_steps": ".sampling",
     "save_image": ".images",
+    "set_loras": ".lora.apply",
     "stitch": ".stitcher",
+    "to_model": ".images",
+    "to_picture": ".images",
 }
 
 __all__ = [
@@ -54,22 +63,32 @@ __all__ = [
     "ModelNotFoundError",
     "Pipeline",
     "Reference",
+    "SamplerState",
     "ShapeError",
     "TextEncoder",
     "edit",
     "load_autoencoder",
     "load_image",
+    "load_lora",
     "load_model",
     "load_pipeline",
     "load_text_encoders",
     "make_noise",
     "make_timesteps",
+    "nearest_resolution",
+    "quantize_file",
+    "resize",
     "sample",
+    "sample_steps",
     "save_image",
+    "set_loras",
     "stitch",
+    "to_model",
+    "to_picture",
 ]
 
 if TYPE_CHECKING:
+    from .convert import quantize_file
     from .errors import (
         Cancelled,
         CheckpointError,
@@ -79,13 +98,16 @@ if TYPE_CHECKING:
         ShapeError,
     )
     from .guidance import Conditioning
-    from .images import load_image, save_image
+    from .images import load_image, resize, save_image, to_model, to_picture
     from .latents import LatentFormat
+    from .lora.apply import set_loras
+    from .lora.load import load_lora
     from .models.autoencoder import AutoEncoder
     from .models.flux import Flux
     from .models.text import TextEncoder
     from .pipeline import Pipeline, edit, load_pipeline
-    from .sampling import make_noise, sample
+    from .resolutions import nearest_resolution
+    from .sampling import SamplerState, make_noise, sample, sample_steps
     from .schedule import make_timesteps
     from .stitcher import Context, Reference, stitch
     from .weights.load import load_autoencoder, load_model, load_text_encoders

@@ -12,6 +12,11 @@ A message says what was wrong, the value, what was expected, and what to do next
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .sampling import SamplerState
+
 __all__ = [
     "Cancelled",
     "CheckpointError",
@@ -47,4 +52,12 @@ class CheckpointError(KontextError):
 
 
 class Cancelled(KontextError):
-    """The run was stopped on request; nothing was produced."""
+    """The run was stopped on request; nothing was produced.
+
+    `state` is the `SamplerState` that the sampler had reached, to go on from; None where something
+    else was stopped.
+    """
+
+    def __init__(self, message: str = "", state: SamplerState | None = None) -> None:
+        super().__init__(message)
+        self.state = state

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import InputError, ShapeError
+from .checks import check_number
+from .errors import ShapeError
 
 __all__ = ["Conditioning", "classifier_free"]
 
@@ -37,8 +38,8 @@ class Conditioning:
                 f"conditioning has shapes {tuple(self.txt.shape)} and {tuple(self.vec.shape)}; "
                 "expected [batch, tokens, channels] and [batch, channels]"
             )
-        if self.guidance is not None and not 0 <= self.guidance <= 100:
-            raise InputError(f"guidance is {self.guidance}; expected 0 to 100, Kontext's is 2.5")
+        if self.guidance is not None:
+            check_number(self.guidance, "guidance", 0, 100, "Kontext's is 2.5")
 
     def expand(
         self, batch: int, device: torch.device, dtype: torch.dtype

@@ -38,6 +38,18 @@ class LatentFormat:
             object.__setattr__(self, "rgb_factors", tuple(tuple(row) for row in self.rgb_factors))
         object.__setattr__(self, "rgb_bias", tuple(self.rgb_bias))
 
+    @property
+    def space(self) -> tuple[float, float, int, int]:
+        """What two formats must share for their latents to mean the same; previews don't count."""
+        return self.scale_factor, self.shift_factor, self.channels, self.downscale
+
+    def named(self) -> str:
+        """Its numbers, for a message."""
+        return (
+            f"scale {self.scale_factor:g}, shift {self.shift_factor:g}, {self.channels} channels, "
+            f"{self.downscale} px a cell"
+        )
+
     def process_in(self, raw: Tensor) -> Tensor:
         """Raw latent to model space."""
         return (raw - self.shift_factor) * self.scale_factor

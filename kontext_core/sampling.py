@@ -6,47 +6,76 @@ Shapes: b batch, c channels, h and w latent cells.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import Cancelled, InputError, KontextError, ShapeError
+from .checks import check_choice, check_number, check_whole
+from .errors import Cancelled, InputError, ShapeError
+from .finite import check_finite, not_finite
 from .guidance import Conditioning, classifier_free
 from .latents import pack, unpack
 from .models.flux import Flux, Modulations
 from .stitcher import Context
 
-__all__ = ["SOLVERS", "Callback", "euler", "heun", "make_noise", "sample"]
+__all__ = [
+    "SOLVERS",
+    "Callback",
+    "SamplerState",
+    "euler",
+    "heun",
+    "make_noise",
+    "sample",
+    "sample_steps",
+]
 
 # Timesteps whose modulations are held at a time: 270 MB a text for the published sizes in float32.
 WINDOW = 64
 
-Callback = Callable[[int, int, Tensor], None]
+Callback = Callable[[int, int, Tensor, Tensor], None]
+OldCallback = Callable[[int, int, Tensor], None]
 Velocity = Callable[[Tensor, float, int], Tensor]
-OnStep = Callable[[int, Tensor], None]
-Solver = Callable[[Velocity, Tensor, list[float], OnStep], Tensor]
+# (velocity, x, t, t_next, step) to x at t_next and the estimate x0 of the finished latent.
+Solver = Callable[[Velocity, Tensor, float, float, int], tuple[Tensor, Tensor]]
 
 
-def euler(velocity: Velocity, x: Tensor, timesteps: list[float], on_step: OnStep) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class SamplerState:
+    """A run between two of its steps, all that is needed to go on with it.
+
+    Attributes:
+        x: [b, c, h, w] float32 latent in model space, as noisy as timesteps[step].
+        step: steps that are done, 0..steps.
+        steps: of the whole run.
+    """
+
+    x: Tensor
+    step: int
+    steps: int
+
+
+def euler(
+    velocity: Velocity, x: Tensor, t: float, t_next: float, step: int
+) -> tuple[Tensor, Tensor]:
     """First order: one model call a step."""
-    for i, (t, t_next) in enumerate(zip(timesteps[:-1], timesteps[1:], strict=True)):
-        v = velocity(x, t, i)
-        on_step(i, x - t * v)
-        x = x + (t_next - t) * v
-    return x
+    v = velocity(x, t, step)
+    return x + (t_next - t) * v, x - t * v
 
 
-def heun(velocity: Velocity, x: Tensor, timesteps: list[float], on_step: OnStep) -> Tensor:
+def heun(
+    velocity: Velocity, x: Tensor, t: float, t_next: float, step: int
+) -> tuple[Tensor, Tensor]:
     """Second order: averages the velocity at both ends; two calls a step, one for the last."""
-    for i, (t, t_next) in enumerate(zip(timesteps[:-1], timesteps[1:], strict=True)):
-        v = velocity(x, t, i)
-        on_step(i, x - t * v)
-        if t_next > 0:
-            v = (v + velocity(x + (t_next - t) * v, t_next, i)) / 2
-        x = x + (t_next - t) * v
-    return x
+    v = velocity(x, t, step)
+    x0 = x - t * v
+    if t_next > 0:
+        v = (v + velocity(x + (t_next - t) * v, t_next, step)) / 2
+    return x + (t_next - t) * v, x0
 
 
 SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun}
@@ -58,13 +87,11 @@ def make_noise(seed: int, shape: tuple[int, ...] | torch.Size) -> Tensor:
     Raises:
         InputError: a seed outside 0 .. 2^64 - 1.
     """
-    if not 0 <= seed < 2**64:
-        raise InputError(f"seed is {seed}; expected a whole number from 0 to 2^64 - 1")
+    seed = check_whole(seed, "seed", 0, 2**64 - 1)
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn(tuple(shape), generator=generator, dtype=torch.float32)
 
 
-@torch.no_grad()
 def sample(
     model: Flux,
     context: Context,
@@ -72,41 +99,87 @@ def sample(
     timesteps: Tensor,
     *,
     noise: Tensor,
+    state: SamplerState | None = None,
     latent: Tensor | None = None,
     negative: Conditioning | None = None,
     cfg: float = 1.0,
     solver: str = "euler",
     noise_mask: Tensor | None = None,
-    callback: Callback | None = None,
+    callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Tensor:
-    """Run the sampler.
+    """Run the sampler to its end.
 
     Args:
         model: the transformer; its latent format must be the context's.
         context: from `stitch`, for a target of `noise`'s shape.
         conditioning: the instruction.
-        timesteps: [n + 1] falling, from `schedule.make_timesteps`.
+        timesteps: [n + 1] falling, from `schedule.make_timesteps`; always those of the whole run,
+            of which `start` and `end` of a reference are shares.
         noise: [b, c, h, w], from `make_noise`.
+        state: where an earlier part of the same run ended, to go on from: that of `sample_steps`,
+            of a `Cancelled`, or made of what a callback was shown. The other arguments are to be
+            those of the earlier part; then the result is the whole run's, in float32 to the bit.
         latent: RAW latent [b or 1, c, h, w] to start from when timesteps[0] < 1, and to keep
             outside `noise_mask`. None or all zeros is an empty canvas.
         negative: what to steer away from; used when cfg is not 1, at twice the cost.
         cfg: 0..100, 1 is off.
         solver: "euler" or "heun".
         noise_mask: [b or 1, 1, H, W] at any resolution, 1 = paint here, 0 = keep `latent`.
-        callback: called once a step as (step from 1, steps, x0), x0 the model-space estimate
-            [b, c, h, w] of the finished latent.
+        callback: called after every step as (step from 1, steps, x0, x): x0 the model-space
+            estimate [b, c, h, w] of the finished latent, x the latent as it is now, both float32;
+            `SamplerState(x, step, steps)` continues from there. One that takes three arguments is
+            not given x.
         should_stop: asked before every model call.
 
     Returns:
         RAW latent [b, c, h, w], float32, on the model's device.
 
     Raises:
-        Cancelled: `should_stop` said yes.
+        Cancelled: `should_stop` said yes; its `state` holds the steps that were finished.
         InputError, ShapeError: arguments that don't fit each other.
-        KontextError: the model gave NaN or infinity.
+        KontextError: NaN or infinite values came up; says where they come from.
     """
-    solve = _check(context, timesteps, noise, cfg, negative, solver)
+    done = sample_steps(
+        model, context, conditioning, timesteps, noise=noise, state=state, latent=latent,
+        negative=negative, cfg=cfg, solver=solver, noise_mask=noise_mask, callback=callback,
+        should_stop=should_stop,
+    )  # fmt: skip
+    return context.latent_format.process_out(done.x)
+
+
+@torch.no_grad()
+def sample_steps(
+    model: Flux,
+    context: Context,
+    conditioning: Conditioning,
+    timesteps: Tensor,
+    *,
+    noise: Tensor,
+    state: SamplerState | None = None,
+    stop_at: int | None = None,
+    latent: Tensor | None = None,
+    negative: Conditioning | None = None,
+    cfg: float = 1.0,
+    solver: str = "euler",
+    noise_mask: Tensor | None = None,
+    callback: Callback | OldCallback | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> SamplerState:
+    """Run some of a run's steps, from `state` or the start.
+
+    Args:
+        stop_at: stop when so many of the run's n steps are done, 0..n; None runs them all.
+
+    The other arguments and the errors are those of `sample`.
+
+    Returns:
+        The state to continue from, with `sample` or this.
+    """
+    solve = _check(model, context, timesteps, noise, conditioning, negative, cfg, solver)
+    times = [float(t) for t in timesteps]
+    steps = len(times) - 1
+    first, last = _part(state, stop_at, steps, noise)
     device, dtype = model.device, model.dtype
     batch, _, height, width = context.target_shape
     target = context.target_tokens
@@ -114,8 +187,6 @@ def sample(
     noise = noise.to(device, torch.float32)
     clean = _start(latent, noise, context)
     mask = _mask(noise_mask, noise)
-    times = [float(t) for t in timesteps]
-    steps = len(times) - 1
     guided = cfg != 1.0 and negative is not None
     texts = [conditioning]
     if guided and negative is not None:
@@ -123,6 +194,7 @@ def sample(
     sides = [
         (side.expand(batch, device, dtype), _Planned(model, side, times, batch)) for side in texts
     ]
+    show = _shower(callback)
 
     def velocity(x: Tensor, t: float, step: int) -> Tensor:
         seen = x if mask is None else x * mask + (t * noise + (1 - t) * clean) * (1 - mask)
@@ -132,7 +204,7 @@ def sample(
         outs = []
         for (txt, vec, guidance), planned in sides:
             if should_stop is not None and should_stop():
-                raise Cancelled(f"stopped on request at step {step + 1} of {steps}")
+                raise _Stop
             txt_ids = torch.zeros(1, txt.shape[1], 3, device=device)
             more = {"still": planned.still()} if part.still else {}
             out = model(
@@ -147,17 +219,41 @@ def sample(
             v = (x - ((seen - t * v) * mask + clean * (1 - mask))) / t
         return v
 
-    def on_step(step: int, x0: Tensor) -> None:
-        if callback is not None:
-            callback(step + 1, steps, x0)
+    x = times[0] * noise + (1 - times[0]) * clean
+    if state is not None:
+        x = state.x.to(device, torch.float32)
+    for step in range(first, last):
+        try:
+            following, x0 = solve(velocity, x, times[step], times[step + 1], step)
+        except _Stop:
+            raise Cancelled(
+                f"stopped on request at step {step + 1} of {steps}", SamplerState(x, step, steps)
+            ) from None
+        if not bool(torch.isfinite(following).all()):
+            raise not_finite(model, dtype, f"at step {step + 1} of {steps}")
+        x = following
+        if show is not None:
+            show(step + 1, steps, x0, x)
+    return SamplerState(x, last, steps)
 
-    x = solve(velocity, times[0] * noise + (1 - times[0]) * clean, times, on_step)
-    if not bool(torch.isfinite(x).all()):
-        raise KontextError(
-            f"the model gave NaN or infinite values in {dtype}; use bfloat16 or float32, and "
-            "check the checkpoint"
-        )
-    return context.latent_format.process_out(x)
+
+class _Stop(Exception):
+    """`should_stop` said yes, somewhere within a step."""
+
+
+def _shower(callback: Callback | OldCallback | None) -> Callback | None:
+    """The callback as one that takes x; one of three arguments is not given it."""
+    if callback is None:
+        return None
+    try:
+        inspect.signature(callback).bind(1, 1, None, None)
+    except TypeError:
+        plain = cast(OldCallback, callback)
+        return lambda step, steps, x0, x: plain(step, steps, x0)
+    except ValueError:
+        # Some functions written in C tell no signature; they get all there is.
+        pass
+    return cast(Callback, callback)
 
 
 class _Planned:
@@ -197,15 +293,22 @@ class _Planned:
 
 
 def _check(
+    model: Flux,
     context: Context,
     timesteps: Tensor,
     noise: Tensor,
-    cfg: float,
+    conditioning: Conditioning,
     negative: Conditioning | None,
+    cfg: float,
     solver: str,
 ) -> Solver:
-    if solver not in SOLVERS:
-        raise InputError(f"unknown solver {solver!r}; expected one of {', '.join(SOLVERS)}")
+    check_choice(solver, "solver", tuple(SOLVERS))
+    ours, theirs = model.latent_format, context.latent_format
+    if ours.space != theirs.space:
+        raise InputError(
+            f"the context was stitched for latents of {theirs.named()}, the model's are of "
+            f"{ours.named()}; give stitch latent_format=model.latent_format"
+        )
     if tuple(noise.shape) != context.target_shape:
         raise ShapeError(
             f"noise has shape {tuple(noise.shape)}; the context was stitched for a target of "
@@ -216,11 +319,44 @@ def _check(
             f"timesteps are {timesteps.tolist()}; expected at least two falling values, as "
             "schedule.make_timesteps gives"
         )
-    if not 0 <= cfg <= 100:
-        raise InputError(f"cfg is {cfg}; expected 0 to 100, 1 is off")
+    check_finite(noise, "noise", "make it with make_noise")
+    for name, side in (("conditioning", conditioning), ("negative conditioning", negative)):
+        if side is not None:
+            check_finite(side.txt, name, "encode the text in float32 or bfloat16")
+            check_finite(side.vec, name, "encode the text in float32 or bfloat16")
+    check_number(cfg, "cfg", 0, 100, "1 is off")
     if cfg != 1.0 and negative is None:
         raise InputError(f"cfg is {cfg} but there is no negative conditioning; give one, or cfg 1")
     return SOLVERS[solver]
+
+
+def _part(
+    state: SamplerState | None, stop_at: int | None, steps: int, noise: Tensor
+) -> tuple[int, int]:
+    """The first step to run, and the one before which to stop."""
+    first = 0
+    if state is not None:
+        if not isinstance(state, SamplerState):
+            raise InputError(
+                f"state is a {type(state).__name__}; expected a SamplerState, from sample_steps or "
+                "the state of a Cancelled"
+            )
+        if state.steps != steps:
+            raise InputError(
+                f"state is of a run of {state.steps} steps, timesteps are of {steps}; give the "
+                "timesteps of the whole run"
+            )
+        if state.x.shape != noise.shape:
+            raise ShapeError(
+                f"state holds a latent of shape {tuple(state.x.shape)}, noise is "
+                f"{tuple(noise.shape)}; both belong to the same run"
+            )
+        check_finite(state.x, "state", "it can't be continued; start the run anew")
+        first = check_whole(state.step, "step of the state", 0, steps)
+    last = steps if stop_at is None else check_whole(stop_at, "stop_at", 0, steps)
+    if last < first:
+        raise InputError(f"stop_at is {last}, but {first} steps are done already; give more")
+    return first, last
 
 
 def _start(latent: Tensor | None, noise: Tensor, context: Context) -> Tensor:
@@ -234,6 +370,7 @@ def _start(latent: Tensor | None, noise: Tensor, context: Context) -> Tensor:
             f"start latent has shape {tuple(latent.shape)}; expected that of the target "
             f"{tuple(noise.shape)}"
         )
+    check_finite(latent, "start latent", "check the picture or the autoencoder that made it")
     clean = context.latent_format.process_in(latent.to(noise))
     return clean.repeat(len(noise) // len(clean), 1, 1, 1)
 
@@ -244,6 +381,7 @@ def _mask(mask: Tensor | None, noise: Tensor) -> Tensor | None:
         return None
     if mask.ndim < 2:
         raise ShapeError(f"noise mask has shape {tuple(mask.shape)}; expected [b, 1, h, w]")
+    check_finite(mask, "noise mask", "paint it anew: 1 is painted, 0 is kept")
     mask = mask.reshape(-1, 1, *mask.shape[-2:]).to(noise)
     mask = F.interpolate(mask, size=noise.shape[-2:], mode="bilinear")
     if len(noise) % len(mask):

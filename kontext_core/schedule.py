@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from .checks import check_choice, check_number, check_whole
 from .errors import InputError
 
 __all__ = ["SCHEDULES", "comfy_simple", "flux_schedule", "make_timesteps", "mu_for", "time_shift"]
@@ -73,12 +74,10 @@ def make_timesteps(
     Raises:
         InputError: a value out of range.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-        raise InputError(f"steps is {steps!r}; expected a whole number from 1 to {MAX_STEPS}")
-    if not 0 < denoise <= 1:
+    steps = check_whole(steps, "steps", 1, MAX_STEPS)
+    if check_number(denoise, "denoise", 0, 1, "1 is from noise") == 0:
         raise InputError(f"denoise is {denoise}; expected above 0 and at most 1 (1 = from noise)")
-    if schedule not in SCHEDULES:
-        raise InputError(f"unknown schedule {schedule!r}; expected one of {', '.join(SCHEDULES)}")
+    check_choice(schedule, "schedule", SCHEDULES)
     total = max(steps, int(steps / denoise))
     if schedule == "simple":
         full = comfy_simple(total, 1.15 if shift is None else shift)

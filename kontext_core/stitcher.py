@@ -27,7 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import check_choice, check_number, is_number
 from .errors import InputError, ShapeError
+from .finite import check_finite
 from .latents import FLUX_LATENT, LatentFormat, pack, token_grid
 
 __all__ = [
@@ -61,6 +63,7 @@ class Reference:
         mask: None, or [height, width] in 0..1 at any resolution; tokens whose area has nothing
             of at least 0.5 are left out.
         position: None, or (t, dh, dw) in token units, which overrides the method.
+        name: what messages and the layout call it; the instruction calls it by its number.
     """
 
     latent: Tensor
@@ -69,6 +72,7 @@ class Reference:
     end: float = 1.0
     mask: Tensor | None = None
     position: Position | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Placed:
     strength: float = 1.0
     start: float = 0.0
     end: float = 1.0
+    name: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,17 +186,13 @@ def stitch(
         target: (b, c, h, w), the shape of the target's latent; odd sides are allowed.
         references: in the order in which the instruction numbers them.
         method: one of METHODS.
-        latent_format: the model's.
+        latent_format: the model's, `model.latent_format`; `sample` refuses a context of another.
 
     Raises:
         InputError: unknown method; strength, start or end outside their range; an empty mask.
         ShapeError: a latent that is not [1 or b, c, h, w], or a mask that is not 2D.
     """
-    if method not in METHODS:
-        raise InputError(
-            f"unknown placement method {method!r}; expected one of {', '.join(METHODS)}, or give "
-            "a reference its own position"
-        )
+    check_choice(method, "placement method", METHODS, "or give a reference its own position")
     if len(target) != 4 or target[1] != latent_format.channels or min(target) < 1:
         raise ShapeError(
             f"target shape is {tuple(target)}; expected (batch, {latent_format.channels}, "
@@ -250,7 +251,7 @@ def arrange(
         layout.append(
             Placed(
                 index, *position, rows, columns, len(grid),
-                reference.strength, reference.start, reference.end,
+                reference.strength, reference.start, reference.end, reference.name,
             )
         )  # fmt: skip
     if device is None:
@@ -351,29 +352,48 @@ def _kept_tokens(mask: Tensor | None, rows: int, columns: int, number: int) -> T
 
 
 def _check(reference: Reference, number: int, batch: int, latent_format: LatentFormat) -> None:
+    if not isinstance(reference, Reference):
+        raise InputError(
+            f"reference {number} is a {type(reference).__name__}; expected a Reference, which holds "
+            "an encoded picture"
+        )
     name = f"reference {number}"
+    if reference.name is not None:
+        name += f" ({reference.name})"
     latent_format.check(reference.latent, name)
     if batch % len(reference.latent):
         raise ShapeError(
             f"{name} is a batch of {len(reference.latent)}, the target one of {batch}; give one "
             "reference picture, or as many as targets"
         )
-    if not bool(torch.isfinite(reference.latent).all()):
+    check_finite(
+        reference.latent, name, "check the picture or the autoencoder that made it (half precision "
+        "can overflow: use float32 or bfloat16)",
+    )  # fmt: skip
+    check_number(reference.strength, f"{name}: strength", 0, 4, "1 is neutral")
+    shares = reference.start, reference.end
+    if not all(map(is_number, shares)) or not 0 <= shares[0] < shares[1] <= 1:
         raise InputError(
-            f"{name} contains NaN or infinite values; check the picture or the autoencoder that "
-            "made it (half precision can overflow: use float32 or bfloat16)"
+            f"{name}: start {shares[0]!r} and end {shares[1]!r} must be shares of the run with "
+            "0 <= start < end <= 1"
         )
-    if not 0 <= reference.strength <= 4:
-        raise InputError(f"{name}: strength is {reference.strength}; expected 0 to 4, 1 is neutral")
-    if not 0 <= reference.start < reference.end <= 1:
-        raise InputError(
-            f"{name}: start {reference.start} and end {reference.end} must be shares of the run "
-            "with 0 <= start < end <= 1"
-        )
-    if reference.mask is not None and reference.mask.ndim != 2:
-        raise ShapeError(
-            f"{name}: mask has shape {tuple(reference.mask.shape)}; expected [height, width]"
-        )
+    _check_mask(reference.mask, name)
     position = reference.position
-    if position is not None and (len(position) != 3 or not all(map(math.isfinite, position))):
-        raise InputError(f"{name}: position is {position}; expected three numbers (t, dh, dw)")
+    if position is None:
+        return
+    three = isinstance(position, Sequence) and len(position) == 3
+    if not three or not all(map(is_number, position)):
+        raise InputError(f"{name}: position is {position!r}; expected three numbers (t, dh, dw)")
+
+
+def _check_mask(mask: Tensor | None, name: str) -> None:
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor):
+        raise ShapeError(
+            f"{name}: mask is a {type(mask).__name__}; expected a tensor [height, width], as "
+            "load_mask gives"
+        )
+    if mask.ndim != 2:
+        raise ShapeError(f"{name}: mask has shape {tuple(mask.shape)}; expected [height, width]")
+    check_finite(mask, f"{name}: mask", "paint it anew: 1 is seen, 0 is left out")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -19,7 +20,7 @@ from .factors import Entry, delta, expected_shape
 from .load import Lora
 from .report import LoraReport, Report
 
-__all__ = ["match_loras", "merge_lora", "release_factors", "set_loras"]
+__all__ = ["loras_for_now", "loras_on", "match_loras", "merge_lora", "release_factors", "set_loras"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,34 @@ def match_loras(
             _check_plain(name, modules[name])
     _log(plan.report)
     return plan.report
+
+
+def loras_on(model: nn.Module) -> list[tuple[Lora, float]]:
+    """The LoRAs that `set_loras` has set on a model, with their strengths."""
+    state = model.__dict__.get(STATE)
+    if not isinstance(state, _State):
+        return []
+    return list(zip(state.loras, state.strengths, strict=True))
+
+
+@contextmanager
+def loras_for_now(model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> Iterator[Report]:
+    """`set_loras` for as long as this lasts; afterwards what was set before acts again.
+
+    Raises:
+        CheckpointError, InputError: as `set_loras`; nothing has changed then.
+    """
+    kept = [(module, module._forward_hooks.copy()) for module in model.modules()]
+    before = model.__dict__.pop(STATE, None)
+    try:
+        yield set_loras(model, loras)
+    finally:
+        for module, hooks in kept:
+            module._forward_hooks.clear()
+            module._forward_hooks.update(hooks)
+        model.__dict__.pop(STATE, None)
+        if before is not None:
+            model.__dict__[STATE] = before
 
 
 def release_factors(model: nn.Module) -> None:

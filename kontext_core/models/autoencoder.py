@@ -161,7 +161,7 @@ class AutoEncoder(nn.Module):
         if x.shape[2] % p.downscale or x.shape[3] % p.downscale or 0 in x.shape:
             raise ShapeError(
                 f"picture is {x.shape[3]}x{x.shape[2]} px; both sides must be multiples of "
-                f"{p.downscale}. Crop or resize it first (images.fit does)"
+                f"{p.downscale}. Crop or resize it first (kontext_core.resize does)"
             )
         cells, shared = self._cells(tile, overlap)
         moments = self._run(self.encoder, x, cells, shared, storage, tick)

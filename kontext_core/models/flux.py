@@ -221,7 +221,8 @@ class Flux(nn.Module):
         if modulation is None:
             modulation = self.as_needed(self.embed(timesteps, y, guidance, img.dtype))
         txt = self.txt_in(txt)
-        ids = torch.cat([txt_ids.float().expand(img_ids.shape[0], -1, -1), img_ids.float()], dim=1)
+        rows = max(len(txt_ids), len(img_ids))
+        ids = torch.cat([each.float().expand(rows, -1, -1) for each in (txt_ids, img_ids)], dim=1)
         pe = rope_table(ids, self.params.axes_dim, self.params.theta)
         bias = None
         if attn_bias is not None:
@@ -322,6 +323,12 @@ class Flux(nn.Module):
                 f"{img.shape[1]} image and {txt.shape[1]} text tokens came with "
                 f"{img_ids.shape[1]} and {txt_ids.shape[1]} ids; every token needs one id"
             )
+        for name, ids in (("img_ids", img_ids), ("txt_ids", txt_ids)):
+            if len(ids) not in (1, len(img)):
+                raise ShapeError(
+                    f"{name} is a batch of {len(ids)}, the image tokens one of {len(img)}; give "
+                    "ids for one, which all share, or for each"
+                )
         if img_ids.dtype in (torch.float16, torch.bfloat16):
             raise ShapeError(
                 f"img_ids are {img_ids.dtype}, which rounds positions above 256; pass float32"

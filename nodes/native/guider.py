@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...kontext_core.errors import InputError, KontextError
+from ...kontext_core.finite import not_finite
 from ...kontext_core.latents import FLUX_LATENT, LatentFormat, token_grid
 from ...kontext_core.schedule import make_timesteps
 from ..conditioning import beyond_native
@@ -138,10 +139,7 @@ def guided(
     if not bool(torch.isfinite(latent).all()):
         # 0.3.64 has no get_dtype_inference.
         dtype = model.model.manual_cast_dtype or model.model.get_dtype()
-        raise KontextError(
-            f"the model gave NaN or infinite values in {dtype}; use bfloat16 or float32, and check "
-            "the checkpoint"
-        )
+        raise not_finite(model.model.diffusion_model, dtype)
     return latent.float().to(comfy.model_management.intermediate_device())
 
 

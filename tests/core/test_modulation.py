@@ -102,13 +102,10 @@ def test_in_windows(small_flux: Flux, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_between_the_planned_timesteps(small_flux: Flux, monkeypatch: pytest.MonkeyPatch) -> None:
     """A solver may ask for a timestep in the middle; it gets the plain way."""
 
-    def midpoint(velocity, x, times, on_step):  # noqa: ANN001, ANN202
-        for i, (t, following) in enumerate(zip(times[:-1], times[1:], strict=True)):
-            v = velocity(x, t, i)
-            on_step(i, x - t * v)
-            middle = (t + following) / 2
-            x = x + (following - t) * velocity(x + (middle - t) * v, middle, i)
-        return x
+    def midpoint(velocity, x, t, following, step):  # noqa: ANN001, ANN202
+        v = velocity(x, t, step)
+        middle = (t + following) / 2
+        return x + (following - t) * velocity(x + (middle - t) * v, middle, step), x - t * v
 
     monkeypatch.setitem(sampling.SOLVERS, "midpoint", midpoint)
     plain = plainly(small_flux, monkeypatch, solver="midpoint")

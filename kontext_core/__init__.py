@@ -32,6 +32,7 @@ _HOME = {
     "edit": ".pipeline",
     "load_autoencoder": ".weights.load",
     "load_image": ".images",
+    "load_mask": ".images",
     "load_lora": ".lora.load",
     "load_model": ".weights.load",
     "load_pipeline": ".pipeline",
@@ -43,7 +44,7 @@ _HOME = {
     "resize": ".images",
     "sample": ".sampling",
     "sample_steps": ".sampling",
-    "save_image": ".images",
+    "save_image": ".writing",
     "set_loras": ".lora.apply",
     "stitch": ".stitcher",
     "to_model": ".images",
@@ -70,6 +71,7 @@ __all__ = [
     "load_autoencoder",
     "load_image",
     "load_lora",
+    "load_mask",
     "load_model",
     "load_pipeline",
     "load_text_encoders",
@@ -98,7 +100,7 @@ if TYPE_CHECKING:
         ShapeError,
     )
     from .guidance import Conditioning
-    from .images import load_image, resize, save_image, to_model, to_picture
+    from .images import load_image, load_mask, resize, to_model, to_picture
     from .latents import LatentFormat
     from .lora.apply import set_loras
     from .lora.load import load_lora
@@ -111,6 +113,7 @@ if TYPE_CHECKING:
     from .schedule import make_timesteps
     from .stitcher import Context, Reference, stitch
     from .weights.load import load_autoencoder, load_model, load_text_encoders
+    from .writing import save_image
 
 
 def __getattr__(name: str) -> Any:

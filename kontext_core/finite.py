@@ -70,7 +70,7 @@ def _bad_weights(model: nn.Module) -> Iterator[str]:
     from .lora.build import weight_of
 
     for name, module in model.named_modules():
-        found = dict(module.named_parameters(recurse=False))
+        found: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
         if hasattr(module, "in_features"):
             try:
                 found["weight"] = weight_of(module)

@@ -1,124 +1,138 @@
-"""Pictures at the edge: reading, checking, resizing and writing them. `b h w c` floats in 0..1."""
+"""Pictures at the edge: taking, checking and resizing them. `b h w c` floats in 0..1."""
 
 from __future__ import annotations
 
-import os
-import tempfile
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image
 from torch import Tensor
 
 from .errors import InputError, ShapeError
+from .reading import MAX_PIXELS, read_frames, read_picture
 from .resolutions import MAX_SIDE
 
-__all__ = ["check_image", "load_image", "resize", "save_image", "to_model", "to_picture"]
+__all__ = [
+    "as_image",
+    "check_image",
+    "load_image",
+    "load_mask",
+    "resize",
+    "to_model",
+    "to_pil",
+    "to_picture",
+]
+
+log = logging.getLogger(__name__)
 
 MIN_SIDE = 16
-MAX_PIXELS = 2**27
+# Sharpening and resizing overshoot 0..1 a little; another scale lies farther off.
+OVERSHOOT = 0.25
 
 
 def check_image(image: Tensor, name: str = "image") -> Tensor:
     """Return `image` if it is a usable [b, h, w, 3] picture in 0..1, else raise.
 
     Raises:
-        ShapeError: wrong rank, channels or dtype.
-        InputError: a side under 16 or over 16384 pixels, more than 134 million pixels, NaN.
+        ShapeError: wrong rank, channels or dtype; says which, and how to mend it.
+        InputError: a side under 16 or over 16384 pixels, more than 134 million pixels, NaN, numbers
+            on another scale.
     """
+    if not isinstance(image, Tensor):
+        raise ShapeError(
+            f"{name} is a {type(image).__name__}; expected a tensor [batch, height, width, 3] of "
+            "floats in 0..1, as load_image gives"
+        )
     if image.ndim != 4 or image.shape[-1] != 3 or 0 in image.shape:
         raise ShapeError(
             f"{name} has shape {tuple(image.shape)}; expected [batch, height, width, 3]. "
-            "Remove an alpha channel, or add the batch dimension, first"
+            f"{_advice(image)}"
         )
     if not image.is_floating_point():
-        raise ShapeError(f"{name} has dtype {image.dtype}; expected floats in 0..1")
+        raise ShapeError(
+            f"{name} has dtype {image.dtype}; expected floats in 0..1. Divide 0..255 by 255"
+        )
     _check_sides(image.shape[2], image.shape[1], name)
     if not bool(torch.isfinite(image).all()):
         raise InputError(
             f"{name} contains NaN or infinite values; the node or file it comes from is broken. "
             "Decode it again in float32"
         )
+    low, high = (float(value) for value in image.aminmax())
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        scale = "divide by 255" if high > 2 else "make it (image + 1) / 2, as for -1..1"
+        raise InputError(
+            f"{name} holds values from {low:.4g} to {high:.4g}; expected 0..1: {scale}"
+        )
     return image
 
 
+def _advice(image: Tensor) -> str:
+    """What makes a picture of a tensor of the wrong shape."""
+    shape = image.shape
+    if image.ndim == 3 and shape[-1] == 3:
+        return "Add the batch dimension first: image[None]"
+    if image.ndim == 4 and shape[1] in (1, 3, 4) and shape[-1] not in (1, 3, 4):
+        return "The channels stand second; put them last: image.movedim(1, -1)"
+    if image.ndim == 3 and shape[0] in (1, 3, 4):
+        return "The channels stand first; put them last and add a batch: image.movedim(0, -1)[None]"
+    if image.ndim == 4 and shape[-1] == 1:
+        return "It has one channel, grey; make three of it: image.expand(-1, -1, -1, 3)"
+    return "Remove an alpha channel, or add the batch dimension, first"
+
+
 def load_image(path: str | Path) -> Tensor:
-    """Read a picture file: turned as its EXIF says, transparency laid over white.
+    """Read a picture file by the rules of `reading`: any mode, sRGB, turned as EXIF says, hidden
+    colours where it is transparent, all frames of an animated one.
 
     Returns:
-        [1, h, w, 3] float32 in 0..1.
+        [frames, h, w, 3] float32 in 0..1.
 
     Raises:
-        InputError: missing, not a picture, damaged, or of an unusable size; the size is judged
-            from the header, before anything is decoded.
+        InputError: missing, not a picture, damaged, of an unusable size, or numbers and colours that
+            can't be read right; the size is judged from the header, before anything is decoded.
     """
-    path = Path(path)
-    try:
-        with Image.open(path) as opened:
-            _check_sides(opened.width, opened.height, str(path))
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode == "I;16":
-                picture = picture.point(lambda value: value / 256).convert("L")
-            if picture.has_transparency_data:
-                layer = picture.convert("RGBA")
-                picture = Image.new("RGBA", layer.size, "white")
-                picture.alpha_composite(layer)
-            pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0
-    except FileNotFoundError as error:
-        raise InputError(f"there is no picture at {path}; check the path") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path} is too large a picture ({error}); make it smaller") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path} can't be read as a picture ({error}); expected PNG, JPEG, WebP or another "
-            "format Pillow knows, undamaged"
-        ) from error
-    return torch.from_numpy(pixels)[None]
+    frames = read_picture(path)
+    if frames.alpha is not None and bool((frames.alpha == 0).any()):
+        log.warning("%s is transparent in places; the colours stored there are taken", path)
+    _check_sides(frames.colours.shape[2], frames.colours.shape[1], str(path))
+    return frames.colours
 
 
-def save_image(image: Tensor, path: str | Path, metadata: dict[str, str] | None = None) -> Path:
-    """Write one [1, h, w, 3] or [h, w, 3] picture; PNG text chunks carry `metadata`.
+def load_mask(path: str | Path) -> Tensor:
+    """Read a mask from a picture file: [h, w] float32, white is 1 and black 0.
 
-    The file appears whole or not at all.
+    Colours count by their luminance, alpha does not.
 
     Raises:
-        InputError: an unknown file ending or a folder that can't be written to.
+        InputError: as `load_image`; several frames.
     """
-    path = Path(path)
-    info = PngImagePlugin.PngInfo()
-    for key, value in (metadata or {}).items():
-        info.add_text(key, value)
-    picture = to_pil(image)
-    Image.init()
-    kind = Image.EXTENSION.get(path.suffix.lower())
-    if kind is None or kind not in Image.SAVE:
-        raise InputError(f"can't write pictures as {path.suffix or 'a file without ending'!r}; "
-                         f"use .png, .jpg or .webp ({path})")  # fmt: skip
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-    except OSError as error:
-        raise InputError(
-            f"can't write into {path.parent} ({error}); choose another folder"
-        ) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            picture.save(file, format=kind, **({"pnginfo": info} if kind == "PNG" else {}))
-        # mkstemp makes the file private; give it what a plain open would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(
-            f"can't write {path} ({error}); free some space or choose another"
-        ) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return path
+    colours = read_picture(path).colours
+    if len(colours) != 1:
+        raise InputError(f"{path} has {len(colours)} frames; expected one, as a mask")
+    luminance = torch.tensor([0.299, 0.587, 0.114])
+    return (colours[0] @ luminance).clamp(0, 1)
+
+
+def as_image(value: Any, name: str = "image") -> Tensor:
+    """A picture [b, h, w, 3] from what people have: a path, a Pillow picture, or the tensor itself.
+
+    Raises:
+        InputError, ShapeError: it is something else, or as `load_image` and `check_image`.
+    """
+    if isinstance(value, str | Path):
+        return load_image(value)
+    if isinstance(value, Image.Image):
+        return check_image(read_frames(value, name).colours, name)
+    if isinstance(value, Tensor):
+        return check_image(value, name)
+    raise InputError(
+        f"{name} is a {type(value).__name__}; expected a path, a Pillow picture or a tensor "
+        "[1, height, width, 3] of floats in 0..1"
+    )
 
 
 def resize(image: Tensor, width: int, height: int) -> Tensor:

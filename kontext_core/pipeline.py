@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from PIL.Image import Image as PillowImage
 from torch import Tensor
 
+from .checks import check_number, check_whole
 from .errors import InputError
+from .finite import not_finite
 from .guidance import Conditioning
-from .images import check_image, resize, to_model, to_picture
+from .images import as_image, load_mask, resize, to_model, to_picture
+from .inputs import Images, Loras, as_given, as_list, as_loras, as_prompts, check_instruction
+from .lora.apply import loras_for_now
+from .lora.load import Lora, load_lora
 from .models.autoencoder import AutoEncoder
 from .models.flux import Flux
 from .models.text import TextEncoder
 from .resolutions import check_size, nearest_resolution
-from .sampling import Callback, make_noise, sample
+from .sampling import Callback, OldCallback, SamplerState, make_noise, sample
 from .schedule import make_timesteps
-from .stitcher import Reference, stitch
+from .stitcher import Position, Reference, stitch
 from .weights.load import load_autoencoder, load_model, load_text_encoders
 
 if TYPE_CHECKING:
@@ -36,6 +42,45 @@ class Pipeline:
     model: Flux
     autoencoder: AutoEncoder
     text_encoder: TextEncoder | FluxTextEncoders
+
+    def encode(self, image: str | Path | PillowImage | Tensor) -> Tensor:
+        """A picture as a raw latent [b, c, h, w], at the model's nearest trained size.
+
+        Args:
+            image: a path, a Pillow picture, or [b, h, w, 3] floats in 0..1.
+
+        Raises:
+            InputError, ShapeError: it is something else, or can't be used.
+        """
+        picture = as_image(image)
+        size = nearest_resolution(picture.shape[2], picture.shape[1], self.model.resolutions)
+        return self.autoencoder.encode(to_model(resize(picture, *size)))
+
+    def reference(
+        self,
+        image: str | Path | PillowImage | Tensor,
+        *,
+        strength: float = 1.0,
+        start: float = 0.0,
+        end: float = 1.0,
+        mask: str | Path | Tensor | None = None,
+        position: Position | None = None,
+        name: str | None = None,
+    ) -> Reference:
+        """A picture as `edit` takes it among its images, with more to say about it.
+
+        Args:
+            image: as for `encode`.
+            mask: of what may be seen of it, at any size over the whole picture: a picture file,
+                white is seen, or [h, w] in 0..1.
+
+        The others are those of `stitcher.Reference`.
+
+        Raises:
+            InputError, ShapeError: a picture or mask that can't be used.
+        """
+        seen = load_mask(mask) if isinstance(mask, str | Path) else mask
+        return Reference(self.encode(image), strength, start, end, seen, position, name)
 
 
 def load_pipeline(
@@ -68,24 +113,10 @@ def load_pipeline(
     return Pipeline(model, autoencoder, text_encoder)
 
 
-def check_instruction(prompt: str, name: str = "the instruction") -> str:
-    """Return the instruction stripped of surrounding blanks.
-
-    Raises:
-        InputError: nothing is left.
-    """
-    if not prompt.strip():
-        raise InputError(
-            f"{name} is empty; say what to make or to change, for example "
-            '"put the star of image 1 on the background of image 2"'
-        )
-    return prompt.strip()
-
-
 def edit(
     model: str | Path | Pipeline,
-    prompt: str,
-    images: Sequence[Tensor] = (),
+    prompt: str | Sequence[str],
+    images: Images = (),
     *,
     seed: int = 0,
     steps: int = 28,
@@ -97,69 +128,97 @@ def edit(
     cfg: float = 1.0,
     method: str = "offset",
     denoise: float = 1.0,
+    noise_mask: Tensor | None = None,
     solver: str = "euler",
     schedule: str = "kontext",
-    loras: Sequence[tuple[str | Path, float]] = (),
-    callback: Callback | None = None,
+    loras: Loras = (),
+    state: SamplerState | None = None,
+    callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Tensor:
     """Edit pictures by an instruction, or make one from words alone.
 
     Args:
         model: a loaded `Pipeline`, or what `load_pipeline` takes as its `name`.
-        prompt: the instruction; pictures are "image 1", "image 2", ... in it.
-        images: [1, h, w, 3] floats in 0..1 each. Every one is resized to the model's nearest
-            trained size, the first one's is the result's unless width and height are given.
+        prompt: the instruction; pictures are "image 1", "image 2", ... in it. Several instructions
+            give a result each, from the same noise. They are padded to the longest, so that one
+            beside a longer one (than 16 tokens for "tiny", 256 for T5) differs a little from the
+            same alone.
+        images: each a path, a Pillow picture, [1, h, w, 3] floats in 0..1, a raw latent [1, c, h, w],
+            or a `Reference` with strength, share of the run, mask, place and name, such as
+            `Pipeline.reference` makes. A picture is resized to the model's nearest trained size, the
+            first one's is the result's unless width and height are given.
         seed: 0 .. 2^64 - 1; same noise as ComfyUI's for the same latent size.
         steps, denoise, schedule: see `schedule.make_timesteps`. denoise below 1 starts from the
             first picture.
         guidance: see `guidance.Conditioning`.
         width, height: of the result in pixels, multiples of 16, both or neither.
-        batch: how many results, 1..64, from one noise stream.
+        batch: how many results of each instruction, 1..64 in all, from one noise stream.
         negative, cfg: true classifier-free guidance, off at cfg 1.
         method: how references are placed, see `stitch`.
-        loras: (file, strength) of each LoRA for this one run, as low-rank branches in place of any
-            that were set before; keys that match nothing are logged.
+        noise_mask: [h, w] or [1, 1, h, w] at any size over the whole result: 1 is painted, 0 keeps
+            the first picture, as the autoencoder gives it back.
+        loras: a path, a loaded LoRA, or (one of them, strength) each, for this one run, as low-rank
+            branches in place of any that the model had; afterwards it has those again. Keys that
+            match nothing are logged. Without any, the model's own act.
+        state: of an earlier call that was stopped, to go on; see `sampling.sample`.
         solver, callback, should_stop: see `sampling.sample`.
 
     Returns:
-        [batch, height, width, 3] float32 in 0..1 on the CPU.
+        [results, height, width, 3] float32 in 0..1 on the CPU: all instructions with the first
+        noise, then all with the second.
 
     Raises:
         InputError (ShapeError), ModelNotFoundError, CheckpointError, Cancelled.
+        KontextError: NaN or infinite values came up; says where they come from.
     """
-    prompt = check_instruction(prompt)
-    if not 1 <= batch <= 64:
-        raise InputError(f"batch is {batch}; expected 1 to 64")
+    prompts = as_prompts(prompt)
+    batch = check_whole(batch, "batch", 1, 64)
+    if batch * len(prompts) > 64:
+        raise InputError(
+            f"{len(prompts)} instructions and batch {batch} make {batch * len(prompts)} results; "
+            "expected at most 64 at once"
+        )
     if (width is None) != (height is None):
         raise InputError(f"width is {width} and height {height}; give both, or neither")
-    if denoise < 1 and not images:
-        raise InputError(f"denoise is {denoise}, which starts from a picture, but none was given")
-    for number, image in enumerate(images, 1):
-        check_image(image, f"image {number}")
+    cfg = check_number(cfg, "cfg", 0, 100, "1 is off")
+    if negative is not None and not isinstance(negative, str):
+        raise InputError(f"negative is a {type(negative).__name__}; expected a text")
+    denoise = check_number(denoise, "denoise", 0, 1, "1 is from noise")
+    given = [as_given(image, f"image {number}") for number, image in enumerate(as_list(images), 1)]
+    starting = "denoise is below 1" if denoise < 1 else "there is a noise mask"
+    starts = denoise < 1 or noise_mask is not None
+    if starts and not given:
+        raise InputError(f"{starting}, which starts from a picture, but none was given")
+    parts = as_loras(loras)
     pipeline = model if isinstance(model, Pipeline) else load_pipeline(model)
     flux, autoencoder = pipeline.model, pipeline.autoencoder
     latent_format = flux.latent_format
+    scale = latent_format.downscale
 
     if width is not None and height is not None:
         size = check_size(width, height)
-    elif images:
-        size = nearest_resolution(images[0].shape[2], images[0].shape[1], flux.resolutions)
+    elif given:
+        first = given[0]
+        if isinstance(first, Reference):
+            latent_format.check(first.latent, "image 1")
+            size = first.latent.shape[3] * scale, first.latent.shape[2] * scale
+        else:
+            size = nearest_resolution(first.shape[2], first.shape[1], flux.resolutions)
     else:
         size = nearest_resolution(1, 1, flux.resolutions)
 
-    with torch.no_grad(), _with_loras(flux, loras):
-        references = []
-        for image in images:
-            fitted = nearest_resolution(image.shape[2], image.shape[1], flux.resolutions)
-            references.append(Reference(autoencoder.encode(to_model(resize(image, *fitted)))))
-        start = None
-        if denoise < 1:
-            start = autoencoder.encode(to_model(resize(images[0], *size)))
-        scale = latent_format.downscale
-        shape = (batch, latent_format.channels, size[1] // scale, size[0] // scale)
+    with torch.no_grad(), _with_loras(flux, parts):
+        references = [
+            replace(image, latent=image.latent.to(autoencoder.device))
+            if isinstance(image, Reference)
+            else pipeline.reference(image)
+            for image in given
+        ]
+        shape = (batch * len(prompts), latent_format.channels, size[1] // scale, size[0] // scale)
+        start = _start(given[0], size, shape, autoencoder, starting) if starts else None
         context = stitch(shape, references, method=method, latent_format=latent_format)
-        wanted = Conditioning(*pipeline.text_encoder.encode([prompt]), guidance)
+        wanted = Conditioning(*pipeline.text_encoder.encode(prompts), guidance)
         unwanted = None
         if cfg != 1.0:
             unwanted = Conditioning(*pipeline.text_encoder.encode([negative or ""]), guidance)
@@ -168,28 +227,47 @@ def edit(
             context,
             wanted,
             make_timesteps(steps, context.target_tokens, schedule=schedule, denoise=denoise),
-            noise=make_noise(seed, shape),
+            noise=make_noise(seed, (batch, *shape[1:])).repeat_interleave(len(prompts), 0),
+            state=state,
             latent=start,
             negative=unwanted,
             cfg=cfg,
             solver=solver,
+            noise_mask=noise_mask,
             callback=callback,
             should_stop=should_stop,
         )
-        return to_picture(autoencoder.decode(latent)).cpu()
+        decoded = autoencoder.decode(latent)
+        if not bool(torch.isfinite(decoded).all()):
+            raise not_finite(autoencoder, decoded.dtype, "in decoding the picture")
+        return to_picture(decoded).cpu()
+
+
+def _start(
+    image: Tensor | Reference,
+    size: tuple[int, int],
+    shape: tuple[int, ...],
+    autoencoder: AutoEncoder,
+    why: str,
+) -> Tensor:
+    """Raw latent of image 1 at the result's size."""
+    if not isinstance(image, Reference):
+        return autoencoder.encode(to_model(resize(image, *size)))
+    if image.latent.shape[-2:] != shape[-2:]:
+        raise InputError(
+            f"{why}, which starts from image 1, but that is a latent of "
+            f"{tuple(image.latent.shape[-2:])} cells for a result of {tuple(shape[-2:])}; give the "
+            "picture itself, or leave out width and height"
+        )
+    return image.latent
 
 
 @contextmanager
-def _with_loras(flux: Flux, loras: Sequence[tuple[str | Path, float]]) -> Iterator[None]:
+def _with_loras(flux: Flux, parts: Sequence[tuple[str | Path | Lora, float]]) -> Iterator[None]:
     """LoRAs on the model for as long as this lasts."""
-    if not loras:
+    if not parts:
         yield
         return
-    from .lora.apply import set_loras
-    from .lora.load import load_lora
-
-    set_loras(flux, [(load_lora(path), strength) for path, strength in loras])
-    try:
+    loaded = [(p if isinstance(p, Lora) else load_lora(p), strength) for p, strength in parts]
+    with loras_for_now(flux, loaded):
         yield
-    finally:
-        set_loras(flux, [])

@@ -379,6 +379,11 @@ def _mask(mask: Tensor | None, noise: Tensor) -> Tensor | None:
     """[b or 1, 1, h, w] at the latent's size, as ComfyUI resizes it (bilinear)."""
     if mask is None:
         return None
+    if not isinstance(mask, Tensor):
+        raise ShapeError(
+            f"noise mask is a {type(mask).__name__}; expected a tensor [b, 1, h, w], as load_mask "
+            "gives"
+        )
     if mask.ndim < 2:
         raise ShapeError(f"noise mask has shape {tuple(mask.shape)}; expected [b, 1, h, w]")
     check_finite(mask, "noise mask", "paint it anew: 1 is painted, 0 is kept")

@@ -67,7 +67,7 @@ def _text(text: str) -> str:
         return text
     path = Path(text[1:])
     try:
-        content = path.read_text(encoding="utf-8").strip()
+        content = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise WorkflowError(
             f"the text file {path} can't be read ({error}); name one that is there, in UTF-8"

@@ -6,9 +6,10 @@ import os
 import textwrap
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
-from kontext_core.errors import InputError
+from kontext_core.images import to_pil
+from kontext_core.reading import read_picture
 
 from .comfy_api.nodes import ComfyNode
 from .errors import WorkflowError
@@ -51,11 +52,7 @@ def write_sheet(
 
 
 def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read as a picture ({error})") from error
+    return to_pil(read_picture(path).colours[0])
 
 
 def _inputs(prompt: Prompt, folders: Folders) -> list[Path]:

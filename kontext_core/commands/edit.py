@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
+from .. import __version__
 from ..errors import InputError
 from .device import usable_device
+from .settings import SETTINGS, recall, record
 
 __all__ = ["add_edit"]
 
@@ -15,50 +18,65 @@ __all__ = ["add_edit"]
 def add_edit(commands: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
     edit = commands.add_parser(
-        "edit", help="edit pictures by an instruction, or make one from words alone"
+        "edit",
+        help="edit pictures by an instruction, or make one from words alone",
+        description="Edits pictures by an instruction, or makes one from words alone. What is "
+        "written carries all settings in it, and --like repeats them.",
     )
+    # An option that is not given is None: it may come from --like.
     edit.add_argument(
-        "--model", default="tiny", metavar="PATH",
+        "--model", metavar="PATH",
         help='"tiny", a model folder, a diffusers folder, or a .safetensors or .gguf file; a file '
-        "of the transformer alone needs --vae, --t5 and --clip-l too (%(default)s)",
+        "of the transformer alone needs --vae, --t5 and --clip-l too (tiny)",
     )  # fmt: skip
     edit.add_argument("--vae", metavar="FILE", help="FLUX.1's autoencoder (ae.safetensors)")
     edit.add_argument("--t5", metavar="FILE", help="T5-XXL (t5xxl_fp16.safetensors, a GGUF, ...)")
     edit.add_argument("--clip-l", metavar="FILE", help="CLIP-L (clip_l.safetensors)")
     edit.add_argument(
-        "--t5-length", type=int, default=256, choices=(256, 512), metavar="256|512",
-        help="tokens T5's prompt is padded to: 256 as ComfyUI, 512 as diffusers (%(default)s)",
+        "--t5-length", type=int, choices=(256, 512), metavar="256|512",
+        help="tokens T5's prompt is padded to: 256 as ComfyUI, 512 as diffusers (256)",
     )  # fmt: skip
     edit.add_argument(
-        "--lora", action="append", default=[], type=lora, metavar="FILE[:STRENGTH]",
+        "--lora", action="append", type=lora, metavar="FILE[:STRENGTH]",
         help="a LoRA, at strength 1 if none is given; repeat it for several",
     )  # fmt: skip
     edit.add_argument(
-        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
-        help="to compute in; auto is float32 on the CPU, else bfloat16 (%(default)s)",
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"),
+        help="to compute in; auto is float32 on the CPU, else bfloat16 (auto)",
     )  # fmt: skip
     edit.add_argument(
-        "--image", action="append", default=[], metavar="FILE",
+        "--image", action="append", metavar="FILE",
         help="a reference picture; repeat it for image 1, image 2, ...",
     )  # fmt: skip
-    words = edit.add_mutually_exclusive_group(required=True)
-    words.add_argument("--prompt", help="the instruction")
+    words = edit.add_mutually_exclusive_group()
+    words.add_argument(
+        "--prompt", help="the instruction; with T5 and CLIP-L (word:1.3) is a weight, with tiny "
+        "brackets are text",
+    )  # fmt: skip
     words.add_argument("--prompt-file", metavar="FILE", help="a text file with the instruction")
     edit.add_argument("--negative", help="what to steer away from; needs --cfg above 1")
-    edit.add_argument(
-        "--cfg", type=float, default=1.0, help="true guidance, 1 is off (%(default)s)"
-    )
-    edit.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    edit.add_argument("--steps", type=int, default=28, help="(%(default)s)")
-    edit.add_argument("--guidance", type=float, default=2.5, help="(%(default)s)")
+    edit.add_argument("--cfg", type=float, help="true guidance, 1 is off (1)")
+    edit.add_argument("--seed", type=int, help="(0)")
+    edit.add_argument("--steps", type=int, help="(28)")
+    edit.add_argument("--guidance", type=float, help="(2.5)")
     edit.add_argument("--width", type=int, help="in pixels; default: that of image 1")
     edit.add_argument("--height", type=int, help="in pixels; default: that of image 1")
-    edit.add_argument("--method", default="offset", help="offset, index or uxo (%(default)s)")
-    edit.add_argument("--denoise", type=float, default=1.0, help="below 1 starts from image 1")
-    edit.add_argument("--solver", default="euler", help="euler or heun (%(default)s)")
+    edit.add_argument("--method", help="offset, index or uxo (offset)")
+    edit.add_argument("--denoise", type=float, help="below 1 starts from image 1 (1)")
+    edit.add_argument("--solver", help="euler or heun (euler)")
+    edit.add_argument("--schedule", help="kontext, or simple as ComfyUI's KSampler (kontext)")
+    edit.add_argument(
+        "--batch", type=int,
+        help="how many results from one seed; they are written as NAME-1, NAME-2, ... (1)",
+    )  # fmt: skip
+    edit.add_argument(
+        "--like", metavar="FILE",
+        help="a picture that this command wrote: its settings, where no option gives others",
+    )  # fmt: skip
     edit.add_argument("--device", default="cpu", help="cpu, cuda, mps (%(default)s)")
     edit.add_argument("--out", required=True, metavar="FILE", help="where to write the picture")
-    edit.set_defaults(run=run)
+    edit.add_argument("--quality", type=int, help="of a .jpg, .webp or .avif, 1..100 (95)")
+    edit.set_defaults(run=run, usage_error=edit.error)
 
 
 def lora(text: str) -> tuple[str, float]:
@@ -79,7 +97,8 @@ def read_prompt(path: str) -> str:
         InputError: it can't be read as UTF-8, or holds nothing.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        # Editors on Windows begin a file with a byte order mark; it is no part of the words.
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't read the instruction from {path} ({error})") from error
     if not text.strip():
@@ -87,48 +106,79 @@ def read_prompt(path: str) -> str:
     return text.strip()
 
 
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Every setting: as given, else as in the picture of --like, else its default."""
+    given = {name: getattr(options, name) for name in SETTINGS}
+    if options.prompt_file is not None:
+        given["prompt"] = read_prompt(options.prompt_file)
+    like = recall(options.like) if options.like else {}
+    if like and (given["width"] is None) != (given["height"] is None):
+        # Half of a size is refused later; the other half of another picture would hide that.
+        like = {**like, "width": None, "height": None}
+    values = dict(SETTINGS)
+    values.update(like)
+    values.update({name: value for name, value in given.items() if value is not None})
+    if values["prompt"] is None:
+        options.usage_error("one of --prompt, --prompt-file and --like is required")
+    return values
+
+
+def _names(out: str, count: int) -> list[Path]:
+    """Where the results go."""
+    path = Path(out)
+    if count == 1:
+        return [path]
+    width = len(str(count))
+    return [path.with_stem(f"{path.stem}-{n:0{width}}") for n in range(1, count + 1)]
+
+
 def run(options: argparse.Namespace) -> str:
-    """Write the picture; its path is what to print."""
+    """Write the pictures; their paths are what to print."""
+    values = _settings(options)
     # Imported here so that --help and a wrong option answer at once.
     import torch
     from tqdm import tqdm
 
-    from ..images import load_image, save_image
-    from ..pipeline import check_instruction, edit, load_pipeline
+    from ..checks import check_whole
+    from ..images import load_image
+    from ..inputs import check_instruction
+    from ..pipeline import edit, load_pipeline
+    from ..writing import check_target, save_image
 
-    prompt = options.prompt if options.prompt is not None else read_prompt(options.prompt_file)
-    check_instruction(prompt)
-    images = [load_image(path) for path in options.image]
+    values["prompt"] = check_instruction(values["prompt"])
+    check_whole(values["batch"], "batch", 1, 64)
+    check_target(options.out, options.quality)
+    images = [load_image(path) for path in values["image"]]
+    dtype = values["dtype"]
     pipeline = load_pipeline(
-        options.model,
-        vae=options.vae,
-        t5=options.t5,
-        clip_l=options.clip_l,
-        max_length=options.t5_length,
-        dtype=None if options.dtype == "auto" else getattr(torch, options.dtype),
+        values["model"],
+        vae=values["vae"],
+        t5=values["t5"],
+        clip_l=values["clip_l"],
+        max_length=values["t5_length"],
+        dtype=None if dtype == "auto" else getattr(torch, dtype),
         device=usable_device(options.device),
     )
-    with tqdm(desc="steps", total=max(options.steps, 0), file=sys.stderr) as bar:
+    passed = (
+        "seed", "steps", "guidance", "width", "height", "batch", "negative", "cfg", "method",
+        "denoise", "solver", "schedule",
+    )  # fmt: skip
+    with tqdm(desc="steps", total=max(values["steps"], 0), file=sys.stderr) as bar:
 
         def step(*_: object) -> None:
             bar.update()
 
-        result = edit(
+        results = edit(
             pipeline,
-            prompt,
+            values["prompt"],
             images,
-            seed=options.seed,
-            steps=options.steps,
-            guidance=options.guidance,
-            width=options.width,
-            height=options.height,
-            negative=options.negative,
-            cfg=options.cfg,
-            method=options.method,
-            denoise=options.denoise,
-            solver=options.solver,
-            loras=options.lora,
+            **{name: values[name] for name in passed},
+            loras=[tuple(part) for part in values["lora"]],
             callback=step,
         )
-    path = save_image(result, options.out, {"prompt": prompt, "seed": str(options.seed)})
-    return str(path)
+    values["height"], values["width"] = results.shape[1:3]
+    metadata = record(values, __version__)
+    paths = _names(options.out, len(results))
+    for path, result in zip(paths, results, strict=True):
+        save_image(result, path, metadata, quality=options.quality)
+    return "\n".join(map(str, paths))

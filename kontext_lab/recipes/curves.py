@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kontext_core.errors import InputError
-from kontext_core.images import save_image
+from kontext_core.writing import save_image
 
 from ..bench.chart import Chart, Line
 from ..training.run_log import read_log

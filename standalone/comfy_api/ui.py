@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL.PngImagePlugin import PngInfo
 
+from kontext_core.reading import srgb_profile
+
 from .. import runtime
 from .nodes import ComfyNode
 from .widgets import FolderType
@@ -85,7 +87,10 @@ class ImageSaveHelper:
             target = folder / f"{start}_{counter + number:05}_.png"
             part = target.with_suffix(".part")
             try:
-                to_pil(image).save(part, "PNG", pnginfo=info, compress_level=compress_level)
+                to_pil(image).save(
+                    part, "PNG", pnginfo=info, compress_level=compress_level,
+                    icc_profile=srgb_profile(),
+                )  # fmt: skip
                 os.replace(part, target)
             finally:
                 part.unlink(missing_ok=True)

@@ -7,88 +7,35 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image
 
 from kontext_core.errors import InputError
+from kontext_core.reading import MAX_PIXELS, open_picture, read_picture
 
 from .. import runtime
 from ..comfy_api import nodes as n
 from ..comfy_api import sockets, ui, widgets
 
-__all__ = ["LoadImage", "LoadImageMask", "PreviewImage", "SaveImage", "open_picture"]
+__all__ = ["LoadImage", "LoadImageMask", "PreviewImage", "SaveImage"]
 
-# A picture this large on a side can't be worked with, and decoding it could eat all memory.
-MAX_SIDE = 16384
-# Pillow's own guard stands at a third of that, and its error doesn't tell the size; it warns below
-# twice its limit, where `open_picture` refuses by side.
-Image.MAX_IMAGE_PIXELS = MAX_SIDE**2
+# Pillow warns of pictures that `open_picture` takes, and refuses larger ones without their size.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 CHANNELS = ("alpha", "red", "green", "blue")
-
-
-def open_picture(path: Path) -> Image.Image:
-    """Opens a picture file without decoding it yet.
-
-    Raises:
-        InputError: no picture in the file, or one with a side above 16384 pixels.
-    """
-    try:
-        picture = Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise InputError(
-            f"the picture {path.name} is too large ({error}); sides up to {MAX_SIDE} pixels are "
-            "possible, make it smaller first"
-        ) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(
-            f"{path.name} can't be read as a picture ({type(error).__name__}); "
-            "choose a PNG, JPEG or WebP file"
-        ) from error
-    if max(picture.size) > MAX_SIDE:
-        width, height = picture.size
-        picture.close()
-        raise InputError(
-            f"the picture {path.name} is {width}x{height}; sides up to {MAX_SIDE} pixels are "
-            "possible, make it smaller first"
-        )
-    return picture
 
 
 def _read(path: Path) -> tuple[Any, Any]:
     """A file as IMAGE [b, h, w, 3] and MASK [b, h, w], float32 in 0..1.
 
     The mask is 1 where the picture is transparent; without transparency it is 64x64 zeros, which
-    is what ComfyUI gives. Frames of another size than the first are left out.
+    is what ComfyUI gives.
     """
     import torch
 
-    images, masks, size = [], [], None
-    with open_picture(path) as picture:
-        try:
-            for frame in ImageSequence.Iterator(picture):
-                turned = ImageOps.exif_transpose(frame)
-                if turned.mode == "I":
-                    turned = turned.point(lambda value: value * (1 / 255))
-                size = size or turned.size
-                if turned.size != size:
-                    continue
-                if turned.mode == "P" and "transparency" in turned.info:
-                    turned = turned.convert("RGBA")
-                rgb = np.asarray(turned.convert("RGB"), dtype=np.float32) / 255.0
-                images.append(torch.from_numpy(rgb))
-                if "A" in turned.getbands():
-                    alpha = np.asarray(turned.getchannel("A"), dtype=np.float32) / 255.0
-                    masks.append(1.0 - torch.from_numpy(alpha))
-                else:
-                    masks.append(torch.zeros(64, 64))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(
-                f"{path.name} is damaged: {error}; save the picture again or choose another"
-            ) from error
-    if len({tuple(mask.shape) for mask in masks}) > 1:
-        masks = masks[:1]
-    return torch.stack(images), torch.stack(masks)
+    frames = read_picture(path)
+    if frames.alpha is None:
+        return frames.colours, torch.zeros(len(frames.colours), 64, 64)
+    return frames.colours, 1.0 - frames.alpha
 
 
 def _find(image: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 from PIL import Image
 from small_models import draw
 
-from kontext_core import Pipeline, edit, load_image, save_image
+from kontext_core import Pipeline, __version__, edit, load_image, save_image
 from kontext_core.__main__ import main
+from kontext_core.commands.edit import read_prompt
+from kontext_core.commands.settings import recall
 
 PROMPT = "put the red star on image two"
 
@@ -50,7 +53,16 @@ def test_writes_what_edit_gives(
     # Measured: 0; one step of 8 bits where products round by alignment of the weights read.
     assert (load_image(out) - load_image(again)).abs().max() < 1.5 / 255
     with Image.open(out) as written:
-        assert written.text == {"prompt": PROMPT, "seed": "7"}
+        text = dict(written.text)
+    settings = json.loads(text.pop("kontext_edit"))
+    assert text == {"prompt": PROMPT, "seed": "7"}
+    assert settings == {
+        "version": __version__, "model": str(model_folder), "vae": None, "t5": None,
+        "clip_l": None, "t5_length": 256, "lora": [], "dtype": "auto", "image": [str(reference)],
+        "prompt": PROMPT, "negative": None, "cfg": 1.0, "seed": 7, "steps": 2, "guidance": 2.5,
+        "width": 64, "height": 64, "method": "offset", "denoise": 1.0, "solver": "euler",
+        "schedule": "kontext", "batch": 1,
+    }  # fmt: skip
 
 
 def test_prompt_file_and_two_images(model_folder: Path, reference: Path, tmp_path: Path) -> None:
@@ -66,6 +78,52 @@ def test_prompt_file_and_two_images(model_folder: Path, reference: Path, tmp_pat
     assert main(command(model_folder, reference, one)) == 0
     # Measured: 0.3; one reference instead of two.
     assert (load_image(first) - load_image(one)).abs().max() > 3 / 255
+
+
+def test_like_repeats_everything(
+    model_folder: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """From PNG to the bit, from JPEG too: what it carries is text."""
+    from lora_files import lora_files
+    from small_models import make_flux
+
+    file = lora_files(make_flux())["kohya"].write(tmp_path / "a.safetensors")
+    changes = {
+        "steps": "3", "guidance": "3.5", "lora": f"{file}:0.7", "schedule": "simple",
+        "solver": "heun", "width": "48", "height": "80", "negative": "blue", "cfg": "1.5",
+    }  # fmt: skip
+    for ending in (".png", ".jpg"):
+        first = tmp_path / f"first{ending}"
+        assert main(command(model_folder, reference, first, **changes)) == 0
+        second = tmp_path / "second.png"
+        assert main(["edit", "--like", str(first), "--out", str(second)]) == 0
+        if ending == ".png":
+            assert load_image(second).equal(load_image(first))
+            other = tmp_path / "other.png"
+            more = ["--seed", "8", "--lora", f"{file}:0.1"]
+            assert main(["edit", "--like", str(first), "--out", str(other), *more]) == 0
+            kept = {**recall(str(first)), "seed": 8, "lora": [[str(file), 0.1]]}
+            assert recall(str(other)) == kept
+            assert not load_image(other).equal(load_image(first))
+        assert recall(str(second)) == recall(str(first))
+    capsys.readouterr()
+
+
+def test_a_batch_is_numbered(
+    model_folder: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "new" / "out.png"
+    assert main(command(model_folder, reference, out, batch="2", schedule="simple")) == 0
+    paths = [out.with_name("out-1.png"), out.with_name("out-2.png")]
+    assert capsys.readouterr().out.split() == [str(path) for path in paths]
+    assert sorted(out.parent.iterdir()) == paths
+    # Measured: 0.4 at the most.
+    assert (load_image(paths[0]) - load_image(paths[1])).abs().max() > 0.1
+
+
+def test_a_byte_order_mark_is_no_word(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_bytes(b"\xef\xbb\xbf" + PROMPT.encode())
+    assert read_prompt(str(tmp_path / "words.txt")) == PROMPT
 
 
 def test_as_a_program(model_folder: Path, reference: Path, tmp_path: Path) -> None:
@@ -102,6 +160,12 @@ BAD = [
     ({"cfg": "nan"}, "cfg is nan"),
     ({"device": "nonsense"}, "device 'nonsense' can't be used here"),
     ({"out": "out.xyz"}, "use .png, .jpg or .webp"),
+    ({"quality": "80"}, "quality is 80, but PNG has none"),
+    ({"out": "out.jpg", "quality": "0"}, "quality is 0; expected a whole number from 1 to 100"),
+    ({"schedule": "karras"}, "unknown schedule 'karras'"),
+    ({"batch": "0"}, "batch is 0; expected a whole number from 1 to 64"),
+    ({"like": "dot.png"}, "dot.png carries no settings of the edit command"),
+    ({"like": "missing.png"}, "there is no picture at missing.png"),
 ]
 
 

@@ -14,6 +14,7 @@ from small_models import draw
 
 from kontext_core import InputError, ShapeError, load_image, save_image
 from kontext_core.images import check_image, resize, to_model, to_picture
+from kontext_core.writing import read_metadata
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -59,18 +60,8 @@ def test_reads_every_mode(mode: str, tmp_path: Path) -> None:
     if mode in ("L", "LA", "I;16"):
         assert image[..., 0].equal(image[..., 2])
     if mode == "I;16":
-        # Measured: 1/255 where 16 bits round down.
-        assert (image[0, ..., 0] * 255 - torch.from_numpy(COLOURS[..., 0])).abs().max() <= 1.01
-
-
-def test_transparency_lies_on_white(tmp_path: Path) -> None:
-    layer = np.zeros((16, 16, 4), dtype=np.uint8)
-    layer[:8] = (255, 0, 0, 255)
-    layer[8:] = (0, 0, 255, 0)
-    Image.fromarray(layer).save(tmp_path / "a.png")
-    image = load_image(tmp_path / "a.png")
-    assert image[0, 0, 0].tolist() == [1, 0, 0]
-    assert image[0, 15, 0].tolist() == [1, 1, 1]
+        # Measured: 1.6e-5.
+        assert (image[0, ..., 0] * 255 - torch.from_numpy(COLOURS[..., 0])).abs().max() <= 1e-3
 
 
 def test_turned_as_exif_says(tmp_path: Path) -> None:
@@ -130,6 +121,13 @@ def test_check_passes_a_picture_on() -> None:
         (torch.zeros(16, 16, 3), r"shape \(16, 16, 3\)"),
         (torch.zeros(1, 16, 16, 4), "Remove an alpha channel"),
         (torch.zeros(0, 16, 16, 3), "shape"),
+        (torch.zeros(1, 16, 16, 1), "one channel, grey; make three of it"),
+        (torch.zeros(1, 3, 16, 16), r"channels stand second; put them last: image.movedim\(1, -1"),
+        (torch.zeros(3, 16, 16), "channels stand first"),
+        (torch.zeros(16, 16, 3), r"Add the batch dimension first: image\[None"),
+        (torch.linspace(0, 255, 768).view(1, 16, 16, 3), "from 0 to 255; expected 0..1: divide by"),
+        (torch.linspace(-1, 1, 768).view(1, 16, 16, 3), "from -1 to 1; expected 0..1: make it"),
+        ("a.png", "image 2 is a str; expected a tensor"),
         (torch.zeros(1, 16, 16, 3, dtype=torch.uint8), "expected floats in 0..1"),
     ],
 )
@@ -179,6 +177,30 @@ def test_eight_bits_are_rounded(tmp_path: Path) -> None:
     image = torch.tensor([10.4, 10.6, 300.0]).div(255).expand(16, 16, 3)
     written = load_image(save_image(image, tmp_path / "a.png"))
     assert (written[0, 0, 0] * 255).round().tolist() == [10, 11, 255]
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp"])
+def test_metadata_comes_back(ending: str, tmp_path: Path) -> None:
+    words = {"prompt": "ein Stern ★\nzwei", "seed": "7"}
+    path = save_image(picture(), tmp_path / f"a{ending}", words)
+    assert read_metadata(path) == words
+    assert read_metadata(save_image(picture(), path)) == {}
+
+
+def test_quality(tmp_path: Path) -> None:
+    sizes = [
+        save_image(picture(64, 64), tmp_path / f"{q}.jpg", quality=q).stat().st_size
+        for q in (20, 70, 100)
+    ]
+    assert sizes == sorted(set(sizes))
+    for name, quality, message in (
+        ("a.png", 90, "quality is 90, but PNG has none"),
+        ("a.jpg", 101, "quality is 101; expected a whole number from 1 to 100"),
+        ("a.webp", "high", "quality is 'high'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            save_image(picture(), tmp_path / name, quality=quality)
+    assert not (tmp_path / "a.png").exists() and not (tmp_path / "a.jpg").exists()
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".webp", ".PNG"])

@@ -1,0 +1,131 @@
+"""Picture files written whole or not at all, in sRGB, with the words and numbers they were made from."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from .checks import check_whole
+from .errors import InputError
+from .images import to_pil
+from .reading import open_picture, srgb_profile
+
+__all__ = ["check_target", "read_metadata", "save_image"]
+
+# Formats that take a quality, and those that carry metadata as EXIF.
+LOSSY = ("JPEG", "WEBP", "AVIF")
+EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
+# How EXIF says that a comment is ASCII; JSON escapes whatever is not.
+ASCII = b"ASCII\x00\x00\x00"
+QUALITY = 95
+
+
+def save_image(
+    image: Tensor,
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    quality: int | None = None,
+) -> Path:
+    """Write one [1, h, w, 3] or [h, w, 3] picture with 8 bits a channel and sRGB's profile.
+
+    The file appears whole or not at all.
+
+    Args:
+        metadata: PNG keeps it as text chunks; JPEG, WebP and AVIF as JSON in EXIF's UserComment.
+        quality: 1..100 of JPEG, WebP or AVIF; None is 95.
+
+    Raises:
+        InputError: an unknown file ending, a quality for a format that has none, or a folder that
+            can't be written to.
+    """
+    path = Path(path)
+    options = _options(path, metadata or {}, quality)
+    picture = to_pil(image)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+    except OSError as error:
+        raise InputError(
+            f"can't write into {path.parent} ({error}); choose another folder"
+        ) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            picture.save(file, **options)
+        # mkstemp makes the file private; give it what a plain open would have given.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(
+            f"can't write {path} ({error}); free some space or choose another"
+        ) from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def check_target(path: str | Path, quality: int | None = None) -> None:
+    """Refuse, before anything is computed, what `save_image` would refuse for its name.
+
+    Raises:
+        InputError: an unknown file ending, or a quality for a format that has none.
+    """
+    _options(Path(path), {}, quality)
+
+
+def _options(path: Path, metadata: Mapping[str, str], quality: int | None) -> dict[str, Any]:
+    """What Pillow's `save` takes for a file of this ending."""
+    Image.init()
+    kind = Image.EXTENSION.get(path.suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise InputError(f"can't write pictures as {path.suffix or 'a file without ending'!r}; "
+                         f"use .png, .jpg or .webp ({path})")  # fmt: skip
+    options: dict[str, Any] = {"format": kind}
+    if quality is not None and kind not in LOSSY:
+        raise InputError(f"quality is {quality!r}, but {kind} has none; use .jpg or .webp ({path})")
+    if kind in LOSSY:
+        options["quality"] = check_whole(QUALITY if quality is None else quality, "quality", 1, 100)
+        if metadata:
+            exif = Image.Exif()
+            text = json.dumps(dict(metadata)).encode("ascii")
+            exif.get_ifd(EXIF_IFD)[USER_COMMENT] = ASCII + text
+            options["exif"] = exif
+    elif kind == "PNG":
+        info = PngImagePlugin.PngInfo()
+        for key, value in metadata.items():
+            info.add_text(key, value)
+        options["pnginfo"] = info
+    if kind in (*LOSSY, "PNG", "TIFF"):
+        options["icc_profile"] = srgb_profile()
+    return options
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What `save_image` was given as metadata; nothing where a picture has none.
+
+    Raises:
+        InputError: no picture there.
+    """
+    with open_picture(path) as picture:
+        if picture.format == "PNG":
+            # Text may stand behind the pixels too.
+            picture.load()
+            return dict(getattr(picture, "text", {}))
+        comment = picture.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
+    if not isinstance(comment, bytes) or not comment.startswith(ASCII):
+        return {}
+    try:
+        found = json.loads(comment[len(ASCII) :])
+    except ValueError:
+        # A comment in somebody else's words.
+        return {}
+    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}

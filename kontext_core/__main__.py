@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m kontext_core", description=__doc__)
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(dest="command", required=True)
-    add_edit(commands)
+    add_edit(commands, __version__)
     add_inspect(commands)
     add_quantize(commands)
     return top

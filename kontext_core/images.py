@@ -22,8 +22,8 @@ __all__ = [
     "load_mask",
     "resize",
     "to_model",
-    "to_pil",
     "to_picture",
+    "to_pil",
 ]
 
 log = logging.getLogger(__name__)

@@ -26,6 +26,7 @@ from .stitcher import Context
 __all__ = [
     "SOLVERS",
     "Callback",
+    "OldCallback",
     "SamplerState",
     "euler",
     "heun",

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import InputError
 from .device import usable_device
 from .settings import SETTINGS, recall, record
@@ -15,8 +14,8 @@ from .settings import SETTINGS, recall, record
 __all__ = ["add_edit"]
 
 
-def add_edit(commands: argparse._SubParsersAction) -> None:
-    """Add the command and its options."""
+def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
+    """Add the command and its options; pictures carry the version they were made by."""
     edit = commands.add_parser(
         "edit",
         help="edit pictures by an instruction, or make one from words alone",
@@ -76,7 +75,7 @@ def add_edit(commands: argparse._SubParsersAction) -> None:
     edit.add_argument("--device", default="cpu", help="cpu, cuda, mps (%(default)s)")
     edit.add_argument("--out", required=True, metavar="FILE", help="where to write the picture")
     edit.add_argument("--quality", type=int, help="of a .jpg, .webp or .avif, 1..100 (95)")
-    edit.set_defaults(run=run, usage_error=edit.error)
+    edit.set_defaults(run=run, usage_error=edit.error, version=version)
 
 
 def lora(text: str) -> tuple[str, float]:
@@ -177,7 +176,7 @@ def run(options: argparse.Namespace) -> str:
             callback=step,
         )
     values["height"], values["width"] = results.shape[1:3]
-    metadata = record(values, __version__)
+    metadata = record(values, options.version)
     paths = _names(options.out, len(results))
     for path, result in zip(paths, results, strict=True):
         save_image(result, path, metadata, quality=options.quality)

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..kontext_core.errors import Cancelled, InputError
 from ..kontext_core.schedule import SCHEDULES
 from .conditioning import check_text, read
+from .host import get_host
 from .inputs import SAME_SEED, guidance_input, seed_input, steps_input
 from .latent import noise_for, target_samples
 from .native import sockets

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,9 @@ from .checks import check_choice, check_number, is_number
 from .errors import InputError, ShapeError
 from .finite import check_finite
 from .latents import FLUX_LATENT, LatentFormat, pack, token_grid
+
+if TYPE_CHECKING:
+    from .framing import Framing
 
 __all__ = [
     "INDEX_AT_ZERO",
@@ -64,6 +68,8 @@ class Reference:
             of at least 0.5 are left out.
         position: None, or (t, dh, dw) in token units, which overrides the method.
         name: what messages and the layout call it; the instruction calls it by its number.
+        framing: None, or how its picture was brought onto the grid; travels along, for a target
+            that is to have its shape.
     """
 
     latent: Tensor
@@ -73,6 +79,7 @@ class Reference:
     mask: Tensor | None = None
     position: Position | None = None
     name: str | None = None
+    framing: Framing | None = None
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,9 @@ class KontextExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> KontextExtension:
     """What ComfyUI calls to find the nodes."""
+    from .samples import place_samples
     from .web import serve_files
 
+    place_samples()
     serve_files()
     return KontextExtension()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..kontext_core.cost import FLUX_HIDDEN, estimate, plain_size, tokens_of
 from ..kontext_core.errors import InputError
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, check_size, nearest_resolution
 from ..kontext_core.stitcher import Reference
 from .conditioning import attach, check_text
-from .inputs import guidance_input, seed_input, steps_input
+from .inputs import check_like, guidance_input, like_input, seed_input, steps_input
 from .loading import load_clip, load_model, load_vae
 from .native import require_vae, resolutions_of
+from .notes import FRAMING, batch_notes, cost_notes, cost_payload, output, told_by
 from .reference import encode_reference
 from .sampler import check_model, network_of, run_sampler
 from .schema import make
@@ -20,24 +23,40 @@ from .schema import make
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..kontext_core.framing import Framing
+
 __all__ = ["KontextEdit"]
 
 
 def _size(
-    width: int, height: int, images: list[Tensor], sizes: tuple[tuple[int, int], ...]
+    width: int, height: int, like: Framing | None, sizes: Sequence[tuple[int, int]]
 ) -> tuple[int, int]:
     """(width, height) of the result.
 
+    Args:
+        like: of the image whose shape it is to have, None without images.
+
     Raises:
-        InputError: one of them 0 and the other not, or not a multiple of 16.
+        InputError: width or height 0 and the other not, or not a multiple of 16.
     """
     if (width == 0) != (height == 0):
         raise InputError(f"width is {width} and height {height}; set both, or both to 0 for auto")
     if width:
         return check_size(width, height)
-    return nearest_resolution(
-        *((images[0].shape[2], images[0].shape[1]) if images else (1, 1)), sizes
-    )
+    return plain_size(sizes) if like is None else like.size
+
+
+def _notes(slots: Sequence[Tensor | None]) -> list[str]:
+    """What is easily taken for something else about pictures and their numbers."""
+    there = [number for number, image in enumerate(slots, 1) if image is not None]
+    notes = [
+        f"image{number} is image {place} of the prompt: an input before it is open"
+        for place, number in enumerate(there, 1)
+        if place != number
+    ]
+    for number in there:
+        notes += batch_notes(f"image{number}", len(slots[number - 1] or ()))
+    return notes
 
 
 def _check_open(given: dict[str, bool], of_model: tuple[Any, ...], of_vae: tuple[Any, ...]) -> None:
@@ -67,12 +86,23 @@ class KontextEdit(io.ComfyNode):
             display_name="Kontext: Edit",
             description="Edits up to three pictures by an instruction, or paints one from words "
             "alone. Without model, clip and vae it takes the embedded ones.",
-            search_aliases=["kontext", "flux edit", "edit image", "instruct", "one node"],
+            search_aliases=[
+                "kontext",
+                "flux edit",
+                "edit image",
+                "instruct",
+                "one node",
+                "two images",
+                "combine images",
+            ],
+            # Has the notes sent again when the node itself is answered from the cache.
+            has_intermediate_output=True,
             inputs=[
                 io.Image.Input(
                     "image1",
                     optional=True,
-                    tooltip=f"It {picture.format(1)} The result has its shape.",
+                    tooltip=f"It {picture.format(1)} The result has its shape, unless like_image "
+                    "says otherwise.",
                 ),
                 io.Image.Input("image2", optional=True, tooltip=f"It {picture.format(2)}"),
                 io.Image.Input("image3", optional=True, tooltip=f"It {picture.format(3)}"),
@@ -111,7 +141,7 @@ class KontextEdit(io.ComfyNode):
                     max=16384,
                     step=16,
                     tooltip="Of the result, in pixels. 0: the trained size closest in shape to "
-                    "image1.",
+                    "image like_image.",
                 ),
                 io.Int.Input(
                     "height",
@@ -120,6 +150,11 @@ class KontextEdit(io.ComfyNode):
                     max=16384,
                     step=16,
                     tooltip="Of the result, in pixels. 0 together with width.",
+                ),
+                like_input(
+                    "Which image is being edited: the result gets its shape. Only when width and "
+                    "height are 0.",
+                    3,
                 ),
             ],
             outputs=[
@@ -158,26 +193,32 @@ class KontextEdit(io.ComfyNode):
         model: Any = None,
         clip: Any = None,
         vae: Any = None,
+        like_image: int = 1,
     ) -> io.NodeOutput:
         import torch
 
         from ..kontext_core.pipeline import check_instruction
 
         prompt = check_instruction(prompt, "the prompt")
-        images = [image for image in (image1, image2, image3) if image is not None]
+        slots = (image1, image2, image3)
+        images = [image for image in slots if image is not None]
+        # Before anything is loaded.
+        like = check_like(like_image, len(images)) if images and not width and not height else None
         given = {"model": model is not None, "vae": vae is not None}
         model = load_model() if model is None else check_model(model)
         clip = load_clip() if clip is None else clip
         vae = load_vae() if vae is None else require_vae(vae)
         sizes = resolutions_of(model)
         _check_open(given, sizes, getattr(vae, "resolutions", KONTEXT_RESOLUTIONS))
-        columns, rows = _size(width, height, images, sizes)
         conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
-        check_text(conditioning, getattr(network_of(model), "params", None), "the prompt")
-        references = [
-            Reference(encode_reference(vae, image, "trained size", f"image {number}"))
-            for number, image in enumerate(images, 1)
-        ]
+        network = network_of(model)
+        check_text(conditioning, getattr(network, "params", None), "the prompt")
+        references = []
+        for number, image in enumerate(images, 1):
+            encoded, framing = encode_reference(vae, image, "trained size", f"image {number}")
+            references.append(Reference(encoded, framing=framing))
+        shape = references[like - 1].framing if like else None
+        columns, rows = _size(width, height, shape, sizes)
         batch = max((len(reference.latent) for reference in references), default=1)
         empty = {"samples": torch.zeros(batch, 16, rows // 8, columns // 8)}
         latent = run_sampler(
@@ -188,4 +229,17 @@ class KontextEdit(io.ComfyNode):
             steps=steps,
             guidance=guidance,
         )
-        return io.NodeOutput(vae.decode(latent), {"samples": latent})
+        trained = nearest_resolution(columns, rows, sizes)
+        cost = estimate(
+            (columns, rows),
+            [tokens_of(*reference.framing.size) for reference in references if reference.framing],
+            text=conditioning[0][0].shape[-2],
+            hidden_size=getattr(network, "hidden_size", FLUX_HIDDEN),
+            trained=plain_size(sizes),
+        )
+        return output(
+            vae.decode(latent),
+            {"samples": latent, **({} if shape is None else {FRAMING: shape})},
+            notes=[*cost_notes(cost, trained, like), *told_by(conditioning), *_notes(slots)],
+            kontext_size=cost_payload(cost, trained),
+        )

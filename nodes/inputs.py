@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-__all__ = ["MAX_SEED", "SAME_SEED", "guidance_input", "seed_input", "steps_input"]
+from ..kontext_core.errors import InputError
+
+__all__ = [
+    "MAX_SEED",
+    "SAME_SEED",
+    "check_like",
+    "guidance_input",
+    "like_input",
+    "seed_input",
+    "steps_input",
+]
 
 MAX_SEED = 2**64 - 1
 SAME_SEED = "Starting noise; the same seed and settings give the same picture."
@@ -31,3 +41,24 @@ def steps_input() -> io.Int.Input:
 def guidance_input(tooltip: str) -> io.Float.Input:
     """FLUX.1's own guidance, an input of the model."""
     return io.Float.Input("guidance", default=2.5, min=0.0, max=100.0, step=0.1, tooltip=tooltip)
+
+
+def like_input(tooltip: str, last: int = 64) -> io.Int.Input:
+    """Number of the image whose shape the result has. Optional: workflows of the first version
+    lack it."""
+    return io.Int.Input("like_image", optional=True, default=1, min=1, max=last, tooltip=tooltip)
+
+
+def check_like(number: int, count: int) -> int:
+    """Return the number of an image among so many.
+
+    Raises:
+        InputError: there is no image of that number.
+    """
+    if 1 <= number <= count:
+        return number
+    there = "is 1 image" if count == 1 else f"are {count} images"
+    raise InputError(
+        f"like_image is {number}, but there {there}; set it to the number of the image that is "
+        "edited"
+    )

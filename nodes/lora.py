@@ -11,6 +11,7 @@ from comfy_api.latest import io
 
 from .files import choices, complaint, find, stamp
 from .native.lora import add_lora
+from .notes import output
 from .schema import make
 
 if TYPE_CHECKING:
@@ -103,9 +104,15 @@ class KontextLoadLora(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, lora_file: str, strength: float, mode: str) -> io.NodeOutput:
         if strength == 0:
-            return io.NodeOutput(model, ui={"kontext_notes": ["strength is 0: not applied"]})
+            return output(model, notes=["strength is 0: not applied"])
         lora = load_file(lora_file or "")
         patched, report, notes = add_lora(model, lora, strength, merge=mode == "merge")
         # The core has logged the same, with the whole path.
         lines = [*replace(report, path=lora_file).lines(), *notes]
-        return io.NodeOutput(patched, ui={"kontext_notes": lines})
+        if not report.matched:
+            lines.insert(
+                0,
+                "this LoRA changes nothing: no key of it fits this MODEL. It was made for another "
+                "model, or for the text encoders alone; take one that was made for FLUX.1",
+            )
+        return output(patched, notes=lines)

@@ -7,50 +7,30 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError, ShapeError
-from ..kontext_core.images import check_image, resize
+from ..kontext_core.framing import FITS, alike, fit_picture, frame_mask, plan_fit, same_shape
+from ..kontext_core.images import check_image
 from ..kontext_core.latents import FLUX_LATENT
-from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, nearest_resolution
+from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS
 from ..kontext_core.stitcher import Reference
 from .conditioning import ReferenceChain
 from .native.vae import require_vae
+from .notes import FRAMING, batch_notes, output, size_notes
 from .schema import References, make, widget
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["KontextReference", "encode_reference", "fit_picture"]
+    from ..kontext_core.framing import Framing
 
-FITS = ("trained size", "shrink", "keep")
+__all__ = ["KontextReference", "encode_reference"]
+
 PLACEMENTS = ("auto", "explicit")
-TOKEN = 16
+# A reference latent of unknown origin may have been resized to a trained shape near the picture's.
+NEAR = 0.1
 
 
-def fit_picture(image: Tensor, sizes: tuple[tuple[int, int], ...], fit: str) -> Tensor:
-    """Bring a picture [b, h, w, 3] to a size the model likes.
-
-    Args:
-        sizes: (width, height) the model was trained at.
-        fit: "trained size" resizes to the one of them with the closest shape; "shrink" does so
-            only with larger pictures; "keep" leaves every pixel and crops to whole tokens.
-    """
-    height, width = image.shape[1:3]
-    trained = nearest_resolution(width, height, sizes)
-    if fit == "trained size" or (fit == "shrink" and width * height > trained[0] * trained[1]):
-        return resize(image, *trained)
-    return _whole_tokens(image.movedim(-1, 1)).movedim(1, -1)
-
-
-def _whole_tokens(x: Tensor) -> Tensor:
-    """The middle of [..., height, width], cropped to multiples of 16 pixels: half a token would
-    be filled with what stands at the opposite edge."""
-    height, width = x.shape[-2:]
-    rows, columns = height // TOKEN * TOKEN, width // TOKEN * TOKEN
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return x[..., top : top + rows, left : left + columns]
-
-
-def encode_reference(vae: Any, image: Tensor, fit: str, name: str) -> Tensor:
-    """A picture as a raw latent.
+def encode_reference(vae: Any, image: Tensor, fit: str, name: str) -> tuple[Tensor, Framing]:
+    """A picture as a raw latent, and how it was brought onto the grid.
 
     Args:
         vae: ours or the host's own, which knows no trained sizes: then those of FLUX.1 Kontext.
@@ -60,26 +40,57 @@ def encode_reference(vae: Any, image: Tensor, fit: str, name: str) -> Tensor:
     """
     image = check_image(image[..., :3], name)
     sizes = getattr(require_vae(vae), "resolutions", KONTEXT_RESOLUTIONS)
-    return vae.encode(fit_picture(image, sizes, fit))
+    framing = plan_fit(image.shape[2], image.shape[1], sizes, fit)
+    return vae.encode(fit_picture(image, framing)), framing
 
 
-def _latent(vae: Any, image: Tensor | None, latent: dict[str, Any] | None, fit: str) -> Tensor:
+def _encoded(
+    vae: Any, image: Tensor | None, latent: dict[str, Any] | None, fit: str
+) -> tuple[Tensor, Framing | None] | None:
+    """Latent and framing of what is connected; None when nothing is."""
     if image is not None and latent is not None:
         raise InputError("Kontext: Reference got an image and a latent; connect one of them")
     if latent is not None:
         FLUX_LATENT.check(latent["samples"], "the reference latent")
-        return latent["samples"]
+        return latent["samples"], latent.get(FRAMING)
     if image is None:
-        raise InputError(
-            "Kontext: Reference got neither image nor latent; connect one of them (an image also "
-            "needs a VAE)"
-        )
+        return None
     if vae is None:
         raise InputError(
             "Kontext: Reference got an image but no VAE to encode it with; connect Kontext: Load "
             "VAE, or give a latent"
         )
     return encode_reference(vae, image, fit, "the reference image")
+
+
+def _seen(mask: Tensor, samples: Tensor, framing: Framing | None, of_image: bool) -> Tensor:
+    """A mask [h, w] or [1, h, w] as [h, w] over the latent.
+
+    Raises:
+        ShapeError: several masks, or one of another shape than the picture.
+        InputError: nothing of the picture would be seen.
+    """
+    if mask.ndim == 3:
+        if len(mask) != 1:
+            raise ShapeError(f"the mask is a batch of {len(mask)}; a reference takes one")
+        mask = mask[0]
+    if not bool((mask >= 0.5).any()):
+        raise InputError(
+            "the mask is all black, so nothing of the picture would be seen. Paint what the model "
+            "may see (Load Image gives an empty mask when nothing was painted), or take the mask away"
+        )
+    size = (mask.shape[-1], mask.shape[-2])
+    shown = (samples.shape[-1] * 8, samples.shape[-2] * 8)
+    if framing is not None and alike(framing.picture, size):
+        return frame_mask(mask, framing)
+    if not of_image and same_shape(size, shown, NEAR * min(shown)):
+        return mask
+    expected = framing.picture if framing is not None and of_image else shown
+    raise ShapeError(
+        f"the mask is {size[0]} x {size[1]}, the picture {expected[0]} x {expected[1]}: of another "
+        "shape, so it can't say which part is meant. Draw it on the picture itself (Load Image gives "
+        "both), or crop or pad it to the picture's shape"
+    )
 
 
 class KontextReference(io.ComfyNode):
@@ -93,7 +104,17 @@ class KontextReference(io.ComfyNode):
             description="One picture for the model to look at. Chain several: the first in the "
             'chain is "image 1" of the instruction, the next "image 2". The chain ends in '
             "Kontext: Stitch.",
-            search_aliases=["kontext", "reference image", "multi image", "image 1", "image 2"],
+            search_aliases=[
+                "kontext",
+                "reference image",
+                "multi image",
+                "image 1",
+                "image 2",
+                "two images",
+                "combine images",
+            ],
+            # Has the notes sent again when the node itself is answered from the cache.
+            has_intermediate_output=True,
             inputs=[
                 References.Input(
                     "references",
@@ -103,7 +124,8 @@ class KontextReference(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="The picture. Needs a VAE; leave open when giving a latent.",
+                    tooltip="The picture. Needs a VAE; leave open when giving a latent. Without "
+                    "either, as when it comes from a muted node, the reference is left out.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Encodes the picture."),
                 io.Latent.Input(
@@ -116,7 +138,7 @@ class KontextReference(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="White is what the model may see of the picture; the rest is left out "
-                    "and costs nothing.",
+                    "and costs nothing. In the picture's shape, at any size.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -224,17 +246,19 @@ class KontextReference(io.ComfyNode):
                 f"start is {start} and end {end}; the reference would never be seen. Make start "
                 "smaller than end"
             )
-        if mask is not None and mask.ndim == 3:
-            if len(mask) != 1:
-                raise ShapeError(f"the mask is a batch of {len(mask)}; a reference takes one")
-            mask = mask[0]
-        samples = _latent(vae, image, latent, fit)
-        if mask is not None and image is not None and fit != "trained size":
-            cropped = _whole_tokens(mask)
-            rows, columns = (side * 8 for side in samples.shape[-2:])
-            # A picture that lost its margins takes those of a mask of its size with it.
-            if mask.shape == image.shape[1:3] and cropped.shape == (rows, columns):
-                mask = cropped
+        chain = references or ReferenceChain()
+        found = _encoded(vae, image, latent, fit)
+        if found is None:
+            return output(
+                chain,
+                notes=[
+                    "no picture comes in (nothing is connected, or what is was muted): left out. The "
+                    "references behind it move up by one number"
+                ],
+            )
+        samples, framing = found
+        if mask is not None:
+            mask = _seen(mask, samples, framing, image is not None)
         reference = Reference(
             samples,
             strength=strength,
@@ -242,5 +266,11 @@ class KontextReference(io.ComfyNode):
             end=end,
             mask=mask,
             position=(t, dh, dw) if placement == "explicit" else None,
+            framing=framing,
         )
-        return io.NodeOutput((references or ReferenceChain()).add(reference))
+        notes = batch_notes("the picture", len(samples))
+        if framing is not None and image is not None:
+            notes += size_notes("the picture", framing)
+        if strength == 0:
+            notes.append("strength is 0: the model does not see it; its number stays taken")
+        return output(chain.add(reference), notes=notes)

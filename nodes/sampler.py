@@ -13,6 +13,7 @@ from .host import get_host
 from .inputs import SAME_SEED, guidance_input, seed_input, steps_input
 from .latent import noise_for, target_samples
 from .native import sockets
+from .notes import output, told_by
 from .preview import reporter
 from .schema import make
 
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
 
     from .native import KontextModel
 
-__all__ = ["KontextSampler", "check_model", "network_of", "notes_of", "run_sampler"]
+__all__ = [
+    "KontextSampler",
+    "check_model",
+    "idle_notes",
+    "network_of",
+    "notes_of",
+    "run_sampler",
+]
 
 SOLVERS = ("euler", "heun")
 
@@ -90,6 +98,28 @@ def network_of(model: Any) -> Any:
 def notes_of(model: Any, positive: list[list[Any]]) -> list[str]:
     """What a run with this MODEL leaves out of the references, one sentence each."""
     return sockets().notes(model, positive)
+
+
+def idle_notes(
+    latent_image: dict[str, Any], negative: Any, cfg: float, denoise: float
+) -> list[str]:
+    """Inputs that had no effect, or none that anybody wants, one sentence each."""
+    notes = []
+    if negative is not None and cfg == 1.0:
+        notes.append("negative has no effect at cfg 1; set cfg above 1, which takes twice the time")
+    if denoise < 1.0 and not bool(latent_image["samples"].any()):
+        notes.append(
+            f"denoise is {denoise:g}, but latent_image is empty: it starts from grey and stays "
+            "pale. Set denoise to 1, or connect an encoded picture to latent_image or to the latent "
+            "of Kontext: Stitch"
+        )
+    mask = latent_image.get("noise_mask")
+    if mask is not None and not bool(mask.any()):
+        notes.append(
+            "the latent's noise mask is all black: nothing was painted. Paint what may change, or "
+            "take the mask away"
+        )
+    return notes
 
 
 def _own(
@@ -256,7 +286,9 @@ class KontextSampler(io.ComfyNode):
             schedule=schedule,
             denoise=denoise,
         )
-        notes = notes_of(model, positive)
-        return io.NodeOutput(
-            {**latent_image, "samples": latent}, ui={"kontext_notes": notes} if notes else None
-        )
+        notes = [
+            *told_by(positive),
+            *idle_notes(latent_image, negative, cfg, denoise),
+            *notes_of(model, positive),
+        ]
+        return output({**latent_image, "samples": latent}, notes=notes)

@@ -7,14 +7,21 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..kontext_core.cost import FLUX_HIDDEN, Cost, estimate
 from ..kontext_core.errors import InputError
 from ..kontext_core.stitcher import INDEX_AT_ZERO, METHODS, Context, Reference, stitch
 from .conditioning import ReferenceChain, attach, beyond_native
+from .inputs import check_like, like_input
 from .latent import target_samples
 from .native import sockets
+from .notes import FRAMING, TEXT_NOTES, cost_notes, cost_payload, output, told_by
 from .schema import References, make
 
 __all__ = ["KontextStitch", "layout_payload", "native_notes"]
+
+# Hidden size of the transformer by the width of its text features, where they differ.
+HIDDEN = {4096: FLUX_HIDDEN}
+PUBLISHED = (1024, 1024)
 
 
 def layout_payload(context: Context) -> list[dict[str, Any]]:
@@ -53,6 +60,34 @@ def native_notes(references: Sequence[Reference], method: str = METHODS[0]) -> l
     ]
 
 
+def _target(references: Sequence[Reference], number: int) -> dict[str, Any]:
+    """An empty LATENT in the shape of image `number`, one for each picture of a batch.
+
+    Raises:
+        InputError: there is no image of that number.
+    """
+    import torch
+
+    like = references[check_like(number, len(references)) - 1]
+    batch = max(len(reference.latent) for reference in references)
+    empty = like.latent.new_zeros((batch, *like.latent.shape[1:]), dtype=torch.float32)
+    return {"samples": empty, **({} if like.framing is None else {FRAMING: like.framing})}
+
+
+def _cost(
+    context: Context, conditioning: Sequence[Any], references: Sequence[Reference]
+) -> tuple[Cost, tuple[int, int] | None]:
+    """The price of a step, and the trained size that it is measured by, if anything tells it."""
+    text, width = conditioning[0][0].shape[-2:] if conditioning else (0, 0)
+    known = [reference.framing.trained for reference in references if reference.framing]
+    trained = known[0] if known else PUBLISHED if width in HIDDEN else None
+    height, columns = (side * 8 for side in context.target_shape[2:])
+    tokens = [placed.tokens for placed in context.layout[1:]]
+    hidden = HIDDEN.get(width, width)
+    cost = estimate((columns, height), tokens, text=text, hidden_size=hidden, trained=trained)
+    return cost, trained
+
+
 class KontextStitch(io.ComfyNode):
     """References into CONDITIONING."""
 
@@ -64,7 +99,15 @@ class KontextStitch(io.ComfyNode):
             description="Writes references into the conditioning, places each beside the target, "
             "and draws the layout. The result works in Kontext: Sampler and, without strength, "
             "start, end, mask and explicit places, in KSampler with a natively loaded FLUX.1 too.",
-            search_aliases=["kontext", "stitch", "reference latent", "multi image", "placement"],
+            search_aliases=[
+                "kontext",
+                "stitch",
+                "reference latent",
+                "multi image",
+                "two images",
+                "combine images",
+                "placement",
+            ],
             # Has the layout sent again when the node itself is answered from the cache.
             has_intermediate_output=True,
             inputs=[
@@ -77,7 +120,7 @@ class KontextStitch(io.ComfyNode):
                     "latent",
                     optional=True,
                     tooltip="The target: an empty latent of the size to paint, or a picture to "
-                    "start from. Open: empty, in the size of the first reference.",
+                    "start from. Open: empty, in the shape of image like_image.",
                 ),
                 References.Input(
                     "references",
@@ -92,6 +135,11 @@ class KontextStitch(io.ComfyNode):
                     "pictures. index: one behind the other. uxo: down the diagonal, for UNO and "
                     "USO LoRAs. index_timestep_zero: placed as by index, and read as finished "
                     "pictures at every step.",
+                ),
+                like_input(
+                    "Which image is being edited: the result gets its shape, and Kontext: Finish "
+                    "knows where to put it back. 1 is the first of the chain. Only when latent is "
+                    "open."
                 ),
             ],
             outputs=[
@@ -113,22 +161,35 @@ class KontextStitch(io.ComfyNode):
         method: str,
         latent: dict[str, Any] | None = None,
         references: ReferenceChain | None = None,
+        like_image: int = 1,
     ) -> io.NodeOutput:
-        import torch
-
         items = tuple(references.items) if references is not None else ()
+        notes = told_by(conditioning)
+        like = None
         if latent is None:
             if not items:
                 raise InputError(
-                    "Kontext: Stitch got neither references nor a latent, so the size to paint is "
-                    "unknown; connect at least one of them"
+                    "Kontext: Stitch got neither a latent nor a reference with a picture (none is "
+                    "connected, or they were muted), so the size to paint is unknown; connect at "
+                    "least one of them"
                 )
-            latent = {"samples": torch.zeros_like(items[0].latent, dtype=torch.float32)}
+            like, latent = like_image, _target(items, like_image)
+        elif like_image != 1:
+            notes.append(f"like_image {like_image} has no effect: latent gives the size")
         context = stitch(tuple(target_samples(latent).shape), items, method=method)
-        ui = {"kontext_layout": layout_payload(context)}
-        notes = native_notes(items, method) if sockets().foreign else []
-        return io.NodeOutput(
-            attach(conditioning, items, method),
+        cost, trained = _cost(context, conditioning, items)
+        notes = [*cost_notes(cost, trained, like), *notes]
+        if sockets().foreign:
+            notes += native_notes(items, method)
+        # Said here; the sampler need not say it again.
+        said = [
+            [features, {key: value for key, value in extra.items() if key != TEXT_NOTES}]
+            for features, extra in conditioning
+        ]
+        return output(
+            attach(said, items, method),
             latent,
-            ui={**ui, "kontext_notes": notes} if notes else ui,
+            notes=notes,
+            kontext_layout=layout_payload(context),
+            kontext_size=cost_payload(cost, trained),
         )

@@ -145,6 +145,10 @@ class TextEncoder(nn.Module):
         length = max(self.params.min_length, *(len(row) for row in rows))
         return torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
 
+    def lost(self, text: str) -> int:
+        """How many tokens of a text `tokenize` cuts off."""
+        return max(0, len(self.tokenizer.ids(text)) - self.params.max_length)
+
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Ids [b, l] to features txt [b, l, out_dim] and pooled vec [b, vec_dim]."""
         real = ids != PAD

@@ -107,6 +107,14 @@ class FluxTextEncoders(nn.Module):
         width = self.clip_l.params.max_positions
         return {"l": clip_rows(text, weights=read, max_length=width, cut=published), "t5xxl": [row]}
 
+    def lost(self, text: str, *, weights: bool | None = None) -> int:
+        """How many of T5's tokens `halves` cuts off a prompt; CLIP's go on in the pooled feature
+        or not, which says little. Arguments as `halves`."""
+        if self.max_length != PUBLISHED_LENGTH:
+            return 0
+        read = self.weights if weights is None else weights
+        return max(0, len(t5_row(text, weights=read, min_length=0)) - self.max_length)
+
     def encode_halves(
         self,
         tokens: Mapping[str, Sequence[Sequence[Sequence[float]]]],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...kontext_core.errors import InputError
 from ..host import Managed, get_host, manage
+from ..notes import TEXT_NOTES
 
 if TYPE_CHECKING:
     import torch
@@ -16,10 +17,16 @@ if TYPE_CHECKING:
     from ...kontext_core.models.text import TextEncoder
     from ...kontext_core.text.pair import FluxTextEncoders
 
-__all__ = ["KontextClip", "Tokens", "encode_tokens", "tokens_of"]
+__all__ = ["KontextClip", "Tokens", "encode_tokens", "text_notes", "tokens_of"]
 
 # Rows of (id, weight) or (id, weight, word).
 Tokens = dict[str, list[list[tuple[Any, ...]]]]
+
+
+class Row(list[tuple[Any, ...]]):
+    """A row of tokens that knows how many of its text were cut off."""
+
+    lost = 0
 
 
 def tokens_of(
@@ -45,10 +52,33 @@ def tokens_of(
         row = [(int(i), 1.0, 0) for i in encoder.tokenize([text])[0]]
         halves = {"l": [row], "t5xxl": [row]}
     length = 3 if word_ids else 2
-    return {
-        half: [[tuple(token)[:length] for token in row] for row in rows]
+    made: Tokens = {
+        half: [Row(tuple(token)[:length] for token in row) for row in rows]
         for half, rows in halves.items()
     }
+    made["t5xxl"][0].lost = encoder.lost(text)  # type: ignore[attr-defined]
+    return made
+
+
+def text_notes(tokens: Tokens) -> list[str]:
+    """What a user should know of a text: that there is none, or that its end is not read.
+
+    Args:
+        tokens: as `tokens_of` gives them; of rows that another node has made anew, it is not known
+            whether they were cut.
+    """
+    rows = tokens.get("t5xxl", [])
+    # End and padding are 0 and 1 in both vocabularies.
+    if rows and all(token[0] in (0, 1) for row in rows for token in row):
+        return ["the instruction is empty: nothing says what to make or to change"]
+    lost = sum(getattr(row, "lost", 0) for row in rows)
+    if not lost:
+        return []
+    read = sum(len(row) for row in rows)
+    return [
+        f"the instruction has {read + lost} tokens, the text encoder reads {read}: the last {lost} "
+        "have no effect. Say it in fewer words"
+    ]
 
 
 def encode_tokens(
@@ -146,7 +176,8 @@ class KontextClip:
     ) -> list[list[Any]]:
         """What CLIP Text Encode calls: a CONDITIONING with the pooled feature in it."""
         features, pooled = self.encode_tokens(tokens)
-        return [[features, {"pooled_output": pooled, **(add_dict or {})}]]
+        notes = {TEXT_NOTES: found} if (found := text_notes(tokens)) else {}
+        return [[features, {"pooled_output": pooled, **notes, **(add_dict or {})}]]
 
     def encode(self, text: str) -> Tensor:
         """Features of a text, as ComfyUI's CLIP offers it."""

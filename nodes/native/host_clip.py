@@ -12,7 +12,8 @@ import torch
 
 from ...kontext_core.errors import InputError
 from ..host import get_host
-from .clip import Tokens, encode_tokens, tokens_of
+from ..notes import TEXT_NOTES
+from .clip import Tokens, encode_tokens, text_notes, tokens_of
 from .layers import host_layers
 from .patcher import patcher_for
 
@@ -70,8 +71,11 @@ class Encoders(torch.nn.Module):
         self.layer = options.get("layer", self.layer)
         self.execution_device = options.get("execution_device", self.execution_device)
 
-    def encode_token_weights(self, token_weight_pairs: Tokens) -> tuple[Tensor, Tensor]:
-        """Tokens to features [1, l, c] and pooled feature [1, v], float32.
+    def encode_token_weights(
+        self, token_weight_pairs: Tokens
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Tokens to features [1, l, c], pooled feature [1, v], float32, and what the host puts
+        beside them into the CONDITIONING.
 
         Raises:
             InputError: tokens of another kind of CLIP, or a layer that is not there.
@@ -84,7 +88,8 @@ class Encoders(torch.nn.Module):
             tick=get_host().check_interrupt,
         )
         target = comfy.model_management.intermediate_device()
-        return features.float().to(target), pooled.float().to(target)
+        notes = {TEXT_NOTES: found} if (found := text_notes(token_weight_pairs)) else {}
+        return features.float().to(target), pooled.float().to(target), notes
 
     def _last(self) -> int | None:
         """The layer to stop at. As in ComfyUI, one beyond the first means all of them."""

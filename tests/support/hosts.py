@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -151,9 +150,12 @@ def running(
 ) -> Iterator[Server]:
     """Starts the host on a free port with all its folders below `base`; stops it afterwards.
 
+    Sample pictures are there when the pack is: it brings them.
+
     Args:
         packs: of a ComfyUI, its folders of custom nodes, {name: folder or file} each. All of one
-            are imported before the next; within one the order is the file system's.
+            are imported before the next; within one the order is the file system's. Standalone
+            runs from the pack's folder among them.
         flags: more options of ComfyUI's main.py.
         env: more environment variables.
 
@@ -161,8 +163,6 @@ def running(
     """
     for name in ("input", "output", "temp", "user", "custom_nodes", "models"):
         (base / name).mkdir(parents=True, exist_ok=True)
-    for picture in sorted((ROOT / "workflows/input").glob("*")):
-        shutil.copy(picture, base / "input")
     server = Server(host, free_port(), base, base / "server.log")
     command = _command(host, base, packs)
     command += ["--listen", "127.0.0.1", "--port", str(server.port), *flags]
@@ -172,7 +172,7 @@ def running(
     with server.log.open("wb") as log:
         process = subprocess.Popen(
             command,
-            cwd=host.checkout or ROOT,
+            cwd=host.checkout or packs[0].get(PACK_NAME, ROOT),
             env=os.environ | quiet | (env or {}),
             stdin=subprocess.DEVNULL,
             stdout=log,

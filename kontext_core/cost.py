@@ -1,0 +1,102 @@
+"""What a run will cost before it runs: its size, its tokens, and how it compares with a plain edit.
+
+Every block of FLUX multiplies each of L tokens by 12 d^2 weights and compares it with all L in
+2 L d products, so a step costs L (6 d + L) up to a factor (d: hidden size; modulation and final
+layer, which don't grow with L or hardly, are left out).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .latents import token_grid
+from .resolutions import nearest_resolution
+
+__all__ = [
+    "FLUX_HIDDEN",
+    "ROOM",
+    "Cost",
+    "beyond_trained",
+    "estimate",
+    "plain_size",
+    "step_cost",
+    "tokens_of",
+]
+
+FLUX_HIDDEN = 3072
+# From so many times the trained area on a picture counts as far above it.
+ROOM = 1.5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A run's size and price.
+
+    Attributes:
+        width, height: of the result in pixels.
+        target, text: tokens.
+        references: tokens of each reference.
+        relative: cost of a step in steps of a plain edit: one reference and a target of the trained
+            size, the same text. None without a trained size.
+    """
+
+    width: int
+    height: int
+    target: int
+    references: tuple[int, ...]
+    text: int
+    relative: float | None
+
+    @property
+    def total(self) -> int:
+        """All tokens of a step."""
+        return self.text + self.target + sum(self.references)
+
+
+def tokens_of(width: int, height: int) -> int:
+    """Tokens of a picture of so many pixels: one for 16 x 16, begun ones counted."""
+    return math.prod(token_grid(math.ceil(height / 8), math.ceil(width / 8)))
+
+
+def step_cost(tokens: int, hidden_size: int = FLUX_HIDDEN) -> int:
+    """Cost of a sequence of so many tokens, text and references included, in units of its own."""
+    return tokens * (6 * hidden_size + tokens)
+
+
+def estimate(
+    size: tuple[int, int],
+    references: Sequence[int] = (),
+    *,
+    text: int,
+    hidden_size: int = FLUX_HIDDEN,
+    trained: tuple[int, int] | None,
+) -> Cost:
+    """The cost of a run.
+
+    Args:
+        size: (width, height) of the result in pixels.
+        references: tokens of each reference that is there, see `tokens_of`.
+        text: tokens of the instruction.
+        hidden_size: of the transformer.
+        trained: (width, height) of a plain edit, see `plain_size`; None leaves `relative` out.
+    """
+    target = tokens_of(*size)
+    total = text + target + sum(references)
+    relative = None
+    if trained is not None:
+        plain = text + 2 * tokens_of(*trained)
+        relative = step_cost(total, hidden_size) / step_cost(plain, hidden_size)
+    return Cost(*size, target, tuple(references), text, relative)
+
+
+def beyond_trained(size: tuple[int, int], trained: tuple[int, int] | None) -> float | None:
+    """How many times the trained area a size has, if that is far above it; else None."""
+    times = math.prod(size) / math.prod(trained) if trained else 0.0
+    return times if times > ROOM else None
+
+
+def plain_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """(width, height) of a plain edit: the squarest of the sizes a model was trained at."""
+    return nearest_resolution(1, 1, sizes)

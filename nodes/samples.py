@@ -1,0 +1,72 @@
+"""Sample pictures in the host's input folder, where the templates look for them: the first Run works."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+from .host import get_host
+
+__all__ = ["SAMPLES", "place_samples"]
+
+logger = logging.getLogger(__name__)
+
+SAMPLES = Path(__file__).parent.parent / "workflows" / "input"
+
+
+def place_samples() -> list[Path]:
+    """Copy the templates' pictures into the host's input folder where they are absent.
+
+    A file of that name stays as it is, whatever it holds, and each picture appears whole or not at
+    all. A folder that can't be written to is told of once, in the log; the pack works without.
+
+    Returns:
+        The files that are new. None on hosts that find the pack's pictures where they lie.
+    """
+    folders = get_host().input_folders()
+    if not folders or SAMPLES in folders:
+        return []
+    made = []
+    for source in sorted(path for path in SAMPLES.iterdir() if path.is_file()):
+        target = folders[0] / source.name
+        try:
+            if not os.path.lexists(target) and _place(source, target):
+                made.append(target)
+        except OSError as error:
+            logger.warning(
+                "the sample pictures of the templates can't be put into %s (%s); copy them there "
+                "from %s, or choose pictures of your own in the templates",
+                folders[0], error, SAMPLES,
+            )  # fmt: skip
+            break
+    if made:
+        logger.info("sample pictures for the templates put into %s", folders[0])
+    return made
+
+
+def _place(source: Path, target: Path) -> bool:
+    """Whether `target` is now a copy of `source`; False when somebody else was faster."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".kontext-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(source.read_bytes())
+        # mkstemp makes the file private; give it what a plain open would have given.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        try:
+            # Unlike a rename it never replaces a file.
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        except OSError:
+            # A file system without links.
+            if os.path.lexists(target):
+                return False
+            os.replace(temporary, target)
+        return True
+    finally:
+        Path(temporary).unlink(missing_ok=True)

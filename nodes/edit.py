@@ -48,14 +48,14 @@ def _size(
 
 def _notes(slots: Sequence[Tensor | None]) -> list[str]:
     """What is easily taken for something else about pictures and their numbers."""
-    there = [number for number, image in enumerate(slots, 1) if image is not None]
-    notes = [
-        f"image{number} is image {place} of the prompt: an input before it is open"
-        for place, number in enumerate(there, 1)
-        if place != number
-    ]
-    for number in there:
-        notes += batch_notes(f"image{number}", len(slots[number - 1] or ()))
+    notes = []
+    there = [(number, image) for number, image in enumerate(slots, 1) if image is not None]
+    for place, (number, image) in enumerate(there, 1):
+        if place != number:
+            notes.append(
+                f"image{number} is image {place} of the prompt: an input before it is open"
+            )
+        notes += batch_notes(f"image{number}", len(image))
     return notes
 
 

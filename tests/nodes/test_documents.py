@@ -58,6 +58,7 @@ def test_people_find_the_nodes_by_their_own_words(pack: Any) -> None:
     """Search aliases hold what a person would type who does not know the nodes' names."""
     found = {alias for node in pack.nodes.values() for alias in node.GET_SCHEMA().search_aliases}
     wanted = {"kontext", "flux edit", "reference image", "multi image", "stitch", "gguf", "lora"}
+    wanted |= {"two images", "combine images", "inpaint", "edit image"}
     assert wanted <= found
     for node_id, node in pack.nodes.items():
         assert len(node.GET_SCHEMA().search_aliases) >= 3, node_id

@@ -145,6 +145,20 @@ def test_keys_that_match_nothing_are_named(
     assert "diffusion_model.no_such_layer.lora_B.weight" in caplog.text
 
 
+def test_a_lora_that_fits_no_key_says_that_it_does_nothing(
+    pack: Any, model: Any, folder: Path
+) -> None:
+    tensors = {
+        "diffusion_model.no_such_layer.lora_A.weight": draw(1, 4, 8),
+        "diffusion_model.no_such_layer.lora_B.weight": draw(2, 8, 4),
+    }
+    save_file(tensors, folder / "none_fits.safetensors")
+    made = pack.run("KontextLoadLora", model=model, lora_file="none_fits.safetensors")
+    assert "changes nothing" in made.ui["kontext_notes"][0]
+    fits = pack.run("KontextLoadLora", model=model, lora_file="a.safetensors")
+    assert "changes nothing" not in "\n".join(fits.ui["kontext_notes"])
+
+
 def test_a_lora_that_does_not_fit_leaves_the_others_working(
     pack: Any, model: Any, folder: Path, velocity: Any
 ) -> None:

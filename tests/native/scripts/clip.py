@@ -230,7 +230,7 @@ def partial(clip: Any) -> dict[str, Any]:
         clip.patcher.patch_model(clip.patcher.load_device, lowvram_model_memory=part)
         layers = clip.patcher.model.modules()
         lowered.append(sum(getattr(m, "comfy_cast_weights", False) for m in layers))
-        cond, pooled = clip.cond_stage_model.encode_token_weights(tokens)
+        cond, pooled, _ = clip.cond_stage_model.encode_token_weights(tokens)
         gaps.append(gap([[cond, {"pooled_output": pooled}]], wanted))
         clip.patcher.detach()
     gaps.append(gap(encode(clip, text), wanted))

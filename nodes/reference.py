@@ -13,6 +13,7 @@ from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, nearest_resolution
 from ..kontext_core.stitcher import Reference
 from .conditioning import ReferenceChain
 from .native.vae import require_vae
+from .preview import thumbnail
 from .schema import References, make, widget
 
 if TYPE_CHECKING:
@@ -243,4 +244,5 @@ class KontextReference(io.ComfyNode):
             mask=mask,
             position=(t, dh, dw) if placement == "explicit" else None,
         )
-        return io.NodeOutput((references or ReferenceChain()).add(reference))
+        small = None if image is None else thumbnail(image[..., :3])
+        return io.NodeOutput((references or ReferenceChain()).add(reference, small))

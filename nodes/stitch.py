@@ -11,14 +11,17 @@ from ..kontext_core.errors import InputError
 from ..kontext_core.stitcher import INDEX_AT_ZERO, METHODS, Context, Reference, stitch
 from .conditioning import ReferenceChain, attach, beyond_native
 from .latent import target_samples
-from .native import sockets
-from .schema import References, make
+from .schema import Layout, References, make
 
-__all__ = ["KontextStitch", "layout_payload", "native_notes"]
+__all__ = ["KontextStitch", "layout_payload", "native_leaves_out"]
 
 
-def layout_payload(context: Context) -> list[dict[str, Any]]:
-    """The layout as the browser draws it: one dict per image, target first, token units."""
+def layout_payload(context: Context, thumbnails: Sequence[str | None] = ()) -> list[dict[str, Any]]:
+    """The layout as the browser draws it: one dict per image, target first, token units.
+
+    Args:
+        thumbnails: data URLs of the references' pictures, in the chain's order.
+    """
     return [
         {
             "index": placed.index,
@@ -31,13 +34,17 @@ def layout_payload(context: Context) -> list[dict[str, Any]]:
             "strength": placed.strength,
             "start": placed.start,
             "end": placed.end,
+            "picture": thumbnails[placed.index - 1]
+            if 0 < placed.index <= len(thumbnails)
+            else None,
         }
         for placed in context.layout
     ]
 
 
-def native_notes(references: Sequence[Reference], method: str = METHODS[0]) -> list[str]:
-    """What of these references a FLUX.1 that ComfyUI itself has loaded can't heed, one note."""
+def native_leaves_out(references: Sequence[Reference], method: str = METHODS[0]) -> list[str]:
+    """What of these references a FLUX.1 that ComfyUI itself has loaded can't heed, one line for
+    each. Which MODEL will get them is not known here: the editor knows, and so does a sampler."""
     asked = [
         f"image {number}: {', '.join(found)}"
         for number, reference in enumerate(references, 1)
@@ -45,12 +52,7 @@ def native_notes(references: Sequence[Reference], method: str = METHODS[0]) -> l
     ]
     if method == INDEX_AT_ZERO and references:
         asked.append(f"method {method}")
-    if not asked:
-        return []
-    return [
-        "Only a MODEL from Kontext: Load Model heeds all of this; one that ComfyUI's own nodes "
-        f"loaded leaves out {'; '.join(asked)}"
-    ]
+    return asked
 
 
 class KontextStitch(io.ComfyNode):
@@ -93,6 +95,14 @@ class KontextStitch(io.ComfyNode):
                     "USO LoRAs. index_timestep_zero: placed as by index, and read as finished "
                     "pictures at every step.",
                 ),
+                Layout.Input(
+                    "layout",
+                    optional=True,
+                    tooltip="The drawing: where the last run put everything. The editor writes into "
+                    "it what it was drawn for, to see when the graph has changed; leave it out of "
+                    "prompts of your own.",
+                    extra_dict={"socketless": True},
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -113,6 +123,7 @@ class KontextStitch(io.ComfyNode):
         method: str,
         latent: dict[str, Any] | None = None,
         references: ReferenceChain | None = None,
+        layout: Any = None,
     ) -> io.NodeOutput:
         import torch
 
@@ -125,10 +136,10 @@ class KontextStitch(io.ComfyNode):
                 )
             latent = {"samples": torch.zeros_like(items[0].latent, dtype=torch.float32)}
         context = stitch(tuple(target_samples(latent).shape), items, method=method)
-        ui = {"kontext_layout": layout_payload(context)}
-        notes = native_notes(items, method) if sockets().foreign else []
-        return io.NodeOutput(
-            attach(conditioning, items, method),
-            latent,
-            ui={**ui, "kontext_notes": notes} if notes else ui,
-        )
+        thumbnails = references.thumbnails if references is not None else ()
+        ui = {
+            "kontext_layout": layout_payload(context, thumbnails),
+            "kontext_made": [layout] if isinstance(layout, str) else [],
+            "kontext_native_leaves_out": native_leaves_out(items, method),
+        }
+        return io.NodeOutput(attach(conditioning, items, method), latent, ui=ui)

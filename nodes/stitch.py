@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError
+from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS
 from ..kontext_core.stitcher import INDEX_AT_ZERO, METHODS, Context, Reference, stitch
 from .conditioning import ReferenceChain, attach, beyond_native
 from .latent import target_samples
@@ -40,6 +41,28 @@ def layout_payload(context: Context, thumbnails: Sequence[str | None] = ()) -> l
         }
         for placed in context.layout
     ]
+
+
+def models_payload() -> dict[str, dict[str, Any]]:
+    """What web/js/size.js has to know of the models to tell size and cost before a run: trained
+    sizes (width, height), hidden size, and tokens of a short instruction."""
+    from ..kontext_core.config import FluxParams, read_config
+    from ..kontext_core.weights.files import find
+
+    config = read_config(find("tiny") / "config.json")
+    return {
+        "embedded": {
+            "sizes": config["resolutions"],
+            "hidden": config["transformer"]["hidden_size"],
+            "text": config["text_encoder"]["min_length"],
+        },
+        # T5's padding as Kontext: Load Text Encoders has it.
+        "published": {
+            "sizes": [list(s) for s in KONTEXT_RESOLUTIONS],
+            "hidden": FluxParams().hidden_size,
+            "text": 256,
+        },
+    }
 
 
 def native_leaves_out(references: Sequence[Reference], method: str = METHODS[0]) -> list[str]:
@@ -101,7 +124,7 @@ class KontextStitch(io.ComfyNode):
                     tooltip="The drawing: where the last run put everything. The editor writes into "
                     "it what it was drawn for, to see when the graph has changed; leave it out of "
                     "prompts of your own.",
-                    extra_dict={"socketless": True},
+                    extra_dict={"socketless": True, "models": models_payload()},
                 ),
             ],
             outputs=[

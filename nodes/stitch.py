@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
@@ -15,6 +16,8 @@ from .latent import target_samples
 from .schema import Layout, References, make
 
 __all__ = ["KontextStitch", "layout_payload", "native_leaves_out"]
+
+EMBEDDED = Path(__file__).parents[1] / "kontext_core/assets/tiny"
 
 
 def layout_payload(context: Context, thumbnails: Sequence[str | None] = ()) -> list[dict[str, Any]]:
@@ -47,9 +50,9 @@ def models_payload() -> dict[str, dict[str, Any]]:
     """What web/js/size.js has to know of the models to tell size and cost before a run: trained
     sizes (width, height), hidden size, and tokens of a short instruction."""
     from ..kontext_core.config import FluxParams, read_config
-    from ..kontext_core.weights.files import find
 
-    config = read_config(find("tiny") / "config.json")
+    # By its path: what finds models brings in what loads them, and a description is made at start.
+    config = read_config(EMBEDDED / "config.json")
     return {
         "embedded": {
             "sizes": config["resolutions"],

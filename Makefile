@@ -36,10 +36,12 @@ check: $(VENV)/test.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --level error
 
+# The table is written however the tests end, and never out of an earlier run's results.
 hosts: $(VENV)/test.ready
+	@rm -f $(VENV)/hosts.xml
 	OMP_NUM_THREADS=2 $(BIN)/python -P -m pytest tests/api tests/native tests/batch tests/web \
-		--junitxml=$(VENV)/hosts.xml; \
-	$(BIN)/python -P tests/support/hosts_table.py $(VENV)/hosts.xml
+		--junitxml=$(VENV)/hosts.xml; status=$$?; \
+	$(BIN)/python -P tests/support/hosts_table.py $(VENV)/hosts.xml && exit $$status
 
 faults: $(VENV)/test.ready
 	$(BIN)/python -P tests/faults/plant.py

@@ -12,7 +12,7 @@ A message says what was wrong, the value, what was expected, and what to do next
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .sampling import SamplerState
@@ -27,8 +27,21 @@ __all__ = [
 ]
 
 
+# In a ComfyUI the pack's modules bear its installation path in their names, and the editor shows an
+# error's module before its sentence: errors of core and nodes name themselves by this instead.
+PUBLIC_NAME = "kontext_core"
+PACK = __name__.removesuffix(f"{PUBLIC_NAME}.errors")
+
+
 class KontextError(Exception):
     """Base of all errors raised on purpose by the core, the nodes and the embedded host."""
+
+    __module__ = PUBLIC_NAME
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.__module__.startswith(PACK or PUBLIC_NAME):
+            cls.__module__ = PUBLIC_NAME
 
 
 class InputError(KontextError, ValueError):

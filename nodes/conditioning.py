@@ -61,17 +61,24 @@ TEXT_ENCODERS = {
 @dataclass(frozen=True, eq=False)
 class ReferenceChain:
     """References in the order in which the instruction numbers them. Never changes; compares by
-    value, so that a host can see whether two conditionings carry the same."""
+    value, so that a host can see whether two conditionings carry the same.
+
+    `thumbnails` are data URLs of the pictures, None for a reference that came as a latent: only for
+    the drawing of the layout, and no part of what is compared.
+    """
 
     items: tuple[Reference, ...] = ()
+    thumbnails: tuple[str | None, ...] = ()
 
-    def add(self, reference: Reference) -> ReferenceChain:
+    def add(self, reference: Reference, thumbnail: str | None = None) -> ReferenceChain:
         """The chain with one more at its end."""
-        return ReferenceChain((*self.items, reference))
+        missing = [None] * (len(self.items) - len(self.thumbnails))
+        return ReferenceChain((*self.items, reference), (*self.thumbnails, *missing, thumbnail))
 
     def to(self, device: torch.device | str) -> ReferenceChain:
         """The chain with its latents on a device."""
-        return ReferenceChain(tuple(replace(r, latent=r.latent.to(device)) for r in self.items))
+        moved = tuple(replace(r, latent=r.latent.to(device)) for r in self.items)
+        return ReferenceChain(moved, self.thumbnails)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ReferenceChain) or len(self.items) != len(other.items):

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from ..kontext_core.latents import LatentFormat
     from ..kontext_core.models.taef1 import TinyDecoder
 
-__all__ = ["picture_of", "reporter", "tiny_decoder"]
+__all__ = ["picture_of", "reporter", "thumbnail", "tiny_decoder"]
 
 logger = logging.getLogger(__name__)
 
 # ComfyUI's folder and name for it. Pickles (.pth) are never opened.
 FOLDER, NAME = "vae_approx", "taef1"
 SUFFIXES = (".safetensors", ".sft")
+THUMBNAIL_SIDE = 112
 
 # The last decoder, with its file, that file's time, and its device; None if it was unusable.
 _loaded: tuple[tuple[Any, ...], TinyDecoder | None] | None = None
@@ -36,8 +37,9 @@ _loaded: tuple[tuple[Any, ...], TinyDecoder | None] | None = None
 def picture_of(
     x0: Tensor, latent_format: LatentFormat, decoder: TinyDecoder | None = None
 ) -> Image | None:
-    """The first picture of a batch [b, c, h, w], its longer side 512 pixels, as nodes show small
-    pictures small; None where no preview was fitted to the model."""
+    """The first picture of a batch [b, c, h, w] in the size of what it will become, up to 512 pixels
+    at its longer side, as nodes show small pictures small and write their size below; None where no
+    preview was fitted to the model."""
     from PIL import Image
 
     from ..kontext_core.images import to_pil
@@ -48,9 +50,25 @@ def picture_of(
     if rgb is None:
         return None
     small = to_pil(rgb)
-    scale = PREVIEW_SIDE / max(small.size)
+    side = min(PREVIEW_SIDE, latent_format.downscale * max(x0.shape[-2:]))
+    scale = side / max(small.size)
     size = (max(1, round(small.width * scale)), max(1, round(small.height * scale)))
     return small.resize(size, Image.Resampling.BICUBIC)
+
+
+def thumbnail(image: Tensor) -> str:
+    """The first picture of a batch [b, h, w, 3] in 0..1 as a small JPEG in a data URL: about 3 KB,
+    so that it can travel with what a node reports and live as long as that."""
+    import base64
+    import io
+
+    from ..kontext_core.images import to_pil
+
+    small = to_pil(image[:1])
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    data = io.BytesIO()
+    small.convert("RGB").save(data, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 
 def tiny_decoder(latent_format: LatentFormat, device: Any) -> TinyDecoder | None:

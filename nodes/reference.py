@@ -15,6 +15,7 @@ from ..kontext_core.stitcher import Reference
 from .conditioning import ReferenceChain
 from .native.vae import require_vae
 from .notes import FRAMING, batch_notes, output, size_notes
+from .preview import thumbnail
 from .schema import References, make, widget
 
 if TYPE_CHECKING:
@@ -268,9 +269,10 @@ class KontextReference(io.ComfyNode):
             position=(t, dh, dw) if placement == "explicit" else None,
             framing=framing,
         )
+        small = None if image is None else thumbnail(image[..., :3])
         notes = batch_notes("the picture", len(samples))
         if framing is not None and image is not None:
             notes += size_notes("the picture", framing)
         if strength == 0:
             notes.append("strength is 0: the model does not see it; its number stays taken")
-        return output(chain.add(reference), notes=notes)
+        return output(chain.add(reference, small), notes=notes)

@@ -8,12 +8,14 @@ from typing import Any
 
 from comfy_api.latest import io
 
-__all__ = ["CATEGORY", "References", "make", "widget"]
+__all__ = ["CATEGORY", "Layout", "References", "make", "widget"]
 
 CATEGORY = "Kontext"
 
 # The one socket type of ours: a chain of pictures to look at.
 References = io.Custom("KONTEXT_REFERENCES")
+# No socket but the drawing in Kontext: Stitch: web/js/layout.js makes it.
+Layout = io.Custom("KONTEXT_LAYOUT")
 
 
 def make(**values: Any) -> io.Schema:

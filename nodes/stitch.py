@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..kontext_core.cost import FLUX_HIDDEN, Cost, estimate
 from ..kontext_core.errors import InputError
+from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS
 from ..kontext_core.stitcher import INDEX_AT_ZERO, METHODS, Context, Reference, stitch
 from .conditioning import ReferenceChain, attach, beyond_native
 from .inputs import check_like, like_input
 from .latent import target_samples
-from .native import sockets
 from .notes import FRAMING, TEXT_NOTES, cost_notes, cost_payload, output, told_by
-from .schema import References, make
+from .schema import Layout, References, make
 
-__all__ = ["KontextStitch", "layout_payload", "native_notes"]
+__all__ = ["KontextStitch", "layout_payload", "native_leaves_out"]
+
+EMBEDDED = Path(__file__).parents[1] / "kontext_core/assets/tiny"
 
 # Hidden size of the transformer by the width of its text features, where they differ.
 HIDDEN = {4096: FLUX_HIDDEN}
 PUBLISHED = (1024, 1024)
 
 
-def layout_payload(context: Context) -> list[dict[str, Any]]:
-    """The layout as the browser draws it: one dict per image, target first, token units."""
+def layout_payload(context: Context, thumbnails: Sequence[str | None] = ()) -> list[dict[str, Any]]:
+    """The layout as the browser draws it: one dict per image, target first, token units.
+
+    Args:
+        thumbnails: data URLs of the references' pictures, in the chain's order.
+    """
     return [
         {
             "index": placed.index,
@@ -38,13 +45,39 @@ def layout_payload(context: Context) -> list[dict[str, Any]]:
             "strength": placed.strength,
             "start": placed.start,
             "end": placed.end,
+            "picture": thumbnails[placed.index - 1]
+            if 0 < placed.index <= len(thumbnails)
+            else None,
         }
         for placed in context.layout
     ]
 
 
-def native_notes(references: Sequence[Reference], method: str = METHODS[0]) -> list[str]:
-    """What of these references a FLUX.1 that ComfyUI itself has loaded can't heed, one note."""
+def models_payload() -> dict[str, dict[str, Any]]:
+    """What web/js/size.js has to know of the models to tell size and cost before a run: trained
+    sizes (width, height), hidden size, and tokens of a short instruction."""
+    from ..kontext_core.config import FluxParams, read_config
+
+    # By its path: what finds models brings in what loads them, and a description is made at start.
+    config = read_config(EMBEDDED / "config.json")
+    return {
+        "embedded": {
+            "sizes": config["resolutions"],
+            "hidden": config["transformer"]["hidden_size"],
+            "text": config["text_encoder"]["min_length"],
+        },
+        # T5's padding as Kontext: Load Text Encoders has it.
+        "published": {
+            "sizes": [list(s) for s in KONTEXT_RESOLUTIONS],
+            "hidden": FluxParams().hidden_size,
+            "text": 256,
+        },
+    }
+
+
+def native_leaves_out(references: Sequence[Reference], method: str = METHODS[0]) -> list[str]:
+    """What of these references a FLUX.1 that ComfyUI itself has loaded can't heed, one line for
+    each. Which MODEL will get them is not known here: the editor knows, and so does a sampler."""
     asked = [
         f"image {number}: {', '.join(found)}"
         for number, reference in enumerate(references, 1)
@@ -52,12 +85,7 @@ def native_notes(references: Sequence[Reference], method: str = METHODS[0]) -> l
     ]
     if method == INDEX_AT_ZERO and references:
         asked.append(f"method {method}")
-    if not asked:
-        return []
-    return [
-        "Only a MODEL from Kontext: Load Model heeds all of this; one that ComfyUI's own nodes "
-        f"loaded leaves out {'; '.join(asked)}"
-    ]
+    return asked
 
 
 def _target(references: Sequence[Reference], number: int) -> dict[str, Any]:
@@ -141,6 +169,14 @@ class KontextStitch(io.ComfyNode):
                     "knows where to put it back. 1 is the first of the chain. Only when latent is "
                     "open."
                 ),
+                Layout.Input(
+                    "layout",
+                    optional=True,
+                    tooltip="The drawing: where the last run put everything. The editor writes into "
+                    "it what it was drawn for, to see when the graph has changed; leave it out of "
+                    "prompts of your own.",
+                    extra_dict={"socketless": True, "models": models_payload()},
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -162,6 +198,7 @@ class KontextStitch(io.ComfyNode):
         latent: dict[str, Any] | None = None,
         references: ReferenceChain | None = None,
         like_image: int = 1,
+        layout: Any = None,
     ) -> io.NodeOutput:
         items = tuple(references.items) if references is not None else ()
         notes = told_by(conditioning)
@@ -177,10 +214,9 @@ class KontextStitch(io.ComfyNode):
         elif like_image != 1:
             notes.append(f"like_image {like_image} has no effect: latent gives the size")
         context = stitch(tuple(target_samples(latent).shape), items, method=method)
+        thumbnails = references.thumbnails if references is not None else ()
         cost, trained = _cost(context, conditioning, items)
         notes = [*cost_notes(cost, trained, like), *notes]
-        if sockets().foreign:
-            notes += native_notes(items, method)
         # Said here; the sampler need not say it again.
         said = [
             [features, {key: value for key, value in extra.items() if key != TEXT_NOTES}]
@@ -190,6 +226,8 @@ class KontextStitch(io.ComfyNode):
             attach(said, items, method),
             latent,
             notes=notes,
-            kontext_layout=layout_payload(context),
+            kontext_layout=layout_payload(context, thumbnails),
+            kontext_made=[layout] if isinstance(layout, str) else [],
+            kontext_native_leaves_out=native_leaves_out(items, method),
             kontext_size=cost_payload(cost, trained),
         )

@@ -252,7 +252,13 @@ def _constant(spec: InputSpec, inputs: dict[str, Any], check_range: bool) -> Rea
                 received_value=value,
                 exception_message=str(error),
             )
-    elif spec.choices is None and spec.type != "*" and value is not None:
+    elif (
+        spec.choices is None
+        and spec.type != "*"
+        and value is not None
+        # What has no socket is a widget of the pack's own.
+        and not spec.options.get("socketless")
+    ):
         return _reason(
             "invalid_input_type",
             f"A {spec.type} can't be written as a value; it must come from another node",

@@ -43,6 +43,9 @@ def specs_of(schema: dict[str, Any]) -> dict[str, tuple[str, bool, dict[str, Any
     for kind in ("required", "optional"):
         for name, spec in schema["input"].get(kind, {}).items():
             options = dict(spec[1]) if len(spec) > 1 else {}
+            if options.get("socketless"):
+                # A view of ours, which is not saved.
+                continue
             if isinstance(spec[0], (list, tuple)):
                 options["options"] = list(spec[0])
             label = "COMBO" if isinstance(spec[0], (list, tuple)) else str(spec[0])

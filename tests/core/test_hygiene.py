@@ -125,7 +125,7 @@ def test_one_error_tree() -> None:
     defined = [
         name
         for name, value in vars(errors).items()
-        if isinstance(value, type) and value.__module__ == errors.__name__
+        if isinstance(value, type) and value.__module__ == kontext_core.__name__
     ]
     assert sorted(defined) == errors.__all__
     assert str(errors.ModelNotFoundError("there is no model 'x'")) == "there is no model 'x'"

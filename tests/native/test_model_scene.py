@@ -149,9 +149,11 @@ def test_masks_join(modules: Any) -> None:
 
 
 def test_what_a_native_model_leaves_out(modules: Any) -> None:
-    make, notes = modules("kontext_core.stitcher").Reference, modules("nodes.stitch").native_notes
+    make = modules("kontext_core.stitcher").Reference
+    leaves_out = modules("nodes.stitch").native_leaves_out
     x = randn(1, 1, 16, 4, 4)
-    assert notes([make(x), make(x, strength=0.0)]) == []
-    (note,) = notes([make(x), make(x, strength=0.5, end=0.5), make(x, position=(1, 2, 3))])
-    assert "image 1" not in note
-    assert "image 2: strength 0.5, start 0 and end 0.5; image 3: its own place" in note
+    assert leaves_out([make(x), make(x, strength=0.0)]) == []
+    assert leaves_out([make(x), make(x, strength=0.5, end=0.5), make(x, position=(1, 2, 3))]) == [
+        "image 2: strength 0.5, start 0 and end 0.5",
+        "image 3: its own place",
+    ]

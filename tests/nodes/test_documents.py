@@ -12,13 +12,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
 HELP = sorted((ROOT / "web/docs").glob("*.md"))
+# That they are there: tests/publishing/test_documents.py.
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)))
-
-
-@pytest.mark.parametrize(("file", "test"), NAMED)
-def test_a_named_test_is_there(file: str, test: str) -> None:
-    text = (ROOT / file).read_text(encoding="utf-8")
-    assert not test or re.search(rf"^def {test}\(", text, re.MULTILINE), f"{file} has no {test}"
 
 
 def test_every_line_of_a_table_with_tests_names_one() -> None:

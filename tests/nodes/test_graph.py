@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 PROMPT = "put the red star on the blue circle"
@@ -175,6 +178,20 @@ def test_stitch_takes_the_target_from_the_first_reference(pack: Any, vae: Any, i
         (1, 1.0, 3, 5),
         (2, 1.0, 4, 4),
     ]
+    assert layout[0]["picture"] is None
+    for placed in layout[1:]:
+        kind, _, data = placed["picture"].partition(";base64,")
+        small = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert (kind, small.format) == ("data:image/jpeg", "JPEG")
+        # The picture's own shape, not that of what it was encoded as.
+        assert small.size in ((80, 48), (64, 64))
+
+
+def test_stitch_hands_back_what_its_drawing_is_made_for(pack: Any, vae: Any, image: Any) -> None:
+    references = pack.run("KontextReference", image=image(1, 48, 80), vae=vae)[0]
+    inputs = {"conditioning": [[torch.zeros(1, 1, 1), {}]], "references": references}
+    assert pack.run("KontextStitch", layout="1a2b", **inputs).ui["kontext_made"] == ["1a2b"]
+    assert pack.run("KontextStitch", **inputs).ui["kontext_made"] == []
 
 
 @pytest.mark.parametrize("method", ["offset", "index", "uxo"])

@@ -56,6 +56,19 @@ def test_every_node_has_a_help_page_that_names_its_inputs(pack: Any, node_id: st
     assert [socket.id for socket in schema.inputs if socket.id not in named] == []
 
 
+def test_errors_name_no_folder(pack: Any) -> None:
+    """The editor shows type and sentence; the pack's modules are called after where it lies."""
+    kinds = [
+        getattr(pack.module("kontext_core.errors"), name) for name in ("InputError", "ShapeError")
+    ]
+    kinds.append(pack.module("nodes.native").NotNativeError)
+    assert [f"{kind.__module__}.{kind.__qualname__}" for kind in kinds] == [
+        "kontext_core.InputError",
+        "kontext_core.ShapeError",
+        "kontext_core.NotNativeError",
+    ]
+
+
 def test_there_is_no_help_page_too_many() -> None:
     assert sorted(path.stem for path in (ROOT / "web/docs").glob("*.md")) == NODE_IDS
 

@@ -55,10 +55,9 @@ def test_the_file_is_used(preview: Any, published: Any, folder: Path, host: Any)
     shown = reported(preview, published, x0, host)
     with torch.no_grad():
         wanted = decoder(x0[:1]).clamp(0, 1)[0].movedim(0, -1).numpy() * 255
-    # Its pictures are 8 times as large as a linear one and shown at 512: compare the means of
-    # cells, in which enlarging by interpolation changes little (measured 0.2 of 255).
-    assert shown.shape == (384, 512, 3)
-    cells = shown.reshape(6, 64, 8, 64, 3).mean((1, 3))
+    # Shown in the size of the picture to come, which is the decoder's: compare the means of cells.
+    assert shown.shape == (48, 64, 3)
+    cells = shown.reshape(6, 8, 8, 8, 3).mean((1, 3))
     expected = wanted.reshape(6, 8, 8, 8, 3).mean((1, 3))
     assert np.abs(cells - expected).mean() < 3
     assert np.abs(shown - linear).mean() > 10

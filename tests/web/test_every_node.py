@@ -15,7 +15,7 @@ from hosts import ROOT, Server
 from playwright.sync_api import Browser
 
 NODES = sorted(promised())
-WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "KONTEXT_LAYOUT")
 # Made by frontends beside the inputs of the schema.
 EXTRA = {"control_after_generate", "control_filter_list", "upload"}
 SAVED = sorted((ROOT / "tests/data/saved").glob("*.api.json"))

@@ -100,7 +100,7 @@ def test_nodes_and_panels_speak_the_editors_language(spoken: tuple[Editor, str])
             if name in named and named[name] is not None:
                 assert named[name] == entry["name"], (node_id, name)
     assert (
-        editor.page.locator(".kontext-layout").first.inner_text()
+        editor.page.locator(".kontext-layout").first.inner_text().strip()
         == (words(language, "main")["kontext"]["layout_empty"])
     )
     editor.clear()

@@ -35,7 +35,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
         "and VAE to it to use files of yours.\n- Its LATENT is the result before decoding: for "
         "*Kontext: Reference*, to go on without loss." + EMBEDDED + PICTURES,
         (
-            Column("Picture", GREEN, 290, (picture("image", "kontext_shapes.png", "Image 1"),)),
+            Column("Picture", GREEN, 290, (picture("image", "kontext_shapes.png", "Picture"),)),
             Column(
                 "Edit",
                 OCHRE,
@@ -45,7 +45,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
                         "edit",
                         "KontextEdit",
                         {"image1": "image.0", "prompt": "make it night", "seed": 1},
-                        more=90,
+                        more=400,
                     ),
                 ),
             ),
@@ -61,7 +61,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
         (
             loaders(),
             reference_column(
-                picture("image", "kontext_shapes.png", "Image 1"),
+                picture("image", "kontext_shapes.png", "Picture"),
                 reference("one", 1, image="image.0", vae="vae.0"),
             ),
             Column(
@@ -103,7 +103,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
         (
             loaders(),
             reference_column(
-                picture("image", "kontext_shapes.png", "Image 1"),
+                picture("image", "kontext_shapes.png", "Picture"),
                 Node(
                     "mask",
                     "LoadImageMask",
@@ -130,7 +130,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
         (
             loaders(),
             reference_column(
-                picture("image", "kontext_shapes.png", "Image 1"),
+                picture("image", "kontext_shapes.png", "Picture"),
                 reference("one", 1, image="image.0", vae="vae.0"),
             ),
             words(instruction("make the background blue"), stitch("one"), *for_ksampler()),
@@ -154,7 +154,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
                 GREEN,
                 350,
                 (
-                    picture("image", "kontext_shapes.png", "Image 1"),
+                    picture("image", "kontext_shapes.png", "Picture"),
                     Node(
                         "batch",
                         "KontextBatch",
@@ -185,6 +185,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
                             "prompt": "batch.1",
                             "seed": "batch.3",
                         },
+                        more=400,
                     ),
                 ),
             ),

@@ -109,7 +109,7 @@ def instruction(text: str, key: str = "text", title: str = "Instruction") -> Nod
 
 def stitch(references: str, key: str = "stitch", text: str = "text", **values: Any) -> Node:
     links = {"conditioning": f"{text}.0", "references": f"{references}.0"}
-    return Node(key, "KontextStitch", {**links, **values}, more=160)
+    return Node(key, "KontextStitch", {**links, **values}, more=230)
 
 
 def sampler(model: str = "model", key: str = "sampler", at: str = "stitch", **values: Any) -> Node:

@@ -38,7 +38,7 @@ def edit_of_one(
     return (
         loaded,
         reference_column(
-            picture("image", "kontext_shapes.png", "Image 1"),
+            picture("image", "kontext_shapes.png", "Picture"),
             reference("one", 1, image="image.0", vae="vae.0"),
         ),
         words(instruction(text), stitch("one")),
@@ -115,11 +115,11 @@ WITH_FILES: dict[str, Graph] = {
                 ),
             ),
             reference_column(
-                picture("image", "kontext_star.png", "Image 1"),
+                picture("image", "kontext_star.png", "Picture"),
                 reference("one", 1, image="image.0", vae="vae.0"),
             ),
             reference_column(
-                picture("image2", "kontext_sunset.png", "Image 2"),
+                picture("image2", "kontext_sunset.png", "Other picture"),
                 reference("two", 2, references="one.0", image="image2.0", vae="vae.0"),
             ),
             words(
@@ -143,7 +143,7 @@ WITH_FILES: dict[str, Graph] = {
         (
             loaders(FP8, T5, CLIP_L, AE),
             reference_column(
-                picture("image", "kontext_sunset.png", "Image 1"),
+                picture("image", "kontext_sunset.png", "Picture"),
                 reference("one", 1, image="image.0", vae="vae.0"),
             ),
             words(

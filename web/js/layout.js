@@ -1,20 +1,31 @@
 // @ts-check
-// Shows in a Kontext: Stitch node where the target and its references stand, after it has run.
-// Each time t gets a panel; inside it, pictures lie at their (h, w), in tokens of 16 pixels.
+// Shows in a Kontext: Stitch node where its last run put the target and its references. Each time t
+// gets a panel; inside it, pictures lie at their (h, w), in tokens of 16 pixels. It turns grey when
+// the graph is no longer the one that it was drawn for.
 
 import { app } from "../../../scripts/app.js";
+import { parts, places } from "./chain.js";
+import { nativeModels } from "./models.js";
+import { mount, reportOf, watch, whole } from "./watch.js";
 import { say } from "./words.js";
+
+/** @typedef {import("./chain.js").Place} Place */
 
 /**
  * One picture of the layout, as nodes/stitch.py sends it; lengths in tokens, index 0 is the target.
  * @typedef {{index: number, t: number, h: number, w: number, rows: number, columns: number,
- *   tokens: number, strength: number, start: number, end: number}} Placed
+ *   tokens: number, strength: number, start: number, end: number, picture?: string | null}} Placed
  */
 
+const TYPE = "KontextStitch";
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 130;
 const GAP = 12;
-const COLOURS = ["#7a8291", "#4a90d9", "#d9822b", "#5aa469", "#b565b0", "#c25b56"];
+const TARGET = "#7a8291";
+const COLOURS = ["#4a90d9", "#d9822b", "#5aa469", "#b565b0", "#c25b56", "#3fa7a3", "#b59b2a"];
+// Of the font's size: how wide a letter is on the average, and those of Chinese and its neighbours.
+const LETTER = 0.58;
+const WIDE = /[\u1100-\uffdc]/;
 
 /**
  * @param {string} name
@@ -48,6 +59,50 @@ function describe(placed) {
 }
 
 /**
+ * The size in which a word fits a box, at most 12; 0 when nobody could read it.
+ * @param {string} word
+ * @param {{width: number, height: number}} box
+ */
+function fontFor(word, box) {
+  const letters = [...word].reduce((sum, one) => sum + (WIDE.test(one) ? 1 : LETTER), 0);
+  const size = Math.min(12, (box.width - 4) / letters, box.height - 2);
+  return size < 5 ? 0 : size;
+}
+
+/**
+ * One picture: its thumbnail where there is one, its frame, its number.
+ * @param {Placed} placed
+ * @param {{x: number, y: number, width: number, height: number}} box
+ */
+function drawn(placed, box) {
+  const isTarget = placed.index === 0;
+  const colour = isTarget ? TARGET : COLOURS[(placed.index - 1) % COLOURS.length];
+  const group = element("g", {});
+  if (placed.picture?.startsWith("data:image/")) {
+    // Stretched as the picture itself was before it was encoded.
+    const whole = { href: placed.picture, preserveAspectRatio: "none" };
+    group.append(element("image", { ...box, ...whole }));
+    group.append(element("rect", { ...box, fill: "none", stroke: colour, "stroke-width": 2 }));
+  } else {
+    const look = { fill: colour, "fill-opacity": 0.45, stroke: colour, rx: 2 };
+    group.append(element("rect", { ...box, ...look }));
+  }
+  const label = isTarget ? say("target") : String(placed.index);
+  const size = fontFor(label, box);
+  if (size) {
+    const middle = { x: box.x + box.width / 2, y: box.y + box.height / 2 + size / 3 };
+    // A picture is not to be covered.
+    const corner = { x: box.x + 4 + size / 3, y: box.y + size + 2 };
+    const font = { "font-size": size, fill: "#fff", "text-anchor": "middle", "font-weight": 600 };
+    const rim = { stroke: "#16181c", "stroke-width": size / 4, "paint-order": "stroke" };
+    const at = placed.picture ? corner : middle;
+    group.append(element("text", { ...at, ...font, ...rim }, label));
+  }
+  group.append(element("title", {}, describe(placed)));
+  return group;
+}
+
+/**
  * The drawing of a layout: an SVG that scales with the node.
  * @param {Placed[]} layout
  */
@@ -76,54 +131,117 @@ export function draw(layout) {
       const x = x0 + (placed.w - left) * scale;
       const y = GAP + 6 + (placed.h - top) * scale;
       const box = { x, y, width: placed.columns * scale, height: placed.rows * scale };
-      const colour = COLOURS[placed.index % COLOURS.length];
-      const group = element("g", {});
-      const look = { fill: colour, "fill-opacity": 0.45, stroke: colour, rx: 2 };
-      group.append(element("rect", { ...box, ...look }));
-      const label = placed.index === 0 ? say("target") : String(placed.index);
-      const middle = { x: x + box.width / 2, y: y + box.height / 2 + 4 };
-      const font = { "font-size": 12, fill: "#f4f5f7", "text-anchor": "middle" };
-      group.append(element("text", { ...middle, ...font }, label));
-      group.append(element("title", {}, describe(placed)));
-      svg.append(group);
+      svg.append(drawn(placed, box));
     }
   }
   return svg;
 }
 
+/**
+ * What the layout of a stitch is made from, as a short text.
+ * @param {Place} place
+ */
+function signature(place) {
+  const text = parts(place, ["latent", "references"]);
+  let hash = 0xcbf29ce484222325n;
+  for (const letter of text) {
+    hash = BigInt.asUintN(64, (hash ^ BigInt(letter.codePointAt(0) ?? 0)) * 0x100000001b3n);
+  }
+  return hash.toString(36);
+}
+
+/**
+ * Reports of a node that ran for several rows stand one behind the other: the last layout.
+ * @param {Placed[]} layout
+ */
+function lastOf(layout) {
+  return layout.slice(layout.findLastIndex((placed) => placed.index === 0));
+}
+
+/**
+ * @param {any} view
+ * @param {any} report
+ * @param {Place} place
+ */
+function show(view, report, place) {
+  const layout = report?.kontext_layout;
+  if (!Array.isArray(layout) || !layout.length) return;
+  if (view.kontextDrawn !== layout) {
+    view.kontextDrawn = layout;
+    view.kontextPicture.replaceChildren(draw(lastOf(layout)));
+  }
+  const made = report.kontext_made?.at(-1);
+  const changed = made !== undefined && made !== signature(place);
+  const leftOut = report.kontext_native_leaves_out ?? [];
+  const native = leftOut.length && !changed ? nativeModels(place) : [];
+  view.kontextPicture.style.filter = changed ? "grayscale(1) opacity(0.45)" : "";
+  const lines = [];
+  if (changed) lines.push(say("layout_changed"));
+  if (native.length) {
+    lines.push(`${native.join(", ")}: ${say("native_leaves_out")} ${leftOut.join("; ")}`);
+  }
+  const text = lines.join("\n");
+  if (view.kontextWords.textContent !== text) view.kontextWords.textContent = text;
+  view.classList.toggle("kontext-changed", changed);
+}
+
+watch((all) => {
+  const seen = new Set();
+  for (const place of all) {
+    const view = place.node.type === TYPE && place.node.kontextLayout;
+    // Of a subgraph that is used twice, the first use.
+    if (!view || seen.has(place.node)) continue;
+    seen.add(place.node);
+    mount(place.node, view);
+    show(view, reportOf(place, signature(place)), place);
+  }
+});
+
+/** @param {any} node */
+function placeOf(node) {
+  return places(whole()).find((place) => place.node === node) ?? { node, path: [] };
+}
+
 app.registerExtension({
   name: "kontext.layout",
-  async beforeRegisterNodeDef(nodeType, nodeData) {
-    if (nodeData.name !== "KontextStitch") return;
-
-    const created = nodeType.prototype.onNodeCreated;
-    nodeType.prototype.onNodeCreated = function (...args) {
-      const result = created?.apply(this, args);
-      const view = document.createElement("div");
-      view.className = "kontext-layout";
-      view.style.cssText =
-        `width:100%;min-height:${HEIGHT}px;box-sizing:border-box;overflow:hidden;` +
-        "display:flex;align-items:center;justify-content:center;" +
-        "font:11px sans-serif;color:#9aa0aa";
-      view.textContent = say("layout_empty");
-      const widget = this.addDOMWidget("layout", "kontext_layout", view, {
-        serialize: false,
-        // The canvas takes a margin of 10 at both ends.
-        getMinHeight: () => HEIGHT + 20,
-      });
-      // Only a view: neither saved with the workflow nor sent with the prompt.
-      widget.serialize = false;
-      this.kontextLayout = view;
-      return result;
+  getCustomWidgets() {
+    return {
+      KONTEXT_LAYOUT(node, inputName) {
+        const view = document.createElement("div");
+        view.className = "kontext-layout";
+        view.style.cssText =
+          `width:100%;min-height:${HEIGHT}px;box-sizing:border-box;overflow:hidden;` +
+          "display:flex;flex-direction:column;align-items:center;justify-content:center;" +
+          "position:relative;font:11px sans-serif;color:#9aa0aa;white-space:pre-wrap";
+        const picture = document.createElement("div");
+        picture.style.cssText = "width:100%;text-align:center";
+        picture.textContent = say("layout_empty");
+        const words = document.createElement("div");
+        words.className = "kontext-layout-words";
+        words.style.cssText =
+          "position:absolute;left:0;right:0;bottom:0;text-align:center;color:#e3b341;" +
+          "text-shadow:0 0 3px #000,0 0 3px #000;user-select:text";
+        view.append(picture, words);
+        Object.assign(view, { kontextPicture: picture, kontextWords: words });
+        const widget = node.addDOMWidget(inputName, "kontext_layout", view, {
+          // The canvas takes a margin of 10 at both ends.
+          getMinHeight: () => HEIGHT + 20,
+        });
+        // Only a view, which is not saved with the workflow. The prompt takes along what it will be
+        // drawn for, and the run's report brings that back.
+        widget.serialize = false;
+        widget.serializeValue = () => signature(placeOf(node));
+        node.kontextLayout = view;
+        return { widget };
+      },
     };
-
+  },
+  async beforeRegisterNodeDef(nodeType, nodeData) {
+    if (nodeData.name !== TYPE) return;
     const executed = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (output) {
       executed?.apply(this, arguments);
-      const layout = output?.kontext_layout;
-      if (Array.isArray(layout) && layout.length > 0 && this.kontextLayout) {
-        this.kontextLayout.replaceChildren(draw(layout));
-      }
+      if (this.kontextLayout) show(this.kontextLayout, output, placeOf(this));
     };
   },
 });

@@ -4,6 +4,7 @@
 // pack's templates carry.
 
 import { app } from "../../../scripts/app.js";
+import { watch, whole } from "./watch.js";
 import { say } from "./words.js";
 
 /** Widgets that name model files, and the folder below models/ that they look into. */
@@ -95,8 +96,12 @@ function row({ name, folder, url }) {
   return line;
 }
 
+/** What the panel lists, to see when a person has chosen another file. */
+let shown = "[]";
+
 /** @param {Missing[]} files */
 function show(files) {
+  shown = JSON.stringify(files);
   document.querySelector(".kontext-missing")?.remove();
   if (!files.length) return;
   const close = element(
@@ -108,7 +113,8 @@ function show(files) {
   // Above a dialog of the editor's own, which old frontends open at the same time.
   const panel = element(
     "div",
-    "position:fixed;right:24px;bottom:72px;z-index:10000;width:min(520px,90vw);max-height:60vh;" +
+    // At the left: newer frontends list a graph's faults at the right.
+    "position:fixed;left:88px;bottom:72px;z-index:10000;width:min(520px,90vw);max-height:60vh;" +
       "overflow:auto;padding:14px 18px;border-radius:8px;border:1px solid #565c66;" +
       "background:#24272c;color:#e6e8eb;font:13px/1.5 sans-serif;" +
       "box-shadow:0 6px 24px rgb(0 0 0 / 50%);user-select:text",
@@ -122,6 +128,12 @@ function show(files) {
   close.addEventListener("click", () => panel.remove());
   document.body.append(panel);
 }
+
+watch(() => {
+  if (!document.querySelector(".kontext-missing")) return;
+  const files = missing(whole());
+  if (JSON.stringify(files) !== shown) show(files);
+});
 
 app.registerExtension({
   name: "kontext.missing",

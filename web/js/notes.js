@@ -1,7 +1,9 @@
 // @ts-check
-// Shows in a node what its last run had to say: which keys of a LoRA matched nothing, say.
+// Shows in a node what its last run had to say: which keys of a LoRA matched nothing, say. It stays
+// as long as the host keeps result pictures: through undo, other tabs and a reload.
 
 import { app } from "../../../scripts/app.js";
+import { mount, reportOf, watch } from "./watch.js";
 import { say } from "./words.js";
 
 // These always report, so their place is there from the start; others get it with the first note.
@@ -26,6 +28,33 @@ function place(node) {
   node.kontextNotes = view;
 }
 
+/**
+ * @param {any} node
+ * @param {any} report
+ */
+function show(node, report) {
+  const notes = report?.kontext_notes;
+  if (!Array.isArray(notes)) return;
+  if (!node.kontextNotes) {
+    if (!notes.length) return;
+    place(node);
+    const [width, height] = node.computeSize();
+    node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
+  }
+  const text = notes.join("\n");
+  if (node.kontextNotes.textContent !== text) node.kontextNotes.textContent = text;
+}
+
+watch((all) => {
+  const seen = new Set();
+  for (const one of all) {
+    if (!one.node.type?.startsWith("Kontext") || seen.has(one.node)) continue;
+    seen.add(one.node);
+    show(one.node, reportOf(one));
+    if (one.node.kontextNotes) mount(one.node, one.node.kontextNotes);
+  }
+});
+
 app.registerExtension({
   name: "kontext.notes",
   async beforeRegisterNodeDef(nodeType, nodeData) {
@@ -44,15 +73,7 @@ app.registerExtension({
     const executed = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (output) {
       executed?.apply(this, arguments);
-      const notes = output?.kontext_notes;
-      if (!Array.isArray(notes)) return;
-      if (!this.kontextNotes) {
-        if (!notes.length) return;
-        place(this);
-        const [width, height] = this.computeSize();
-        this.setSize([Math.max(this.size[0], width), Math.max(this.size[1], height)]);
-      }
-      this.kontextNotes.textContent = notes.join("\n");
+      show(this, output);
     };
   },
 });

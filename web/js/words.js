@@ -14,13 +14,20 @@ const ENGLISH = {
     "refresh the lists.",
   gguf_title: "GGUF files are missing",
   image: "image",
+  layout_changed: "The graph has changed since this was drawn.",
   layout_empty: "The layout is drawn here after a run.",
+  native_leaves_out: "loaded by ComfyUI itself, leaves out",
+  no_picture: "no picture",
+  plain_edit: "the cost of a plain edit",
   notes_empty: "The report stands here after a run.",
   pixels: "pixels",
+  size_unknown: "The size is known after a run.",
   steps: "steps",
   strength: "strength",
   target: "target",
+  tokens: "tokens",
   tokens_seen: "tokens seen",
+  trained_area: "the area that the model was trained at: slow, and it may not be understood",
 };
 
 /** @type {Record<string, string>} */

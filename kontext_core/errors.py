@@ -12,10 +12,7 @@ A message says what was wrong, the value, what was expected, and what to do next
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .sampling import SamplerState
+from typing import Any
 
 __all__ = [
     "Cancelled",
@@ -71,6 +68,6 @@ class Cancelled(KontextError):
     else was stopped.
     """
 
-    def __init__(self, message: str = "", state: SamplerState | None = None) -> None:
+    def __init__(self, message: str = "", state: Any = None) -> None:
         super().__init__(message)
         self.state = state

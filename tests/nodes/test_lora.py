@@ -149,8 +149,8 @@ def test_a_lora_that_fits_no_key_says_that_it_does_nothing(
     pack: Any, model: Any, folder: Path
 ) -> None:
     tensors = {
-        "diffusion_model.no_such_layer.lora_A.weight": draw(1, 4, 8),
-        "diffusion_model.no_such_layer.lora_B.weight": draw(2, 8, 4),
+        f"lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_{role}.weight": draw(1, *size)
+        for role, size in (("down", (4, 8)), ("up", (8, 4)))
     }
     save_file(tensors, folder / "none_fits.safetensors")
     made = pack.run("KontextLoadLora", model=model, lora_file="none_fits.safetensors")

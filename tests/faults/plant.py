@@ -203,7 +203,8 @@ def copy_of(root: Path, folder: Path) -> Path:
 
 def run_tests(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     """Those tests, in that copy."""
-    command = [sys.executable, "-P", "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-P", "-B", "-m", "pytest", "-x", "-q"]
+    command += ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     return subprocess.run(
         [*command, *tests],
         cwd=folder,

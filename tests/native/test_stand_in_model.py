@@ -224,11 +224,12 @@ def test_kept_modulations_are_those_asked_for(inside: Any, chain: str) -> None:
         assert (network(**given()) - core(inside, plain)).abs().max() < SAME
 
 
-def test_rows_that_are_kept_have_a_limit(inside: Any) -> None:
+def test_rows_that_are_kept_have_a_limit(inside: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     flux = inside.flux()
     network = inside.module("nodes.native.forward").NativeFlux(flux)
     inside.module("nodes.native.layers").host_layers(network)
     modulation = inside.module("nodes.native.modulation")
+    monkeypatch.setattr(modulation, "KEPT", 4)
     for layer in modulation.modulation_layers(network):
         layer.comfy_cast_weights = True
     with torch.no_grad():

@@ -88,6 +88,8 @@ def test_patches_of_the_hosts_act_while_loaded_and_no_longer(inside: Any, packed
     if packed:
         other.patch_model()
         assert (out(third) - before + draw(9, 1, 3, 96) @ difference.T).abs().max() < SAME
+        other.patch_model()
+        assert torch.equal(out(plain), before)
 
 
 def test_modulations_kept_for_other_weights_are_forgotten(inside: Any) -> None:

@@ -145,8 +145,8 @@ BAD: dict[str, tuple[Any, list[str], str]] = {
         ["--set", "1.image=text.png"],
         "text.png can't be read as a picture",
     ),
-    "half a picture": (LOAD_SAVE, ["--set", "1.image=half.png"], "half.png is damaged"),
-    "picture too large": (LOAD_SAVE, ["--set", "1.image=huge.png"], "20000"),
+    "half a picture": (LOAD_SAVE, ["--set", "1.image=half.png"], "image file is truncated"),
+    "picture too large": (LOAD_SAVE, ["--set", "1.image=huge.png"], "too large a picture"),
     "empty prompt file": (LOAD_SAVE, ["--set", "2.filename_prefix=@{empty}"], "is empty"),
     "saving outside": (LOAD_SAVE, ["--set", "2.filename_prefix=../x"], "leads out of its folder"),
     "unknown model": (

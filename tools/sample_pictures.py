@@ -1,6 +1,6 @@
 """Writes workflows/input/*.png: the pictures that templates begin with, drawn as training draws.
 
-    python tools/sample_pictures.py
+python tools/sample_pictures.py
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python tools/thumbnails.py [NAME ...]
 
 Results are real: of the template itself, run on the embedded host. Templates that need files of
-many gigabytes, or nodes of ComfyUI's own, show what the embedded model makes of a graph like theirs.
+many gigabytes, or nodes of ComfyUI's own, have a drawn card without a picture instead.
 """
 
 from __future__ import annotations
@@ -19,38 +19,31 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = ROOT / "workflows"
 PAPER, INK = (32, 34, 38), (236, 238, 240)
 WIDTH, HEIGHT = 768, 432
-# Template: (template to run, what goes in, words).
-PICTURES: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "text_to_image": ("text_to_image", (), "a picture from words alone"),
-    "one_reference_edit": ("one_reference_edit", ("kontext_shapes",), "one picture, one sentence"),
+# Template: what goes in, words.
+PICTURES: dict[str, tuple[tuple[str, ...], str]] = {
+    "text_to_image": ((), "a picture from words alone"),
+    "one_reference_edit": (("kontext_shapes",), "one picture, one sentence"),
     "two_references": (
-        "two_references",
-        ("kontext_star", "kontext_sunset"),
-        "thing of one, background of the other",
+        ("kontext_star", "kontext_sunset"), "thing of one, background of the other",
     ),
-    "one_node_edit": ("one_node_edit", ("kontext_shapes",), "everything in one node"),
-    "chain_of_two_turns": ("chain_of_two_turns", ("kontext_shapes",), "two turns, no loss between"),
-    "inpaint_with_mask": (
-        "inpaint_with_mask",
-        ("kontext_shapes", "kontext_mask"),
-        "only where the mask is white",
-    ),
-    "gguf_edit": ("one_reference_edit", ("kontext_shapes",), "FLUX.1 Kontext from GGUF files"),
-    "fp8_with_lora": ("one_node_edit", ("kontext_shapes",), "fp8 file + LoRA, 8 steps"),
+    "one_node_edit": (("kontext_shapes",), "everything in one node"),
+    "chain_of_two_turns": (("kontext_shapes",), "two turns, no loss between"),
+    "inpaint_with_mask": (("kontext_shapes", "kontext_mask"), "only where the mask is white"),
+    "batch": (("kontext_shapes",), "many edits with one Run"),
+}  # fmt: skip
+# Template: what stands in its boxes, words. The last box is the result.
+CARDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "gguf_edit": (("GGUF files", "picture", "edit"), "FLUX.1 Kontext from GGUF files"),
+    "fp8_with_lora": (("fp8 file", "LoRA", "edit"), "fp8 file and LoRA, 8 steps"),
     "ksampler_with_our_loaders": (
-        "one_reference_edit",
-        ("kontext_shapes",),
-        "our loaders, ComfyUI's KSampler",
+        ("our loaders", "KSampler", "edit"), "our loaders, ComfyUI's KSampler",
     ),
     "stitch_with_native_flux": (
-        "two_references",
-        ("kontext_star", "kontext_sunset"),
-        "our Stitch, ComfyUI's own FLUX.1",
+        ("FLUX.1", "Stitch", "edit"), "our Stitch, ComfyUI's own FLUX.1",
     ),
-    "large_picture": ("", ("kontext_sunset",), "1568 x 1568, decoded in tiles"),
-    "quantize": ("", (), "23.8 GB  →  6.9 GB"),
-    "batch": ("batch", ("kontext_shapes",), "many edits with one Run"),
-}
+    "large_picture": (("picture", "1568 x 1568"), "a large picture, decoded in tiles"),
+    "quantize": (("23.8 GB", "6.9 GB"), "BF16 to Q4_K_M"),
+}  # fmt: skip
 
 
 def results_of(template: str, folder: Path) -> list[Image.Image]:
@@ -86,30 +79,48 @@ def draw_thumbnail(before: list[Image.Image], after: list[Image.Image], text: st
             sign(draw, "+", x - gap / 2, top + side / 2)
         elif before and number == len(before):
             sign(draw, "→", x - gap / 2, top + side / 2)
-    font = ImageFont.load_default(30 if pictures else 64)
-    place = (WIDTH / 2, HEIGHT - 48) if pictures else (WIDTH / 2, HEIGHT / 2)
-    if not pictures:
-        # The default font has no arrow.
-        first, _, second = text.partition("  →  ")
-        draw.text((place[0] - 180, place[1]), first, font=font, fill=INK, anchor="mm")
-        sign(draw, "→", *place)
-        draw.text((place[0] + 180, place[1]), second, font=font, fill=INK, anchor="mm")
-        small = ImageFont.load_default(30)
-        draw.text((place[0], HEIGHT - 48), "BF16 to Q4_K_M", font=small, fill=INK, anchor="mm")
-    else:
-        draw.text(place, text, font=font, fill=INK, anchor="mm")
+    caption(draw, text)
     return card
 
 
+def draw_card(boxes: tuple[str, ...], text: str) -> Image.Image:
+    """Boxes with words: a plus between what goes in, an arrow before what comes out."""
+    card = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
+    draw = ImageDraw.Draw(card)
+    gap, tall = 60, 120
+    wide = (WIDTH - 80 - gap * (len(boxes) - 1)) // len(boxes)
+    top = (HEIGHT - 50 - tall) // 2
+    for number, words in enumerate(boxes):
+        x = 40 + number * (wide + gap)
+        result = number == len(boxes) - 1
+        draw.rounded_rectangle(
+            (x, top, x + wide, top + tall), 14, outline=INK, width=3, fill=INK if result else None
+        )
+        font = ImageFont.load_default(32)
+        place = (x + wide / 2, top + tall / 2)
+        draw.text(place, words, font=font, fill=PAPER if result else INK, anchor="mm")
+        if number:
+            sign(draw, "→" if result else "+", x - gap / 2, top + tall / 2)
+    caption(draw, text)
+    return card
+
+
+def caption(draw: ImageDraw.ImageDraw, text: str) -> None:
+    """The line of words at the bottom."""
+    place = (WIDTH / 2, HEIGHT - 48)
+    draw.text(place, text, font=ImageFont.load_default(30), fill=INK, anchor="mm")
+
+
 def main(names: list[str]) -> int:
-    made: dict[str, list[Image.Image]] = {"": []}
-    for name in names or PICTURES:
-        template, inputs, text = PICTURES[name]
-        if template not in made:
+    for name in names or (*PICTURES, *CARDS):
+        if name in CARDS:
+            card = draw_card(*CARDS[name])
+        else:
+            inputs, text = PICTURES[name]
             with tempfile.TemporaryDirectory() as folder:
-                made[template] = results_of(template, Path(folder))
-        before = [Image.open(WORKFLOWS / f"input/{one}.png").convert("RGB") for one in inputs]
-        card = draw_thumbnail(before, made[template], text)
+                after = results_of(name, Path(folder))
+            before = [Image.open(WORKFLOWS / f"input/{one}.png").convert("RGB") for one in inputs]
+            card = draw_thumbnail(before, after, text)
         card.save(WORKFLOWS / f"{name}.jpg", quality=88, optimize=True)
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -78,6 +79,7 @@ class Chart:
                 f"<style>svg{{color:{_INK};background:#fff}}@media (prefers-color-scheme:dark)"
                 "{svg{color:#e6e8eb;background:#14161a}}</style>"
             )
+        body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
         head, rest = body.split(">", 1)
         return f'{head} role="img" aria-label="{label}">{style}{rest.strip()}'
 

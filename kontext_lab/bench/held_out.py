@@ -114,6 +114,7 @@ def held_out_cases(
     seed: int = 0,
     wordings: str = "held_out",
     size: tuple[int, int] = (64, 64),
+    off_grid: bool = False,
 ) -> list[Case]:
     """`count` cases of a task; the first of them are the same for any larger count.
 
@@ -121,6 +122,7 @@ def held_out_cases(
         seed: of scenes, words and noise.
         wordings: which sentences, one of `WORDING_SETS`.
         size: (height, width) of all pictures.
+        off_grid: things, and the boxes around them, stand beside the nine places.
 
     Raises:
         InputError: an unknown task or set of wordings.
@@ -129,7 +131,10 @@ def held_out_cases(
         raise InputError(f"unknown task {task!r}; use one of {', '.join(TASKS)}")
     sentences = _sentences(wordings)
     rng = random.Random(f"{seed}/{wordings}/{task}")
-    samples = [make_sample(rng, task=task, held_out=True, wordings=sentences) for _ in range(count)]
+    samples = [
+        make_sample(rng, task=task, held_out=True, wordings=sentences, off_grid=off_grid)
+        for _ in range(count)
+    ]
     seeds = [zlib.crc32(f"{seed}/{wordings}/{task}/{i}".encode()) for i in range(count)]
     return draw(samples, seeds, size)
 

@@ -86,7 +86,7 @@ def page(
         found["tasks"].html(),
         '<h2 id="checks">Checks</h2>',
         *(f"<h3>{escape(found[n].title)}</h3>{found[n].html()}"
-          for n in ("exchanged", "probes", "failures")),
+          for n in ("exchanged", "probes", "failures", "elsewhere")),
         '<h2 id="steps">Steps and guidance</h2><div class="charts">',
         sweep_chart(results, "steps").svg(), sweep_chart(results, "guidance").svg(), "</div>",
         found["steps"].html(), found["guidance"].html(),

@@ -23,6 +23,7 @@ from .held_out import (
 from .probes import blanked, exchanged_pictures, exchanged_words, scrambled
 
 __all__ = [
+    "ELSEWHERE",
     "PROBED",
     "QUICK",
     "SHOWN",
@@ -43,6 +44,14 @@ GUIDANCES = (1.0, 2.0, 2.5, 3.0, 4.0, 5.0)
 SHOWN = "held_out"
 # The set for everything that is not about words.
 PROBED = "grammar"
+
+# Where training goes less often: beside the nine places, in pictures (height, width) that aren't
+# square.
+ELSEWHERE: dict[str, dict[str, object]] = {
+    "off the grid": {"off_grid": True},
+    "96 x 64": {"size": (64, 96)},
+    "64 x 96": {"size": (96, 64)},
+}
 
 # A case by its task and its number among the task's cases.
 Key = tuple[str, int]
@@ -126,6 +135,11 @@ class Job:
     seconds: dict[Key, float] = field(default_factory=dict)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the pictures, which all have one."""
+        return tuple(next(iter(self.cases.values())).target.shape)
+
+    @property
     def work(self) -> int:
         return len(self.cases) * (self.steps + JUDGED)
 
@@ -133,15 +147,15 @@ class Job:
 def run_jobs(
     pipeline: Pipeline, jobs: Sequence[Job], keep: Mapping[str, int], progress: Progress
 ) -> None:
-    """Answer and judge all cases; jobs of equal steps and guidance share their batches.
+    """Answer and judge all cases; jobs of equal steps, guidance and size share their batches.
 
     Args:
         keep: by name of a job, of how many cases of every task to keep the pictures.
     """
-    alike: dict[tuple[int, float], list[Job]] = {}
+    alike: dict[tuple, list[Job]] = {}
     for job in jobs:
-        alike.setdefault((job.steps, job.guidance), []).append(job)
-    for (steps, guidance), some in alike.items():
+        alike.setdefault((job.steps, job.guidance, job.shape), []).append(job)
+    for (steps, guidance, _), some in alike.items():
         cases = [case for job in some for case in job.cases.values()]
         times: list[float] = []
         progress.stage(f"{steps} steps, guidance {guidance:g}")
@@ -179,6 +193,15 @@ def plan(settings: Settings, size: tuple[int, int]) -> dict[str, Job]:
         add(f"set {wordings}", cases)
         add(f"exchanged words {wordings}", _changed(cases, exchanged_words))
         add(f"exchanged pictures {wordings}", _changed(cases, exchanged_pictures))
+    for name, options in ELSEWHERE.items():
+        add(name, {
+            (task, i): case
+            for task in TASKS
+            for i, case in enumerate(held_out_cases(
+                task, settings.probes, seed=settings.seed, wordings=PROBED,
+                **{"size": size, **options},  # type: ignore[arg-type]
+            ))
+        })  # fmt: skip
     asked = jobs[f"set {PROBED}"].cases
     few = {key: case for key, case in asked.items() if key[1] < settings.probes}
     more = {key: case for key, case in asked.items() if key[1] < 2 * settings.probes}

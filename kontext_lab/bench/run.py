@@ -18,7 +18,7 @@ from kontext_core.pipeline import Pipeline, edit
 from ..world.tasks import CATEGORIES, TASKS
 from .drift import drift, local_chains
 from .held_out import JUDGED, WORDING_SETS, Case, Outcome, held_out_cases, summary
-from .plan import PROBED, SHOWN, Job, Key, Progress, Settings, plan, run_jobs
+from .plan import ELSEWHERE, PROBED, SHOWN, Job, Key, Progress, Settings, plan, run_jobs
 from .reconstruction import PASSED, SCENES, reconstruction
 from .sheet import Shown
 
@@ -95,6 +95,13 @@ def bench(
         "guidance": {
             f"{g:g}": _grouped(_by_guidance(jobs, settings, g)) for g in settings.guidances
         },  # fmt: skip
+        "elsewhere": {
+            name: _grouped(chosen)
+            for name, chosen in {
+                "on the grid": _few(jobs, settings),
+                **{name: jobs[name].outcomes for name in ELSEWHERE},
+            }.items()
+        },
         "autoencoder": rebuilt,
         "drift": turns,
     }

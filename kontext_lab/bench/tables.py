@@ -80,8 +80,8 @@ class Table:
 
 
 def tables(results: Mapping[str, Any]) -> dict[str, Table]:
-    """Every table, by name: tasks, exchanged, probes, failures, steps, guidance, autoencoder,
-    drift, latency."""
+    """Every table, by name: tasks, exchanged, probes, failures, steps, guidance, elsewhere,
+    autoencoder, drift, latency."""
     return {
         "tasks": _tasks(results),
         "exchanged": _exchanged(results),
@@ -89,6 +89,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, Table]:
         "failures": _failures(results),
         "steps": _swept(results, "steps", "Success against the number of steps"),
         "guidance": _swept(results, "guidance", "Success against guidance"),
+        "elsewhere": _swept(results, "elsewhere", "Beside the nine places, and in oblong pictures"),
         "autoencoder": _autoencoder(results),
         "drift": _drift(results),
         "latency": _latency(results),
@@ -247,13 +248,14 @@ def _swept(results: Mapping[str, Any], key: str, title: str) -> Table:
         title,
         ["category", *(_column(key, value) for value in swept)],
         rows,
-        f"Grammar wordings, the first {count} cases of each task, the same ones in every column.",
+        f"Grammar wordings, the first {count} cases of each task"
+        + (", the same ones in every column." if key != "elsewhere" else "."),
         frozenset({0}),
     )
 
 
 def _column(key: str, value: str) -> str:
-    if key == "guidance":
+    if key != "steps":
         return value
     return f"{value} step" if value == "1" else f"{value} steps"
 

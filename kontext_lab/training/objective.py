@@ -22,6 +22,7 @@ from .flow import noised, velocity_target
 
 __all__ = ["CellLabels", "group_velocity", "weighted_flow_loss"]
 
+IGNORED = -100  # a label that the loss passes over
 _IDS: dict[tuple, Tensor] = {}
 
 
@@ -99,7 +100,11 @@ class CellLabels(nn.Module):
         self._seen = None
         logits = self.out(self.norm(x)).unflatten(-1, (4, sum(self.sizes)))
         total = torch.zeros_like(weight)
-        for part, labels in zip(logits.split(self.sizes, -1), (kind, colour), strict=True):
-            each = F.cross_entropy(part.flatten(0, 2), labels.flatten(), reduction="none")
+        # A thing whose colour has no name gives no answer to learn.
+        named = colour.masked_fill((kind > 0) & (colour == 0), IGNORED)
+        for part, labels in zip(logits.split(self.sizes, -1), (kind, named), strict=True):
+            each = F.cross_entropy(
+                part.flatten(0, 2), labels.flatten(), reduction="none", ignore_index=IGNORED
+            )
             total = total + each.view(labels.shape).mean(-1)
         return (total * weight).mean(1)

@@ -117,3 +117,22 @@ def test_cell_labels_learn_and_listen_only_in_training(flux, group):
     with pytest.raises(RuntimeError, match="before a forward pass"):
         labels.loss(5, group.kind, group.colour, group.weight)
     assert not any("norm" in key for key in flux.state_dict() if key.startswith("labels"))
+
+
+def test_a_colour_without_a_name_is_no_lesson(flux, group):
+    torch.manual_seed(3)
+    labels = CellLabels(flux, kinds=3, colours=2)
+    txt, vec = words(3)
+    t, guidance, eps = torch.full((3,), 0.5), torch.ones(3), torch.zeros_like(group.target)
+    kind = torch.ones_like(group.kind)
+
+    def loss(colour):
+        group_velocity(flux, txt, vec, group, t, eps, guidance)
+        return labels.loss(5, kind, torch.full_like(kind, colour), group.weight).sum()
+
+    unnamed, named = loss(0), loss(1)
+    assert float(unnamed) < float(named)
+    unnamed.backward()
+    # Rows of the head that tell colours: those after the kinds of each cell.
+    of_colours = labels.out.weight.grad.view(4, 7, -1)[:, 4:]
+    assert float(of_colours.abs().max()) == 0

@@ -131,7 +131,7 @@ def test_a_colour_without_a_name_is_no_lesson(flux, group):
         return labels.loss(5, kind, torch.full_like(kind, colour), group.weight).sum()
 
     unnamed, named = loss(0), loss(1)
-    assert float(unnamed) < float(named)
+    assert unnamed.item() < named.item()
     unnamed.backward()
     # Rows of the head that tell colours: those after the kinds of each cell.
     of_colours = labels.out.weight.grad.view(4, 7, -1)[:, 4:]

@@ -18,6 +18,7 @@ from kontext_lab.world.tasks import TASKS
 
 RESULTS = Path(kontext_core.__file__).parent / "assets" / "tiny" / "results.json"
 
+
 @pytest.fixture(scope="module")
 def pipeline():
     return load_pipeline("tiny")

@@ -12,7 +12,7 @@ from ..kontext_core.errors import InputError
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, check_size, nearest_resolution
 from ..kontext_core.stitcher import Reference
 from .conditioning import attach, check_text
-from .inputs import check_like, guidance_input, like_input, seed_input, steps_input
+from .inputs import guidance_input, like_input, present_like, seed_input, steps_input
 from .loading import load_clip, load_model, load_vae
 from .native import require_vae, resolutions_of
 from .notes import FRAMING, batch_notes, cost_notes, cost_payload, output, told_by
@@ -202,8 +202,9 @@ class KontextEdit(io.ComfyNode):
         prompt = check_instruction(prompt, "the prompt")
         slots = (image1, image2, image3)
         images = [image for image in slots if image is not None]
-        # Before anything is loaded.
-        like = check_like(like_image, len(images)) if images and not width and not height else None
+        like, notes = None, []
+        if images and not width and not height:
+            like, notes = present_like(like_image, len(images))
         given = {"model": model is not None, "vae": vae is not None}
         model = load_model() if model is None else check_model(model)
         clip = load_clip() if clip is None else clip
@@ -240,6 +241,11 @@ class KontextEdit(io.ComfyNode):
         return output(
             vae.decode(latent),
             {"samples": latent, **({} if shape is None else {FRAMING: shape})},
-            notes=[*cost_notes(cost, trained, like), *told_by(conditioning), *_notes(slots)],
+            notes=[
+                *cost_notes(cost, trained, like),
+                *notes,
+                *told_by(conditioning),
+                *_notes(slots),
+            ],
             kontext_size=cost_payload(cost, trained),
         )

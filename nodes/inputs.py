@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..kontext_core.errors import InputError
-
 __all__ = [
     "MAX_SEED",
     "SAME_SEED",
-    "check_like",
     "guidance_input",
     "like_input",
+    "present_like",
     "seed_input",
     "steps_input",
 ]
@@ -49,16 +47,13 @@ def like_input(tooltip: str, last: int = 64) -> io.Int.Input:
     return io.Int.Input("like_image", optional=True, default=1, min=1, max=last, tooltip=tooltip)
 
 
-def check_like(number: int, count: int) -> int:
-    """Return the number of an image among so many.
+def present_like(number: int, count: int) -> tuple[int, list[str]]:
+    """The number of an image among so many, and a note where it is another than `number`.
 
-    Raises:
-        InputError: there is no image of that number.
+    A reference that is bypassed, muted or not connected leaves the graph running: the last image
+    there is takes the place of one that is missing.
     """
-    if 1 <= number <= count:
-        return number
+    if number <= count:
+        return number, []
     there = "is 1 image" if count == 1 else f"are {count} images"
-    raise InputError(
-        f"like_image is {number}, but there {there}; set it to the number of the image that is "
-        "edited"
-    )
+    return count, [f"like_image is {number}, but there {there}: the result is like image {count}"]

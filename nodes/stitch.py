@@ -13,7 +13,7 @@ from ..kontext_core.errors import InputError
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS
 from ..kontext_core.stitcher import INDEX_AT_ZERO, METHODS, Context, Reference, stitch
 from .conditioning import ReferenceChain, attach, beyond_native
-from .inputs import check_like, like_input
+from .inputs import like_input, present_like
 from .latent import target_samples
 from .notes import FRAMING, TEXT_NOTES, cost_notes, cost_payload, output, told_by
 from .schema import Layout, References, make
@@ -89,14 +89,10 @@ def native_leaves_out(references: Sequence[Reference], method: str = METHODS[0])
 
 
 def _target(references: Sequence[Reference], number: int) -> dict[str, Any]:
-    """An empty LATENT in the shape of image `number`, one for each picture of a batch.
-
-    Raises:
-        InputError: there is no image of that number.
-    """
+    """An empty LATENT in the shape of image `number`, one for each picture of a batch."""
     import torch
 
-    like = references[check_like(number, len(references)) - 1]
+    like = references[number - 1]
     batch = max(len(reference.latent) for reference in references)
     empty = like.latent.new_zeros((batch, *like.latent.shape[1:]), dtype=torch.float32)
     return {"samples": empty, **({} if like.framing is None else {FRAMING: like.framing})}
@@ -210,7 +206,9 @@ class KontextStitch(io.ComfyNode):
                     "connected, or they were muted), so the size to paint is unknown; connect at "
                     "least one of them"
                 )
-            like, latent = like_image, _target(items, like_image)
+            like, missing = present_like(like_image, len(items))
+            notes += missing
+            latent = _target(items, like)
         elif like_image != 1:
             notes.append(f"like_image {like_image} has no effect: latent gives the size")
         context = stitch(tuple(target_samples(latent).shape), items, method=method)

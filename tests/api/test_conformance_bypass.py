@@ -46,7 +46,7 @@ def changed(nodes: dict[str, Any], template: str, title: str, mode: int) -> dict
 BYPASSED = [
     ("two_references", "Reference: image 2", RUNS),
     ("two_references", "Reference: image 1", RUNS),
-    ("one_reference_edit", "KontextReference", "neither references nor a latent"),
+    ("one_reference_edit", "KontextReference", "neither a latent nor a reference"),
     ("one_reference_edit", "KontextStitch", "required_input_missing"),
     ("one_reference_edit", "KontextSampler", RUNS),
     ("one_reference_edit", "KontextFinish", RUNS),
@@ -61,7 +61,7 @@ BYPASSED = [
 ]
 MUTED = [
     ("two_references", "Reference: image 1", RUNS),
-    ("two_references", "Reference: image 2", "neither references nor a latent"),
+    ("two_references", "Reference: image 2", "neither a latent nor a reference"),
     ("one_reference_edit", "KontextSampler", "required_input_missing"),
     ("one_reference_edit", "KontextStitch", "required_input_missing"),
     ("one_reference_edit", "KontextFinish", "required_input_missing"),

@@ -310,7 +310,13 @@ SAVED = sorted(
     path for path in (ROOT / "tests/data/saved").glob("*.json") if ".api." not in path.name
 )
 # Inputs that a node has got since a file was saved, with what the editor gives them.
-SINCE = {"KontextLoadModel": {"memory": "auto"}, "KontextLoadTextEncoders": {"padding": "256"}}
+SINCE = {
+    "KontextLoadModel": {"memory": "auto"},
+    "KontextLoadTextEncoders": {"padding": "256"},
+    "KontextStitch": {"like_image": 1},
+    "KontextFinish": {"other_shape": "refuse"},
+    "KontextEdit": {"like_image": 1},
+}
 
 
 @pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)

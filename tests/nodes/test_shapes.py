@@ -31,8 +31,14 @@ def test_the_target_has_the_shape_of_the_image_that_is_edited(pack: Any, chain: 
     for number in (1, 2):
         samples = latent_of(pack, chain, like_image=number)["samples"]
         assert samples.shape == chain.items[number - 1].latent.shape
-    with pytest.raises(pack.error("InputError"), match="like_image is 3, but there are 2"):
-        latent_of(pack, chain, like_image=3)
+
+
+def test_an_image_that_is_missing_is_replaced_by_the_last_one(pack: Any, chain: Any) -> None:
+    """As when its reference is bypassed or muted; and it is said."""
+    inputs = {"conditioning": TEXT, "references": chain}
+    made = pack.run("KontextStitch", **inputs, like_image=3)
+    assert made[1]["samples"].shape == chain.items[1].latent.shape
+    assert any("like_image is 3, but there are 2" in note for note in made.ui["kontext_notes"])
 
 
 def test_the_batch_is_that_of_any_reference(pack: Any, vae: Any, image: Any) -> None:
@@ -117,7 +123,8 @@ def test_edit_follows_the_picture_that_is_edited(pack: Any, vae: Any, image: Any
     made = pack.run("KontextEdit", **inputs, like_image=2)
     assert made[0].shape == (1, 48, 80, 3)
     assert finish(pack, vae, made[1], inputs["image2"])[0].shape == (1, *WIDE, 3)
-    with pytest.raises(pack.error("InputError"), match="like_image is 3"):
-        pack.run("KontextEdit", **inputs, like_image=3)
+    missing = pack.run("KontextEdit", **inputs, like_image=3)
+    assert missing[0].shape == made[0].shape
+    assert any("like_image is 3" in note for note in missing.ui["kontext_notes"])
     # A size of its own goes before.
     assert pack.run("KontextEdit", **inputs, like_image=3, width=64, height=32)[0].shape[1] == 32

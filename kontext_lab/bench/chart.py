@@ -101,7 +101,8 @@ class Chart:
             math.isfinite(x) and math.isfinite(y) for one in self.lines for x, y in one.points
         ):
             raise InputError("a chart needs at least one point; there is nothing to draw")
-        figure = Figure(figsize=tuple(side / _DPI for side in self.size), dpi=_DPI)
+        width, height = self.size
+        figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
         axes = figure.add_subplot()
         for i, line in enumerate(self.lines):
             xs, ys = [x for x, _ in line.points], [y for _, y in line.points]

@@ -242,10 +242,10 @@ class KontextEdit(io.ComfyNode):
             vae.decode(latent),
             {"samples": latent, **({} if shape is None else {FRAMING: shape})},
             notes=[
-                *cost_notes(cost, trained, like),
+                *cost_notes(cost, trained),
                 *notes,
                 *told_by(conditioning),
                 *_notes(slots),
             ],
-            kontext_size=cost_payload(cost, trained),
+            kontext_size=cost_payload(cost, trained, like),
         )

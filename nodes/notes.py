@@ -71,15 +71,33 @@ def size_notes(name: str, framing: Framing) -> list[str]:
     ]
 
 
-def cost_notes(cost: Cost, trained: tuple[int, int] | None, like: int | None = None) -> list[str]:
-    """Size and price of a run.
+def cost_notes(cost: Cost, trained: tuple[int, int] | None) -> list[str]:
+    """A warning where the result is far larger than what the model was trained at.
 
     Args:
         trained: the size nearest to the result's shape that the model was trained at, if known.
-        like: number of the image whose shape it is.
     """
     from ..kontext_core.cost import beyond_trained
 
+    times = beyond_trained((cost.width, cost.height), trained)
+    if times is None or trained is None:
+        return []
+    return [
+        f"{cost.width} x {cost.height} pixels are {times:.1f} times the area that the model was "
+        f"trained at ({_size(trained)}): things may be doubled or misplaced. Paint at a trained size "
+        "and enlarge the result"
+    ]
+
+
+def cost_payload(
+    cost: Cost, trained: tuple[int, int] | None, like: int | None = None
+) -> list[dict[str, Any]]:
+    """Size and price of a run, as numbers and as a sentence ("said"), for clients.
+
+    Args:
+        trained: as for `cost_notes`.
+        like: number of the image whose shape it is.
+    """
     shape = f", the shape of image {like}" if like else ""
     beside = [f"{cost.text} of text"]
     if cost.references:
@@ -88,23 +106,11 @@ def cost_notes(cost: Cost, trained: tuple[int, int] | None, like: int | None = N
     price = ""
     if cost.relative is not None:
         price = f". A step costs {_times(cost.relative)} that of a plain edit"
-    notes = [
+    said = (
         f"{cost.width} x {cost.height} pixels{shape}: {cost.target} tokens beside "
         f"{' and '.join(beside)}{price}"
-    ]
-    times = beyond_trained((cost.width, cost.height), trained)
-    if times is not None and trained is not None:
-        notes.append(
-            f"that is {times:.1f} times the area that the model was trained at "
-            f"({_size(trained)}): things may be doubled or misplaced. Paint at a trained size and "
-            "enlarge the result"
-        )
-    return notes
-
-
-def cost_payload(cost: Cost, trained: tuple[int, int] | None) -> list[dict[str, Any]]:
-    """The same as numbers, for the browser and for clients."""
-    return [{**asdict(cost), "total": cost.total, "trained": trained}]
+    )
+    return [{**asdict(cost), "total": cost.total, "trained": trained, "said": said}]
 
 
 def _times(share: float) -> str:

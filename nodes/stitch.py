@@ -214,7 +214,7 @@ class KontextStitch(io.ComfyNode):
         context = stitch(tuple(target_samples(latent).shape), items, method=method)
         thumbnails = references.thumbnails if references is not None else ()
         cost, trained = _cost(context, conditioning, items)
-        notes = [*cost_notes(cost, trained, like), *notes]
+        notes = [*cost_notes(cost, trained), *notes]
         # Said here; the sampler need not say it again.
         said = [
             [features, {key: value for key, value in extra.items() if key != TEXT_NOTES}]
@@ -227,5 +227,5 @@ class KontextStitch(io.ComfyNode):
             kontext_layout=layout_payload(context, thumbnails),
             kontext_made=[layout] if isinstance(layout, str) else [],
             kontext_native_leaves_out=native_leaves_out(items, method),
-            kontext_size=cost_payload(cost, trained),
+            kontext_size=cost_payload(cost, trained, like),
         )

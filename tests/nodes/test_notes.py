@@ -65,13 +65,15 @@ def test_stitch_states_size_tokens_and_cost(pack: Any, encode: Any, chain: Any) 
     assert size["text"] == 12
     assert size["total"] == 44
     assert size["relative"] == 1
-    assert notes(made) == (
+    # The editor shows it before the run; notes are for what a person should know.
+    assert notes(made) == ""
+    assert size["said"] == (
         "64 x 64 pixels, the shape of image 1: 16 tokens beside 12 of text and 16 of 1 reference. "
         "A step costs the same as that of a plain edit"
     )
     large = {"samples": torch.zeros(1, 16, 32, 32)}
     made = pack.run("KontextStitch", conditioning=encode(PROMPT), references=chain, latent=large)
-    assert "16.0 times the area that the model was trained at" in notes(made)
+    assert "256 x 256 pixels are 16.0 times the area that the model was trained at" in notes(made)
     assert made.ui["kontext_size"][0]["relative"] > 5
 
 

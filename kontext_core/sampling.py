@@ -247,7 +247,7 @@ def _shower(callback: Callback | OldCallback | None) -> Callback | None:
     if callback is None:
         return None
     try:
-        inspect.signature(callback).bind(1, 1, None, None)
+        inspect.signature(callback).bind_partial(1, 1, None, None)
     except TypeError:
         plain = cast(OldCallback, callback)
         return lambda step, steps, x0, x: plain(step, steps, x0)

@@ -12,6 +12,7 @@ DOCUMENTS = [
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "kontext_lab/recipes/README.md",
+    ROOT / "kontext_core/assets/tiny/README.md",
 ]
 
 

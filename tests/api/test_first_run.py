@@ -15,7 +15,7 @@ from host_client import Client
 from hosts import PACK_NAME, ROOT, Host, Server, all_hosts, running
 from templates import RUNNABLE, WORKFLOWS, needs_comfyui
 
-from standalone.convert import to_prompt
+from standalone.convert import info_of, to_prompt
 from standalone.loader import load_pack
 from standalone.plain import PLAIN_NODES
 
@@ -74,7 +74,7 @@ def test_the_first_run_works(fresh: Server) -> None:
     client = Client(fresh.url)
     [pack] = [name for name, found in client.get("/workflow_templates").items() if FIRST in found]
     workflow = client.get(f"/api/workflow_templates/{pack}/{FIRST}.json")
-    prompt = to_prompt(workflow, {**PLAIN_NODES, **load_pack(ROOT).nodes})
+    prompt = to_prompt(workflow, info_of({**PLAIN_NODES, **load_pack(ROOT).nodes}))
     run = client.run(prompt, workflow=workflow)
     assert run.ok, run.error
     [saved] = [entry for entry in run.files() if entry["type"] == "output"]

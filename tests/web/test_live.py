@@ -125,7 +125,7 @@ def shown(editor: Editor, expected: dict[str, str]) -> None:
     waiting = f"(expected) => JSON.stringify(({_SHOWN})()) === expected"
     wanted = json.dumps(expected, separators=(",", ":"))
     try:
-        editor.page.wait_for_function(waiting, arg=wanted, timeout=10_000)
+        editor.page.wait_for_function(waiting, arg=wanted, timeout=40_000)
     except Exception:
         assert editor.page.evaluate(_SHOWN) == expected
         raise
@@ -218,7 +218,7 @@ DRAWN = {"boxes": 3, "pictures": 2, "grey": False, "words": ""}
 OUTDATED = {**DRAWN, "grey": True, "words": "The graph has changed since this was drawn."}
 
 
-def wait_for_layout(editor: Editor, expected: dict[str, Any], patience: int = 120_000) -> None:
+def wait_for_layout(editor: Editor, expected: dict[str, Any], patience: int = 160_000) -> None:
     grey = str(expected["grey"]).lower()
     waiting = f"""() => {{
         const view = document.querySelector('.kontext-layout');
@@ -241,28 +241,28 @@ def test_the_layout_lives_as_long_as_the_picture(page: Editor) -> None:
     page.page.mouse.click(800, 120)
     page.page.wait_for_timeout(500)
     page.page.evaluate(_EXCHANGE)
-    wait_for_layout(page, OUTDATED, 10_000)
+    wait_for_layout(page, OUTDATED, 40_000)
     page.screenshot("outdated")
     page.page.mouse.click(800, 120)
     page.page.wait_for_timeout(500)
     page.page.keyboard.press("Control+z")
     shown(page, {STAR: "image 1", SUNSET: "image 2"})
-    wait_for_layout(page, DRAWN, 10_000)
+    wait_for_layout(page, DRAWN, 40_000)
     run = "(command) => app.extensionManager.command.execute(command)"
     page.page.evaluate(run, "Comfy.NewBlankWorkflow")
     page.page.wait_for_function("() => !document.querySelector('.kontext-layout svg')")
     page.page.evaluate(run, "Workspace.PreviousOpenedWorkflow")
     page.page.wait_for_function(_READY)
     page.fit()
-    wait_for_layout(page, DRAWN, 10_000)
+    wait_for_layout(page, DRAWN, 40_000)
     page.page.reload()
     page.page.wait_for_function(_READY)
     page.fit()
-    wait_for_layout(page, DRAWN, 20_000)
+    wait_for_layout(page, DRAWN, 60_000)
     # Nothing is left to do: all comes from the cache.
     page.queue()
     page.page.wait_for_timeout(3000)
-    wait_for_layout(page, DRAWN, 10_000)
+    wait_for_layout(page, DRAWN, 40_000)
     page.screenshot("cached")
 
 
@@ -276,4 +276,4 @@ def test_a_cancelled_run_leaves_its_layout(page: Editor) -> None:
     page.page.reload()
     page.page.wait_for_function(_READY)
     page.fit()
-    wait_for_layout(page, DRAWN, 20_000)
+    wait_for_layout(page, DRAWN, 60_000)

@@ -262,7 +262,7 @@ def own_nodes(module: Any, theirs: Any, ours: Any, one: Tensor, small: Tensor) -
     """Kontext: Reference and Kontext: Finish with the host's own VAE."""
     reference, finish = module("nodes.reference"), module("nodes.finish")
     gaps = {}
-    latents = [reference.encode_reference(vae, one, "keep", "it") for vae in (theirs, ours)]
+    latents = [reference.encode_reference(vae, one, "keep", "it")[0] for vae in (theirs, ours)]
     gaps["reference"] = gap(*latents)
     finished = [
         finish.KontextFinish.execute({"samples": small[:1]}, vae, 0, original=picture(7, 50, 60))

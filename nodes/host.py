@@ -217,7 +217,7 @@ def get_host() -> Host:
 
 
 def counter() -> Callable[[int, int], None]:
-    """A callback (done, total) for long work that is no sampling: moves the running node's
+    """A callback (done, total) for long work other than sampling: moves the running node's
     progress bar in a hundred steps, and raises the host's own exception when it interrupts."""
     host = get_host()
     bar: Progress | None = None

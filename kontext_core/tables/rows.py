@@ -176,7 +176,7 @@ def _json_lines(text: str) -> Iterator[_Raw]:
         try:
             yield _object(_loads(line), f"line {number}")
         except ValueError as error:
-            yield {}, f"line {number} is no JSON ({error}); expected one object a line"
+            yield {}, f"line {number} is not JSON ({error}); expected one object a line"
 
 
 def _json_list(text: str) -> Iterator[_Raw]:

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> str:
     check_folder(options.out)
     pipeline = load_pipeline(options.model, device=usable_device(options.device))
     shown = options.progress or sys.stderr.isatty()
-    # In evaluations of the model, give or take: judging is counted in the same coin.
+    # In evaluations of the model, give or take: judging counts as some of them.
     with tqdm(file=sys.stderr, disable=not shown, unit="ev", smoothing=0.05) as bar:
 
         class Shown(Progress):

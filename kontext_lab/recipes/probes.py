@@ -23,6 +23,7 @@ from ..training.batch import Group, encode_group, token_ids
 from ..training.objective import group_velocity
 from ..training.patch_pca import PatchPCA
 from ..world.tasks import Sample, make_sample
+from ..world.wording import swap_images
 
 __all__ = ["Probes"]
 
@@ -55,7 +56,7 @@ class Probes:
                 " ".join(rng.sample(p.split(), len(p.split()))) for p in prompts["right"]
             ]
             if references == 2:
-                prompts["exchanged"] = [exchanged(p) for p in prompts["right"]]
+                prompts["exchanged"] = [swap_images(p) for p in prompts["right"]]
             for kind, texts in prompts.items():
                 self.orders[f"{name}/{kind}"] = _groups(ordered, texts, pca, text)
 
@@ -125,10 +126,3 @@ def _groups(
         none = torch.zeros(len(part), 16, 4, dtype=torch.long)
         made.append(Group(ids, target, latents, none, none, torch.ones(len(part), 16)))
     return made
-
-
-def exchanged(prompt: str) -> str:
-    """The same sentence with the two images exchanged, however they are numbered."""
-    pairs = (("1", "2"), ("one", "two"), ("first", "second"))
-    other = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
-    return " ".join(other.get(word, word) for word in prompt.replace(",", " ,").split())

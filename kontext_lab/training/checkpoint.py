@@ -15,7 +15,7 @@ __all__ = ["load_state", "save_state"]
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` beside `path` first, then move it there, so that a kill leaves the old one."""
+    """Write `state` beside `path` first, then move it there, so that the old one survives a kill."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(path.suffix + ".partial")
     torch.save(state, partial)

@@ -48,7 +48,9 @@ class Client:
             parts = urllib.parse.urlsplit(url)
             port = f":{parts.port}" if parts.port is not None else ""
         except ValueError as error:
-            raise InputError(f"{url!r} is no URL ({error}); expected http://host:8188") from error
+            raise InputError(
+                f"{url!r} is not a URL ({error}); expected http://host:8188"
+            ) from error
         host = parts.hostname or ""
         if parts.scheme not in ("http", "https") or not host:
             raise InputError(f"{url!r} is no server's URL; expected such as http://127.0.0.1:8188")

@@ -89,12 +89,12 @@ def test_pasted_text_is_told_apart(text: str, prompts: list[str] | None) -> None
 
 
 BAD_ROWS = [
-    ("rows.jsonl", '{"a": 1}\nnonsense\n{"a": 2}', "line 2 is no JSON"),
+    ("rows.jsonl", '{"a": 1}\nnonsense\n{"a": 2}', "line 2 is not JSON"),
     ("rows.jsonl", '{"a": 1}\n[1]\n{"a": 2}', "line 2 is a list"),
     ("rows.jsonl", '{"a": 1}\n{"a": ["4", 0]}\n{"a": 2}', "'a' is ['4', 0]; expected a text"),
     ("rows.jsonl", '{"a": 1}\n{"a": NaN}\n{"a": 2}', "NaN is no number"),
     ("rows.jsonl", '{"a": 1}\n{"a": 1e999}\n{"a": 2}', "'a' is inf"),
-    ("rows.jsonl", '{"a": 1}\n' + "[" * 100_000 + '\n{"a": 2}', "line 2 is no JSON"),
+    ("rows.jsonl", '{"a": 1}\n' + "[" * 100_000 + '\n{"a": 2}', "line 2 is not JSON"),
     ("rows.csv", "a,b\n1,2\n1,2,3\n1,2\n", "line 3 has 3 cells, the header 2"),
     ("rows.csv", "name,b\n1,2\n../../x,2\n1,2\n", "'../../x' can't be a file's"),
 ]  # fmt: skip

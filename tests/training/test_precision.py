@@ -46,9 +46,8 @@ def test_blocks_use_what_they_are_given():
     assert len(calls) == p.depth + p.depth_single_blocks
 
 
-def test_the_device_decides():
+def test_other_devices_are_not_measured():
     assert multiplies_bfloat16("cuda")
-    assert multiplies_bfloat16("cpu") in (True, False)
 
 
 def test_newton_schulz_in_half_precision():

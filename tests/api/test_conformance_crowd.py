@@ -39,6 +39,8 @@ OWN_DATA = {
     "comfy_execution.caching.NODE_CLASS_CONTAINS_UNIQUE_ID",
     "comfy_execution.graph_utils.GraphBuilder._default_prefix_root",
     "comfy_execution.progress.global_progress_registry",
+    # The host's list of input pictures meets its first .png: the pack's sample pictures.
+    "folder_paths.extension_mimetypes_cache",
     "folder_paths.filename_list_cache",
     "nodes.EXTENSION_WEB_DIRS",
     "nodes.LOADED_MODULE_DIRS",

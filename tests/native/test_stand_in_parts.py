@@ -210,11 +210,12 @@ def test_clip_is_the_cores_encoders(inside: Any) -> None:
     tokens = clip.tokenizer.tokenize_with_weights("put the red (star:1.3) on it")
     tokens["t5xxl"] = clip.tokenizer.tokenize_with_weights("another text")["t5xxl"]
     encoders = clip.cond_stage_model
-    features, pooled = encoders.encode_token_weights(tokens)
+    features, pooled, notes = encoders.encode_token_weights(tokens)
     expected = pair.encode_halves(tokens)
     assert torch.equal(features, expected[0]) and torch.equal(pooled, expected[1])
+    assert notes == {}
     encoders.set_clip_options({"layer": -2})
-    earlier, _ = encoders.encode_token_weights(tokens)
+    earlier, _, _ = encoders.encode_token_weights(tokens)
     assert torch.equal(earlier, pair.encode_halves(tokens, layer=-2)[0])
     assert not torch.equal(earlier, features)
     # One beyond the first means all, and a reset forgets it.
@@ -240,9 +241,12 @@ def test_clip_of_the_embedded_encoder(inside: Any) -> None:
     clip = inside.module("nodes.native.host_clip").host_clip(encoder, "tiny")
     tokens = clip.tokenizer.tokenize_with_weights("put the red star")
     assert sorted(tokens) == ["l", "t5xxl"]
-    features, pooled = clip.cond_stage_model.encode_token_weights(tokens)
+    features, pooled, notes = clip.cond_stage_model.encode_token_weights(tokens)
     expected = plain.encode(["put the red star"])
     assert torch.equal(features, expected[0]) and torch.equal(pooled, expected[1])
+    assert notes == {}
+    *_, notes = clip.cond_stage_model.encode_token_weights(clip.tokenizer.tokenize_with_weights(""))
+    assert "instruction is empty" in notes["kontext_text_notes"][0]
 
 
 def test_vae_is_the_cores_autoencoder(inside: Any) -> None:

@@ -60,8 +60,8 @@ def test_it_is_a_vae_of_the_hosts(found: dict[str, Any]) -> None:
     assert found["missing"] == []
     assert found["keys"] == []
     assert found["dtype"] == ["torch.float32", "torch.float32"]
-    # The embedded one knows the four sizes it was trained at.
-    assert found["embedded"] == [True, 4]
+    # The embedded one knows the three sizes it was trained at.
+    assert found["embedded"] == [True, 3]
 
 
 def test_memory_is_the_hosts(found: dict[str, Any]) -> None:

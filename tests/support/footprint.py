@@ -200,7 +200,8 @@ def _watch() -> None:
     extra = {"server.PromptServer.instance": instance}
     picture = take(extra)
     process = settings()
-    early = sorted(name for name in sys.modules if "kontext" in name.lower())
+    # A host names a pack's module by its path, and the folders above may be called anything.
+    early = sorted(m for m in sys.modules if "kontext" in m.rpartition(os.sep)[2].lower())
     registered: dict[str, Callable[[], set[str]]] = {
         "nodes": lambda: set(nodes.NODE_CLASS_MAPPINGS),
         "display names": lambda: set(nodes.NODE_DISPLAY_NAME_MAPPINGS),

@@ -8,9 +8,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..kontext_core.cost import FLUX_HIDDEN, Cost, estimate
+from ..kontext_core.cost import FLUX_HIDDEN, Cost, estimate, plain_size
 from ..kontext_core.errors import InputError
-from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS
+from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, nearest_resolution
 from ..kontext_core.stitcher import INDEX_AT_ZERO, METHODS, Context, Reference, stitch
 from .conditioning import ReferenceChain, attach, beyond_native
 from .inputs import like_input, present_like
@@ -24,7 +24,6 @@ EMBEDDED = Path(__file__).parents[1] / "kontext_core/assets/tiny"
 
 # Hidden size of the transformer by the width of its text features, where they differ.
 HIDDEN = {4096: FLUX_HIDDEN}
-PUBLISHED = (1024, 1024)
 
 
 def layout_payload(context: Context, thumbnails: Sequence[str | None] = ()) -> list[dict[str, Any]]:
@@ -101,15 +100,18 @@ def _target(references: Sequence[Reference], number: int) -> dict[str, Any]:
 def _cost(
     context: Context, conditioning: Sequence[Any], references: Sequence[Reference]
 ) -> tuple[Cost, tuple[int, int] | None]:
-    """The price of a step, and the trained size that it is measured by, if anything tells it."""
+    """The price of a step, and the trained size nearest to the target's shape. Text features tell
+    the models of web/js/size.js by their width; another model's sizes are known from its references."""
     text, width = conditioning[0][0].shape[-2:] if conditioning else (0, 0)
-    known = [reference.framing.trained for reference in references if reference.framing]
-    trained = known[0] if known else PUBLISHED if width in HIDDEN else None
-    height, columns = (side * 8 for side in context.target_shape[2:])
-    tokens = [placed.tokens for placed in context.layout[1:]]
     hidden = HIDDEN.get(width, width)
-    cost = estimate((columns, height), tokens, text=text, hidden_size=hidden, trained=trained)
-    return cost, trained
+    known = [model["sizes"] for model in models_payload().values() if model["hidden"] == hidden]
+    framed = [reference.framing.trained for reference in references if reference.framing]
+    sizes = [(columns, rows) for columns, rows in known[0]] if known else framed
+    rows, columns = (side * 8 for side in context.target_shape[2:])
+    tokens = [placed.tokens for placed in context.layout[1:]]
+    plain = plain_size(sizes) if sizes else None
+    cost = estimate((columns, rows), tokens, text=text, hidden_size=hidden, trained=plain)
+    return cost, nearest_resolution(columns, rows, sizes) if sizes else None
 
 
 class KontextStitch(io.ComfyNode):

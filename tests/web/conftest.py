@@ -12,6 +12,7 @@ from hosts import Host, Missing, Server, all_hosts, frontends, own_frontend, run
 from playwright.sync_api import Browser, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FIRST_WITH_NODES_2 = (1, 49)
 # Where macOS keeps them, for all users or for one.
 APPS = ("Chromium", "Google Chrome", "Microsoft Edge")
 
@@ -85,3 +86,22 @@ def editor(browser: Browser, server: Server, tmp_path: Path) -> Iterator[Editor]
     opened = Editor.open(browser, server.url, tmp_path)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "vue"])
+def page(
+    request: pytest.FixtureRequest,
+    browser: Browser,
+    server: Server,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Editor]:
+    """The editor in one of its two ways to draw; one page for all tests of a module."""
+    folder = tmp_path_factory.mktemp("pictures")
+    opened = Editor.open(browser, server.url, folder, vue_nodes=request.param)
+    try:
+        if request.param and opened.version() < FIRST_WITH_NODES_2:
+            pytest.skip("this frontend has canvas nodes only")
+        opened.close_dialog()
+        yield opened
+    finally:
+        opened.close()

@@ -4,16 +4,12 @@ through everything that a person does to a graph."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from editor import Editor
-from hosts import Server
-from playwright.sync_api import Browser
 from templates import editor_format
 
-FIRST_WITH_NODES_2 = (1, 49)
 MUTE, BYPASS = 2, 4
 STAR, SUNSET = "kontext_star.png", "kontext_sunset.png"
 _READY = "() => window.app?.canvas?.graph && app.graph._nodes.length"
@@ -86,25 +82,6 @@ _INTO_SUBGRAPH = """() => {
     const [one] = app.graph._nodes.filter((node) => node.type === 'KontextReference');
     app.graph.convertToSubgraph(new Set([one]));
 }"""
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "vue"])
-def page(
-    request: pytest.FixtureRequest,
-    browser: Browser,
-    server: Server,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Editor]:
-    """The editor in one of its two ways to draw; one page for all tests here."""
-    folder = tmp_path_factory.mktemp("pictures")
-    opened = Editor.open(browser, server.url, folder, vue_nodes=request.param)
-    try:
-        if request.param and opened.version() < FIRST_WITH_NODES_2:
-            pytest.skip("this frontend has canvas nodes only")
-        opened.close_dialog()
-        yield opened
-    finally:
-        opened.close()
 
 
 def open_two(editor: Editor, name: str, steps: int = 2) -> None:

@@ -18,6 +18,7 @@ from .branch import LayerBranch, NormBranch
 from .build import build_branch, weight_of
 from .factors import Entry, delta, expected_shape
 from .load import Lora
+from .origin import refuse_deeper
 from .report import LoraReport, Report
 
 __all__ = ["loras_for_now", "loras_on", "match_loras", "merge_lora", "release_factors", "set_loras"]
@@ -237,7 +238,9 @@ def _plan(
 ) -> _Plan:
     plan = _Plan()
     parts: list[LoraReport] = []
+    depths = {kind: _depth(modules, kind) for kind in ("double_blocks", "single_blocks")}
     for which, lora in enumerate(loras):
+        refuse_deeper(lora.path, lora.entries, depths)
         unmatched = list(lora.unmatched)
         layers: set[str] = set()
         matched = 0
@@ -266,6 +269,11 @@ def _plan(
         )
     plan.report = Report(tuple(parts))
     return plan
+
+
+def _depth(modules: dict[str, nn.Module], kind: str) -> int:
+    found = modules.get(kind)
+    return len(found) if isinstance(found, nn.ModuleList) else 0
 
 
 def _size(module: nn.Module) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..errors import CheckpointError
 
-__all__ = ["Name", "Target", "is_text_encoder", "other_architecture", "parse_name"]
+__all__ = ["Name", "Target", "is_text_encoder", "parse_name"]
 
 Rows = tuple[tuple[int, int], ...]
 
@@ -92,10 +92,8 @@ def _double() -> Iterator[tuple[str, str, str, str | None]]:
         yield "diffusers", f"{df}.attn.norm_{added}q", f"{ours}.{side}_attn.norm.query_norm", None
         yield "diffusers", f"{df}.attn.norm_{added}k", f"{ours}.{side}_attn.norm.key_norm", None
         yield "diffusers", f"{df}.norm1{other}.linear", f"{ours}.{side}_mod.lin", None
-        for name in ("net.0.proj", "linear_in"):
-            yield "diffusers", f"{df}.ff{other}.{name}", f"{ours}.{side}_mlp.0", None
-        for name in ("net.2", "linear_out"):
-            yield "diffusers", f"{df}.ff{other}.{name}", f"{ours}.{side}_mlp.2", None
+        yield "diffusers", f"{df}.ff{other}.net.0.proj", f"{ours}.{side}_mlp.0", None
+        yield "diffusers", f"{df}.ff{other}.net.2", f"{ours}.{side}_mlp.2", None
         yield "xlabs", f"{ours}.processor.qkv_lora{number}", qkv, None
         yield "xlabs", f"{ours}.processor.proj_lora{number}", proj, None
         yield "diffsynth", f"blocks.#.norm1_{letter}.linear", f"{ours}.{side}_mod.lin", None
@@ -118,7 +116,6 @@ def _single() -> Iterator[tuple[str, str, str, str | None]]:
         yield "diffusers", f"{df}.attn.to_{part}", f"{ours}.linear1", part
     yield "diffusers", f"{df}.attn.to_qkv", f"{ours}.linear1", "qkv"
     yield "diffusers", f"{df}.proj_mlp", f"{ours}.linear1", "mlp"
-    yield "diffusers", f"{df}.attn.to_qkv_mlp_proj", f"{ours}.linear1", None
     yield "diffusers", f"{df}.proj_out", f"{ours}.linear2", None
     yield "diffusers", f"{df}.norm.linear", f"{ours}.modulation.lin", None
     yield "xlabs", f"{ours}.processor.qkv_lora", f"{ours}.linear1", "qkv"
@@ -178,18 +175,6 @@ TEXT = re.compile(
     r"(base_model\.model\.)?(encoder\.block|text_model)|bundle_emb|cond_stage_model|"
     r"lora_te\.|lycoris_text_|lora_embedding)"
 )
-OTHERS = (
-    (re.compile(r"(down_blocks|up_blocks|mid_block|input_blocks|output_blocks|middle_block)"),
-     "Stable Diffusion 1.5 or SDXL"),
-    (re.compile(r"joint_blocks|context_block"), "Stable Diffusion 3"),
-    (re.compile(r"distilled_guidance_layer"), "Chroma"),
-    (re.compile(r"(double|single)_stream_modulation"), "FLUX.2"),
-    (re.compile(r"transformer_blocks[._]\d+[._](attn1|attn2|img_mod|txt_mod|img_mlp)"),
-     "Qwen-Image or another video or image model"),
-    (re.compile(r"blocks[._]\d+[._](self_attn|cross_attn|ffn)"), "Wan or another video model"),
-    (re.compile(r"layers[._]\d+[._](attention|feed_forward)"), "Lumina or Z-Image"),
-    (re.compile(r"ip_adapter"), "an IP-Adapter, which is not a LoRA"),
-)  # fmt: skip
 
 
 def parse_name(stem: str) -> Name | None:
@@ -221,11 +206,3 @@ def parse_name(stem: str) -> Name | None:
 def is_text_encoder(key: str) -> bool:
     """Whether a key belongs to CLIP or T5."""
     return TEXT.search(key.removeprefix("lycoris_").removeprefix("base_model.model.")) is not None
-
-
-def other_architecture(keys: list[str]) -> str | None:
-    """What the keys of a file look like when none is FLUX.1's."""
-    for pattern, what in OTHERS:
-        if any(pattern.search(key) for key in keys):
-            return what
-    return None

@@ -14,7 +14,8 @@ from ..weights.source import WeightsFile, open_weights
 from .factors import Entry, expected_shape, glora_is_old
 from .formats import KINDS, REFUSED, kind_of, split_key
 from .formats_alpha import HeaderAlpha, read_header_alpha
-from .formats_names import Name, is_text_encoder, other_architecture, parse_name
+from .formats_names import Name, is_text_encoder, parse_name
+from .origin import header_note, other_architecture, refuse_other
 
 __all__ = ["Lora", "load_lora"]
 
@@ -85,6 +86,7 @@ def load_lora(path: str | Path, *, header_alpha: bool = True) -> Lora:
     _refuse_control(path, keys)
     groups: dict[str, _Group] = {}
     unmatched: list[str] = []
+    strange: dict[str, None] = {}
     text: list[str] = []
     for key in keys:
         if is_text_encoder(key):
@@ -94,6 +96,7 @@ def load_lora(path: str | Path, *, header_alpha: bool = True) -> Lora:
         name = parse_name(split[0]) if split else None
         if split is None or name is None:
             unmatched.append(key)
+            strange |= {split[0]: None} if split else {}
             continue
         stem, role = split
         if role in REFUSED:
@@ -105,9 +108,13 @@ def load_lora(path: str | Path, *, header_alpha: bool = True) -> Lora:
         group = groups.setdefault(stem, _Group(stem, name))
         if group.roles.setdefault(role, key) != key:
             unmatched.append(key)
-    header = read_header_alpha(path, file.metadata) if header_alpha else None
+    header = read_header_alpha(path, file.metadata)
+    refuse_other(path, file.metadata, len(groups), strange)
+    header = header if header_alpha else None
     entries: list[Entry] = []
     notes: dict[str, None] = {}
+    if said := header_note(path, file.metadata):
+        notes[said] = None
     for group in groups.values():
         found, left = _entries_of(file, group, header, notes)
         entries += found

@@ -23,15 +23,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, bias: Tensor | Non
     """Softmax attention with rotary positions.
 
     Args:
-        q, k, v: [b, h, n, d].
-        table: from `rope.rope_table`.
+        q: [b, h, m, d], of the first m tokens.
+        k, v: [b, h, n, d].
+        table: from `rope.rope_table`, of all n.
         bias: None, or [b or 1, n] added to the logits of every key (the log of a reference's
             strength). None keeps the fused kernels.
 
     Returns:
-        [b, n, h * d].
+        [b, m, h * d].
     """
-    q, k = apply_rope(q, table), apply_rope(k, table)
+    q, k = apply_rope(q, table[:, :, : q.shape[2]]), apply_rope(k, table)
     mask = None if bias is None else bias[:, None, None, :].to(q.dtype)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return rearrange(out, "b h n d -> b n (h d)")

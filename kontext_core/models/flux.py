@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -79,8 +80,11 @@ class BlockRun(Protocol):
         """Image [b, n_img, c] and text [b, n_txt, c] through a double block."""
         ...
 
-    def single(self, index: int, block: Any, x: Tensor, text: int) -> Tensor:
-        """Tokens [b, n, c], the first `text` of them text, through a single block."""
+    def single(
+        self, index: int, block: Any, x: Tensor, text: int, keep: slice | None = None
+    ) -> Tensor:
+        """Tokens [b, n, c], the first `text` of them text, through a single block; of the last
+        one, only the tokens `keep` are wanted."""
         ...
 
 
@@ -106,11 +110,24 @@ class _Plain:
             image = SplitRows(image, next(self.still_of_double)[0], self.target)
         return block(img, txt, (image, text), self.pe, self.bias)
 
-    def single(self, index: int, block: Any, x: Tensor, text: int) -> Tensor:
+    def single(
+        self, index: int, block: Any, x: Tensor, text: int, keep: slice | None = None
+    ) -> Tensor:
         rows = next(self.rows_of_single)
         if self.still_of_single is not None:
             rows = SplitRows(rows, next(self.still_of_single), text + self.target)
-        return block(x, rows, self.pe, self.bias)
+        if keep is None:
+            return block(x, rows, self.pe, self.bias)
+        first = partial(_before, start=keep.start, stop=keep.stop)
+        bias = None if self.bias is None else first(self.bias)
+        return block(first(x), rows, first(self.pe, dim=2), bias, keep=keep.stop - keep.start)
+
+
+def _before(x: Tensor, start: int, stop: int, dim: int = 1) -> Tensor:
+    """Tokens with those of start:stop first. What stands behind `stop` stays where it is, which is
+    what lives at another timestep."""
+    before, wanted, behind = x.split([start, stop - start, x.shape[dim] - stop], dim)
+    return torch.cat([wanted, before, behind], dim)
 
 
 def finite(x: Tensor) -> Tensor:
@@ -228,19 +245,22 @@ class Flux(nn.Module):
         if attn_bias is not None:
             bias = torch.cat([attn_bias.new_zeros(len(attn_bias), txt.shape[1]), attn_bias], dim=1)
 
-        x = self.run_blocks(img, txt, _Plain(modulation, still, keep, pe, bias))
-        return self.final_layer(x[:, txt.shape[1] : txt.shape[1] + keep], modulation.final)
+        x = self.run_blocks(img, txt, _Plain(modulation, still, keep, pe, bias), keep)
+        return self.final_layer(x, modulation.final)
 
-    def run_blocks(self, img: Tensor, txt: Tensor, run: BlockRun) -> Tensor:
-        """Image tokens [b, n_img, c] and text tokens [b, n_txt, c] through all blocks: [b, n, c],
-        text first. `run` says how one block is called."""
+    def run_blocks(self, img: Tensor, txt: Tensor, run: BlockRun, keep: int) -> Tensor:
+        """Image tokens [b, n_img, c] and text tokens [b, n_txt, c] through all blocks; the first
+        `keep` image tokens come out, [b, keep, c]. `run` says how one block is called."""
         text = txt.shape[1]
         for index, block in enumerate(self.double_blocks):
             img, txt = run.double(index, block, img, txt)
         x = finite(torch.cat([txt, img], dim=1))
         for index, block in enumerate(self.single_blocks):
+            if index == len(self.single_blocks) - 1:
+                # Nothing behind it looks at the other tokens any more.
+                return run.single(index, block, x, text, slice(text, text + keep))
             x = run.single(index, block, x, text)
-        return x
+        return x[:, text : text + keep]
 
     def modulations(
         self, timesteps: Tensor, y: Tensor, guidance: Tensor | None = None

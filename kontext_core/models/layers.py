@@ -278,15 +278,58 @@ class SingleStreamBlock(nn.Module):
         pe: Tensor,
         bias: Tensor | None = None,
         attend: Attend = attention,
+        keep: int | None = None,
     ) -> Tensor:
-        """x [b, n, c] (text first), rows from `modulate`, attend as for the double block."""
+        """x [b, n, c] (text first), rows from `modulate`, attend as for the double block.
+
+        `keep`: only the first so many tokens come out, the same numbers for less work; `attend` is
+        given their queries, and the keys and values of all.
+        """
         (mod,) = split_rows(rows)
+        if keep is not None:
+            return self._kept(x, mod, pe, bias, attend, keep)
         qkv, mlp = self.linear1(mod.apply(x)).split([3 * self.hidden_size, self.mlp_hidden], dim=-1)
         q, k, v = rearrange(qkv, "b n (s h d) -> s b h n d", s=3, h=self.num_heads)
         q, k = self.norm(q, k, v)
         attn = attend(q, k, v, pe, bias)
         out = self.linear2(torch.cat([attn, F.gelu(mlp, approximate="tanh")], dim=-1))
         return x + mod.gated(out)
+
+    def _kept(
+        self,
+        x: Tensor,
+        mod: ModulationOut | SplitModulationOut,
+        pe: Tensor,
+        bias: Tensor | None,
+        attend: Attend,
+        keep: int,
+    ) -> Tensor:
+        """`forward` for the first tokens: the others give keys and values, and nothing else."""
+        c, normed = self.hidden_size, mod.apply(x)
+        sizes = [c, 2 * c, self.mlp_hidden]
+        if is_plain(self.linear1):
+            weights = self.linear1.weight.split(sizes)
+            biases = self.linear1.bias.split(sizes)
+            few = normed[:, :keep]
+            q, kv, mlp = (
+                F.linear(each, weight, add)
+                for each, weight, add in zip((few, normed, few), weights, biases, strict=True)
+            )
+        else:
+            q, kv, mlp = self.linear1(normed).split(sizes, dim=-1)
+            q, mlp = q[:, :keep], mlp[:, :keep]
+        q = rearrange(q, "b n (h d) -> b h n d", h=self.num_heads)
+        k, v = rearrange(kv, "b n (s h d) -> s b h n d", s=2, h=self.num_heads)
+        q, k = self.norm(q, k, v)
+        attn = attend(q, k, v, pe, bias)
+        out = self.linear2(torch.cat([attn, F.gelu(mlp, approximate="tanh")], dim=-1))
+        return x[:, :keep] + mod.gated(out)
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether this layer is a product with its weight and nothing else: no packed blocks, no LoRA,
+    no host's casting, no hook."""
+    return type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 class LastLayer(nn.Module):

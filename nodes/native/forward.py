@@ -152,8 +152,7 @@ class NativeFlux(Flux):
 
         totals = len(self.double_blocks), len(self.single_blocks)
         blocks = _Pass(options, rows, still, image.target, table, mask, control or {}, totals)
-        x = self.run_blocks(img, txt, blocks)
-        target = x[:, text : text + image.target]
+        target = self.run_blocks(img, txt, blocks, image.target)
         return self.final_layer(target, rows.final(self.final_layer))
 
 
@@ -204,8 +203,13 @@ class _Pass:
         out = original(args) if replaced is None else replaced(args, {"original_block": original})
         return _added(out["img"], self.control.get("input"), index, 0), out["txt"]
 
-    def single(self, index: int, block: Any, x: Tensor, text: int) -> Tensor:
-        """Text and image [b, n, c] through a single block, and what a ControlNet adds."""
+    def single(
+        self, index: int, block: Any, x: Tensor, text: int, keep: slice | None = None
+    ) -> Tensor:
+        """Text and image [b, n, c] through a single block, and what a ControlNet adds.
+
+        The block computes every token, since patches may look at all of them.
+        """
         self.options["img_slice"] = [text, x.shape[1]]
         self.begin("single", index, self.totals[1])
 
@@ -220,7 +224,8 @@ class _Pass:
         args = self.args(img=x)
         replaced = self.replaced.get(("single_block", index))
         out = original(args) if replaced is None else replaced(args, {"original_block": original})
-        return _added(out["img"], self.control.get("output"), index, text)
+        x = _added(out["img"], self.control.get("output"), index, text)
+        return x if keep is None else x[:, keep]
 
     def begin(self, kind: str, index: int, total: int) -> None:
         """Tells patches which block runs. A run that the user has stopped ends here; later hosts

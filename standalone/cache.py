@@ -49,16 +49,17 @@ async def signatures(prompt: Prompt, nodes: dict[str, type[ComfyNode]]) -> dict[
     result: dict[str, str] = {}
     for start in prompt:
         # Sources first, without recursion: a long chain must not exhaust the stack.
-        waiting = [start]
+        waiting, found = [start], {start}
         while waiting:
             node_id = waiting[-1]
             if node_id in result:
                 waiting.pop()
                 continue
             sources = [v[0] for v in prompt[node_id]["inputs"].values() if is_link(v)]
-            missing = [s for s in sources if s in prompt and s not in result and s not in waiting]
+            missing = [s for s in sources if s in prompt and s not in result and s not in found]
             if missing:
                 waiting += missing
+                found.update(missing)
                 continue
             result[node_id] = await _signature(node_id, prompt, nodes, result)
             waiting.pop()

@@ -16,7 +16,7 @@ from .errors import Interrupted, core_errors
 from .prompt import Prompt, inputs_of, is_link, links
 from .runtime import Listener, Runtime
 
-__all__ = ["Engine", "Job", "Outcome"]
+__all__ = ["Engine", "Job", "Outcome", "described"]
 
 log = logging.getLogger(__name__)
 
@@ -242,26 +242,21 @@ class _Run:
             log.info("run %s was interrupted at node %s", self.job.prompt_id, node_id)
             self._message("execution_interrupted", **base)
             return
-        if not isinstance(error, Exception):
+        if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):
             raise error
-        kind = type(error)
-        name = (
-            kind.__qualname__
-            if kind.__module__ == "builtins"
-            else f"{kind.__module__}.{kind.__qualname__}"
-        )
         if not isinstance(error, core_errors("KontextError")):
             log.error("node %s (%s) failed", node_id, base["node_type"], exc_info=error)
-        self.outcome.error = base | {
-            "exception_message": f"{error}\n",
-            "exception_type": name,
-            "traceback": traceback.format_tb(error.__traceback__),
-            "current_inputs": {
-                name: [_readable(value) for value in values]
-                for name, values in failed.inputs.items()
-            },
-            "current_outputs": list(self.done),
-        }
+        self.outcome.error = (
+            base
+            | described(error)
+            | {
+                "current_inputs": {
+                    name: [_readable(value) for value in values]
+                    for name, values in failed.inputs.items()
+                },
+                "current_outputs": list(self.done),
+            }
+        )
         self._message("execution_error", **self.outcome.error)
 
     def _send(self, event: str, **data: Any) -> None:
@@ -272,6 +267,22 @@ class _Run:
         data |= {"prompt_id": self.job.prompt_id, "timestamp": int(time.time() * 1000)}
         self.outcome.messages.append([event, data])
         self.listener.send(event, data)
+
+
+def described(error: BaseException) -> dict[str, Any]:
+    """What, of which type, and where: an exception as the `execution_error` message has it."""
+    kind = type(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an exception of somebody else's that can't even be told
+        text = "an error without a readable message"
+    return {
+        "exception_message": f"{text}\n",
+        "exception_type": kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}",
+        "traceback": traceback.format_tb(error.__traceback__),
+    }
 
 
 def _readable(value: Any) -> Any:

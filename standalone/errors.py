@@ -9,6 +9,7 @@ import kontext_core.errors
 from kontext_core.errors import InputError, KontextError
 
 __all__ = [
+    "BodyError",
     "FrontendNotFoundError",
     "Interrupted",
     "ListenError",
@@ -39,6 +40,14 @@ def core_errors(name: str) -> tuple[type[BaseException], ...]:
 
 class WorkflowError(InputError):
     """A workflow file, or a change asked of it, that can't be run."""
+
+
+class BodyError(InputError):
+    """A request that is not as it should be. `kind` is the error's type in ComfyUI's form."""
+
+    def __init__(self, kind: str, message: str, details: str = "") -> None:
+        self.kind, self.message, self.details = kind, message, details
+        super().__init__(f"{message} ({details})" if details else message)
 
 
 class ValidationError(WorkflowError):

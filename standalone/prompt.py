@@ -75,6 +75,7 @@ def is_link(value: Any) -> bool:
         and len(value) == 2
         and isinstance(value[0], str)
         and isinstance(value[1], int)
+        and not isinstance(value[1], bool)
     )
 
 

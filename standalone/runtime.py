@@ -18,6 +18,9 @@ from .folders import Folders
 
 __all__ = ["Listener", "Runtime", "current", "install"]
 
+# How many nodes, those that changed last, a message about progress tells of.
+MAX_STATES = 32
+
 
 class Listener(Protocol):
     """Hears what happens in a run: the browser's websocket, or the terminal."""
@@ -95,6 +98,9 @@ class Runtime:
             value = total = self.states.get(self.node_id, {}).get("max", total)
         entry = {"value": value, "max": total, "state": state}
         self.states[self.node_id] = entry | node_ids(self.prompt_id, self.node_id)
+        if len(self.states) > MAX_STATES:
+            # Each message tells them all: without an end, a long graph's would grow with its square.
+            del self.states[next(key for key in self.states if key != self.node_id)]
         data = {"prompt_id": self.prompt_id, "nodes": {k: dict(v) for k, v in self.states.items()}}
         self.listener.send("progress_state", data)
 

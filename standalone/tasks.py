@@ -6,12 +6,14 @@ import heapq
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .engine import Engine, Job, Outcome
-from .errors import Interrupted
+from PIL import Image
+
+from .engine import Engine, Job, Outcome, described
 from .runtime import Listener
 
 __all__ = ["Task", "TaskQueue"]
@@ -33,6 +35,25 @@ class Task:
         """The job as queue and history show it."""
         job = self.job
         return [self.number, job.prompt_id, job.prompt, job.extra_data, job.outputs]
+
+
+class _Guarded:
+    """Passes messages on to a listener; what that raises is logged and stops nobody."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+
+    def send(self, event: str, data: dict[str, Any]) -> None:
+        try:
+            self.listener.send(event, data)
+        except Exception:  # a run is worth more than a message about it
+            log.exception("the message %r could not be sent", event)
+
+    def preview(self, image: Image.Image, node: dict[str, Any]) -> None:
+        try:
+            self.listener.preview(image, node)
+        except Exception:  # as above
+            log.exception("a preview could not be sent")
 
 
 class TaskQueue:
@@ -69,7 +90,7 @@ class TaskQueue:
         with self._lock:
             heapq.heappush(self._waiting, Task(number, next(self._order), job, listener))
             self._lock.notify()
-        self.on_change()
+        self._tell()
 
     def remaining(self) -> int:
         """How many tasks run or wait."""
@@ -89,7 +110,7 @@ class TaskQueue:
             self._waiting = kept
             heapq.heapify(self._waiting)
         if removed:
-            self.on_change()
+            self._tell()
         return removed
 
     def interrupt(self, prompt_id: str | None = None) -> bool:
@@ -124,24 +145,51 @@ class TaskQueue:
 
     def _work(self) -> None:
         while not self._closed:
+            self._work_once()
+
+    def _work_once(self) -> None:
+        try:
             task = self._next()
-            if task is None:
-                continue
-            self.on_change()
-            outcome = self._run(task)
+            if task is not None:
+                self._finish(task)
+        except BaseException:  # noqa: BLE001 - if this thread ends, nothing ever runs again
+            log.exception("the queue's worker goes on after a fault of its own")
+
+    def _finish(self, task: Task) -> None:
+        listener = _Guarded(task.listener)
+        try:
+            self._tell()
+            outcome = self._run(task, listener)
+            with self._lock:
+                self._remember(task, outcome)
+        finally:
             with self._lock:
                 self.running = None
-                self._remember(task, outcome)
-            self.on_change()
-            task.listener.send("executing", {"node": None, "prompt_id": task.job.prompt_id})
+            self._tell()
+            listener.send("executing", {"node": None, "prompt_id": task.job.prompt_id})
 
-    def _run(self, task: Task) -> Outcome:
+    def _tell(self) -> None:
         try:
-            return self.engine.run(task.job, task.listener)
-        except (Exception, Interrupted) as error:
-            # The worker must outlive a fault of the engine, or nothing would ever run again.
+            self.on_change()
+        except Exception:  # the number of tasks is only told, nothing depends on it
+            log.exception("the change of the queue could not be told")
+
+    def _run(self, task: Task, listener: Listener) -> Outcome:
+        try:
+            return self.engine.run(task.job, listener)
+        except BaseException as error:  # noqa: BLE001 - a node may even call sys.exit
             log.exception("run %s failed outside of any node", task.job.prompt_id)
-            return Outcome(status="error", error={"exception_message": str(error)})
+            told = described(error) | {
+                "prompt_id": task.job.prompt_id,
+                "node_id": "",
+                "node_type": "",
+                "executed": [],
+                "current_inputs": {},
+                "current_outputs": [],
+                "timestamp": int(time.time() * 1000),
+            }
+            listener.send("execution_error", told)
+            return Outcome("error", messages=[["execution_error", told]], error=told)
 
     def _remember(self, task: Task, outcome: Outcome) -> None:
         while len(self.history) >= MAX_HISTORY:

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from .bodies import PromptNode, check_shape
 from .calls import call_over_lists, overrides
 from .comfy_api.nodes import ComfyNode
-from .errors import ValidationError
+from .errors import BodyError, ValidationError
 from .prompt import InputSpec, Prompt, inputs_of, is_link
 
 __all__ = ["Validated", "validate"]
 
 log = logging.getLogger(__name__)
-# Longer lists of choices are not repeated in an error.
+# Longer lists of choices, and circles, are not repeated in an error.
 MAX_CHOICES = 20
+MAX_NODES = 20_000
 CASTS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 Reason = dict[str, Any]
@@ -53,7 +56,7 @@ async def validate(
     good = []
     node_errors: dict[str, Any] = {}
     for output in outputs:
-        if await check.node(output, ()):
+        if await check.node(output):
             good.append(output)
             continue
         for node_id in check.upstream(output):
@@ -83,18 +86,18 @@ def _outputs(
     prompt: Any, nodes: dict[str, type[ComfyNode]], targets: list[str] | None
 ) -> list[str]:
     """The output nodes of a prompt; raises when a node is unknown or none is an output."""
-    if not isinstance(prompt, dict) or not all(isinstance(n, dict) for n in prompt.values()):
-        raise ValidationError(
-            _reason(
-                "invalid_prompt",
-                "Prompt is not a workflow in API format",
-                "expected an object of nodes",
-            )
-        )
+    try:
+        shapes = check_shape(prompt, dict[str, PromptNode], "the prompt")
+    except BodyError as error:
+        message = "Prompt is not a workflow in API format"
+        raise ValidationError(_reason("invalid_prompt", message, str(error))) from error
+    if len(shapes) > MAX_NODES:
+        message = f"The prompt has {len(shapes)} nodes; at most {MAX_NODES} are taken"
+        raise ValidationError(_reason("invalid_prompt", message, "split the workflow"))
     outputs = []
-    for node_id, node in prompt.items():
-        class_type = node.get("class_type")
-        title = (node.get("_meta") or {}).get("title")
+    for node_id, shape in shapes.items():
+        class_type = shape.class_type
+        title = (shape.meta or {}).get("title")
         extra = {"node_id": node_id, "class_type": class_type, "node_title": title or class_type}
         details = f"Node ID '#{node_id}'"
         if class_type is None:
@@ -107,10 +110,7 @@ def _outputs(
             name = class_type if title in (None, class_type) else f"{title} ({class_type})"
             message = f"Node '{name}' not found. The custom node may not be installed."
             raise ValidationError(_reason("missing_node_type", message, details, **extra))
-        if not isinstance(node.setdefault("inputs", {}), dict):
-            raise ValidationError(
-                _reason("invalid_prompt", "A node's inputs are not an object", details, **extra)
-            )
+        prompt[node_id].setdefault("inputs", {})
         if nodes[class_type].GET_SCHEMA().is_output_node and (
             targets is None or node_id in targets
         ):
@@ -121,6 +121,16 @@ def _outputs(
 
 
 @dataclass
+class _Visit:
+    """A node on the way down: what is wrong with it so far, and which sources are still to see."""
+
+    node_id: str
+    reasons: list[Reason]
+    sources: list[str]
+    seen: int = 0
+
+
+@dataclass
 class _Check:
     """One walk over a prompt. `reasons` holds what is wrong with each node that was visited."""
 
@@ -128,6 +138,14 @@ class _Check:
     nodes: dict[str, type[ComfyNode]]
     reasons: dict[str, list[Reason]] = field(default_factory=dict)
     _good: dict[str, bool] = field(default_factory=dict)
+    _specs: dict[str, dict[str, InputSpec]] = field(default_factory=dict)
+
+    def specs(self, node_id: str) -> dict[str, InputSpec]:
+        """The inputs of a node's class, asked once: some classes look into folders for them."""
+        class_type = self.prompt[node_id]["class_type"]
+        if class_type not in self._specs:
+            self._specs[class_type] = inputs_of(self.nodes[class_type])
+        return self._specs[class_type]
 
     def upstream(self, node_id: str) -> list[str]:
         """The node and all it depends on, each once."""
@@ -142,51 +160,73 @@ class _Check:
             waiting += [value[0] for value in values if is_link(value)]
         return list(found)
 
-    async def node(self, node_id: str, path: tuple[str, ...]) -> bool:
-        """Checks a node and, through its links, all it depends on."""
-        if node_id in self._good:
-            return self._good[node_id]
-        if node_id in path:
-            self._cycle([*path[path.index(node_id) :], node_id])
-            return False
-        node = self.prompt[node_id]
-        cls = self.nodes[node["class_type"]]
-        specs = inputs_of(cls)
-        own = _own_validation(cls)
-        reasons: list[Reason] = []
-        good = True
-        for spec in specs.values():
-            if spec.name not in node["inputs"]:
+    async def node(self, start: str) -> bool:
+        """Checks a node and, through its links, all it depends on.
+
+        With a stack of its own, as chains may be longer than Python's.
+        """
+        if start in self._good:
+            return self._good[start]
+        # In the order of the way from `start`, for naming the members of a circle.
+        path = {start: self._enter(start)}
+        while path:
+            visit = next(reversed(path.values()))
+            if visit.seen == len(visit.sources):
+                await self._leave(visit)
+                del path[visit.node_id]
+                continue
+            source = visit.sources[visit.seen]
+            visit.seen += 1
+            if source in self._good:
+                continue
+            if source in path:
+                members = list(path)
+                self._cycle([*members[members.index(source) :], source])
+                continue
+            path[source] = self._enter(source)
+        return self._good[start]
+
+    def _enter(self, node_id: str) -> _Visit:
+        """Checks a node's own inputs."""
+        inputs = self.prompt[node_id]["inputs"]
+        own = _own_validation(self.nodes[self.prompt[node_id]["class_type"]])
+        visit = _Visit(node_id, [], [])
+        for spec in self.specs(node_id).values():
+            if spec.name not in inputs:
                 if spec.required:
-                    reasons.append(
-                        _reason(
-                            "required_input_missing",
-                            "Required input is missing",
-                            spec.name,
-                            input_name=spec.name,
-                        )
+                    message = "Required input is missing"
+                    extra = {"input_name": spec.name}
+                    visit.reasons.append(
+                        _reason("required_input_missing", message, spec.name, **extra)
                     )
                 continue
-            value = node["inputs"][spec.name]
+            value = inputs[spec.name]
             if isinstance(value, list):
                 problem = self._link(spec, value)
-                if problem:
-                    reasons.append(problem)
-                elif not await self.node(value[0], (*path, node_id)):
-                    good = False
+                if not problem:
+                    visit.sources.append(value[0])
             else:
-                problem = _constant(spec, node["inputs"], own is None or spec.name not in own)
-                if problem:
-                    reasons.append(problem)
+                problem = _constant(spec, inputs, own is None or spec.name not in own)
+            if problem:
+                visit.reasons.append(problem)
+        return visit
+
+    async def _leave(self, visit: _Visit) -> None:
+        """Judges a node whose sources have been checked."""
+        node = self.prompt[visit.node_id]
+        cls = self.nodes[node["class_type"]]
+        own = _own_validation(cls)
+        reasons = visit.reasons
         if own is not None and not reasons:
-            reasons += await _custom(cls, node, own, specs)
-        # A cycle found further up the graph may have left its reason here already.
-        self.reasons[node_id] = self.reasons.get(node_id, []) + reasons
-        self._good[node_id] = good and not self.reasons[node_id]
-        return self._good[node_id]
+            reasons += await _custom(cls, node, own, self.specs(visit.node_id))
+        # A circle found further up the graph may have left its reason here already.
+        self.reasons[visit.node_id] = self.reasons.get(visit.node_id, []) + reasons
+        sources = all(self._good[source] for source in visit.sources)
+        self._good[visit.node_id] = sources and not self.reasons[visit.node_id]
 
     def _cycle(self, path: list[str]) -> None:
-        details = " -> ".join(f"{n} ({self.prompt[n]['class_type']})" for n in path)
+        shown = path if len(path) <= MAX_CHOICES else [*path[: MAX_CHOICES - 1], path[-1]]
+        details = " -> ".join(f"{n} ({self.prompt[n]['class_type']})" for n in shown)
         members = list(dict.fromkeys(path))
         for node_id in members:
             reason = _reason(
@@ -194,7 +234,7 @@ class _Check:
                 "Dependency cycle detected",
                 details,
                 node_id=node_id,
-                cycle_nodes=members,
+                cycle_nodes=list(dict.fromkeys(shown)),
             )
             self.reasons.setdefault(node_id, []).append(reason)
             self._good[node_id] = False
@@ -266,9 +306,9 @@ def _constant(spec: InputSpec, inputs: dict[str, Any], check_range: bool) -> Rea
             **extra,
             received_value=value,
         )
-    if not check_range:
-        return None
     extra["received_value"] = value
+    if not check_range:
+        return _finite(spec, value, extra)
     low, high = spec.options.get("min"), spec.options.get("max")
     # Written so that NaN, which is neither below nor above, fails too.
     if low is not None and not value >= low:
@@ -277,6 +317,9 @@ def _constant(spec: InputSpec, inputs: dict[str, Any], check_range: bool) -> Rea
     if high is not None and not value <= high:
         message = f"Value {value} bigger than max of {high}"
         return _reason("value_bigger_than_max", message, spec.name, **extra)
+    problem = _finite(spec, value, extra)
+    if problem:
+        return problem
     choices = spec.choices
     if choices is not None and value not in choices:
         shown = str(choices)
@@ -286,6 +329,15 @@ def _constant(spec: InputSpec, inputs: dict[str, Any], check_range: bool) -> Rea
         details = f"{spec.name}: {value!r} not in {shown}"
         return _reason("value_not_in_list", "Value not in list", details, **extra)
     return None
+
+
+def _finite(spec: InputSpec, value: Any, extra: dict[str, Any]) -> Reason | None:
+    """No NaN and no infinity gets in, even as a text: neither can be written as JSON."""
+    if not isinstance(value, float) or math.isfinite(value):
+        return None
+    message = f"Failed to convert an input value to a {spec.type} value"
+    details = f"{spec.name}, {value}, expected a finite number"
+    return _reason("invalid_input_type", message, details, **extra)
 
 
 def _own_validation(cls: type[ComfyNode]) -> set[str] | None:

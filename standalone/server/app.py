@@ -19,10 +19,11 @@ from aiohttp.typedefs import Handler
 from kontext_core.errors import InputError
 
 from ..engine import Engine
-from ..errors import FrontendNotFoundError, ListenError, PortInUseError
+from ..errors import BodyError, FrontendNotFoundError, ListenError, PortInUseError
 from ..loader import Registry
 from ..runtime import Runtime
 from ..tasks import TaskQueue
+from .answers import refusal
 from .hub import FEATURES, Hub
 from .origin import same_origin
 from .pages import PageRoutes
@@ -72,8 +73,10 @@ async def _cache_and_errors(request: web.Request, handler: Handler) -> web.Strea
     """Scripts and pages are asked for anew each time; a bad name is the client's error."""
     try:
         response = await handler(request)
+    except BodyError as error:
+        return refusal(error)
     except InputError as error:
-        return web.Response(status=400, text=str(error))
+        return refusal(BodyError("invalid_request", str(error)))
     if request.path == "/" or request.path.endswith((".js", ".css", ".json")):
         response.headers.setdefault("Cache-Control", "no-cache")
     return response

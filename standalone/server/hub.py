@@ -21,6 +21,10 @@ from typing import Any
 from aiohttp import WSMsgType, web
 from PIL import Image
 
+from ..bodies import ClientMessage, read_json_text
+from ..errors import BodyError
+from .answers import to_json
+
 __all__ = ["ClientListener", "Hub"]
 
 log = logging.getLogger(__name__)
@@ -66,7 +70,7 @@ class Hub:
         """Sends a message to one client, or to all."""
         if event == "executing" and client_id is not None:
             self.current[client_id] = data.get("node")
-        self._put(client_id, json.dumps({"type": event, "data": data}, default=str))
+        self._put(client_id, to_json({"type": event, "data": data}).decode())
 
     def post_preview(
         self, image: Image.Image, node: dict[str, Any], client_id: str | None = None
@@ -138,13 +142,12 @@ class Hub:
 
     async def _hear(self, client: _Client, text: str) -> None:
         try:
-            message = json.loads(text)
-        except ValueError:
-            log.warning("a client sent something that is not JSON: %.80s", text)
+            message = read_json_text(text, ClientMessage)
+        except BodyError as error:
+            log.warning("a client's message is left unread: %s", error)
             return
-        if isinstance(message, dict) and message.get("type") == "feature_flags":
-            features = message.get("data")
-            client.features = features if isinstance(features, dict) else {}
+        if message.type == "feature_flags":
+            client.features = message.data if isinstance(message.data, dict) else {}
             answer = {"type": "feature_flags", "data": FEATURES}
             await self._send(client, json.dumps(answer))
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from ..convert import NOTES
 from ..folders import MODEL_FOLDERS, Folders
 from ..loader import Pack, Registry
+from .answers import json_response
 from .hub import FEATURES
 
 __all__ = ["PageRoutes", "translations"]
@@ -71,14 +72,14 @@ class PageRoutes:
         return found
 
     async def object_info(self, request: web.Request) -> web.Response:
-        return web.json_response(
+        return json_response(
             {name: node.GET_NODE_INFO_V1() for name, node in self.registry.nodes.items()}
         )
 
     async def one_object_info(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         node = self.registry.nodes.get(name)
-        return web.json_response({} if node is None else {name: node.GET_NODE_INFO_V1()})
+        return json_response({} if node is None else {name: node.GET_NODE_INFO_V1()})
 
     async def extensions(self, request: web.Request) -> web.Response:
         core = self.frontend / "extensions"
@@ -89,10 +90,10 @@ class PageRoutes:
                     f"/extensions/{quote(pack.name)}/{path.relative_to(pack.web).as_posix()}"
                     for path in sorted(pack.web.rglob("*.js"))
                 ]
-        return web.json_response(urls)
+        return json_response(urls)
 
     async def i18n(self, request: web.Request) -> web.Response:
-        return web.json_response(translations(self.registry.packs))
+        return json_response(translations(self.registry.packs))
 
     async def templates(self, request: web.Request) -> web.Response:
         found = {
@@ -103,7 +104,7 @@ class PageRoutes:
             )
             for pack in self.registry.packs
         }
-        return web.json_response({name: names for name, names in found.items() if names})
+        return json_response({name: names for name, names in found.items() if names})
 
     def _can_show(self, workflow: dict[str, Any]) -> bool:
         """Whether every node of a template is here: some are made for ComfyUI's own nodes."""
@@ -111,7 +112,7 @@ class PageRoutes:
         return types <= self.registry.nodes.keys() | set(NOTES)
 
     async def features(self, request: web.Request) -> web.Response:
-        return web.json_response(FEATURES)
+        return json_response(FEATURES)
 
     async def system_stats(self, request: web.Request) -> web.Response:
         total, free = _memory()
@@ -135,19 +136,19 @@ class PageRoutes:
             "torch_vram_total": total,
             "torch_vram_free": free,
         }
-        return web.json_response({"system": system, "devices": [device]})
+        return json_response({"system": system, "devices": [device]})
 
     async def models(self, request: web.Request) -> web.Response:
-        return web.json_response(list(MODEL_FOLDERS))
+        return json_response(list(MODEL_FOLDERS))
 
     async def model_files(self, request: web.Request) -> web.Response:
         folder = request.match_info["folder"]
         if folder not in MODEL_FOLDERS:
             return web.Response(status=404)
-        return web.json_response(self.folders.model_files(folder))
+        return json_response(self.folders.model_files(folder))
 
     async def model_folders(self, request: web.Request) -> web.Response:
-        return web.json_response(
+        return json_response(
             [{"name": name, "folders": list(names)} for name, names in MODEL_FOLDERS.items()]
         )
 
@@ -156,22 +157,22 @@ class PageRoutes:
         if folder not in MODEL_FOLDERS:
             return web.Response(status=404)
         names = self.folders.model_files(folder)
-        return web.json_response([{"name": name, "pathIndex": 0} for name in names])
+        return json_response([{"name": name, "pathIndex": 0} for name in names])
 
     async def folder_paths(self, request: web.Request) -> web.Response:
         models = self.folders.models
-        return web.json_response(
+        return json_response(
             {kind: [str(models / n) for n in names] for kind, names in MODEL_FOLDERS.items()}
         )
 
     async def empty_list(self, request: web.Request) -> web.Response:
-        return web.json_response([])
+        return json_response([])
 
     async def empty_object(self, request: web.Request) -> web.Response:
-        return web.json_response({})
+        return json_response({})
 
     async def empty_logs(self, request: web.Request) -> web.Response:
-        return web.json_response({"entries": [], "size": {"cols": 80, "rows": 24}})
+        return json_response({"entries": [], "size": {"cols": 80, "rows": 24}})
 
     async def accept(self, request: web.Request) -> web.Response:
         return web.Response()

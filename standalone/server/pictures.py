@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from kontext_core.errors import InputError
 
 from ..folders import PICTURE_SUFFIXES, Folders, inside
+from .answers import json_response
 
 __all__ = ["PictureRoutes"]
 
@@ -92,7 +93,7 @@ class PictureRoutes:
             os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
-        return web.json_response({"name": target.name, "subfolder": subfolder, "type": kind})
+        return json_response({"name": target.name, "subfolder": subfolder, "type": kind})
 
     async def view(self, request: web.Request) -> web.StreamResponse:
         query = request.query
@@ -130,7 +131,7 @@ class PictureRoutes:
             return web.Response(status=404)
         if not isinstance(header, dict) or "__metadata__" not in header:
             return web.Response(status=404)
-        return web.json_response(header["__metadata__"])
+        return json_response(header["__metadata__"])
 
 
 def _free_name(target: Path, data: bytes) -> Path:

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-import json
 import time
 import uuid
 from typing import Any
 
 from aiohttp import web
+from msgspec import UNSET
 
+from ..bodies import CancelBody, FreeBody, InterruptBody, ListBody, PromptBody
 from ..comfy_api.nodes import ComfyNode
 from ..engine import Job
-from ..errors import ValidationError
+from ..errors import BodyError, ValidationError
 from ..tasks import TaskQueue
 from ..validation import validate
+from .answers import json_body, json_response
 from .hub import ClientListener, Hub
 from .jobs import STATES, all_jobs, one_job
 
-__all__ = ["RunRoutes", "json_body"]
-
-
-async def json_body(request: web.Request) -> dict[str, Any]:
-    """The request's JSON object; an empty body is an empty object.
-
-    Raises:
-        web.HTTPBadRequest: the body is something else.
-    """
-    body = await request.read()
-    try:
-        data = json.loads(body) if body.strip() else {}
-    except ValueError:
-        data = None
-    if not isinstance(data, dict):
-        raise web.HTTPBadRequest(text="the body must be a JSON object")
-    return data
-
-
-def _refusal(kind: str, message: str, details: str = "") -> web.Response:
-    error = {"type": kind, "message": message, "details": details, "extra_info": {}}
-    return web.json_response({"error": error, "node_errors": {}}, status=400)
+__all__ = ["RunRoutes"]
 
 
 def _number(request: web.Request, name: str) -> int | None:
@@ -78,39 +60,39 @@ class RunRoutes:
         return {"exec_info": {"queue_remaining": self.tasks.remaining()}}
 
     async def get_prompt(self, request: web.Request) -> web.Response:
-        return web.json_response(self.status())
+        return json_response(self.status())
 
     async def post_prompt(self, request: web.Request) -> web.Response:
-        body = await json_body(request)
-        if "prompt" not in body:
-            return _refusal("no_prompt", "No prompt provided", "No prompt provided")
-        prompt_id = body.get("prompt_id") or str(uuid.uuid4())
-        if not isinstance(prompt_id, str) or not _is_uuid(prompt_id):
-            return _refusal("invalid_prompt_id", "prompt_id must be a valid UUID", str(prompt_id))
+        body = await json_body(request, PromptBody)
+        if body.prompt is UNSET:
+            raise BodyError("no_prompt", "No prompt provided", "No prompt provided")
+        prompt_id = body.prompt_id or str(uuid.uuid4())
+        if not _is_uuid(prompt_id):
+            raise BodyError("invalid_prompt_id", "prompt_id must be a valid UUID", prompt_id[:80])
         try:
-            checked = await validate(
-                body["prompt"], self.nodes, body.get("partial_execution_targets")
+            # In a thread, with a loop of its own: nodes look at files, and graphs may be large.
+            checked = await asyncio.to_thread(
+                asyncio.run, validate(body.prompt, self.nodes, body.partial_execution_targets)
             )
         except ValidationError as error:
             answer = {"error": error.error, "node_errors": error.node_errors}
-            return web.json_response(answer, status=400)
-        extra_data = dict(body.get("extra_data") or {})
-        client_id = body.get("client_id")
-        if client_id is not None:
-            extra_data["client_id"] = client_id
+            return json_response(answer, status=400)
+        extra_data = body.extra_data or {}
+        if body.client_id is not None:
+            extra_data["client_id"] = body.client_id
         extra_data["create_time"] = int(time.time() * 1000)
-        number = float(body["number"]) if "number" in body else float(next(self._numbers))
-        if body.get("front") and "number" not in body:
+        number = float(next(self._numbers)) if body.number is None else body.number
+        if body.front and body.number is None:
             number = -number
-        job = Job(prompt_id, body["prompt"], checked.outputs, extra_data)
-        self.tasks.put(number, job, ClientListener(self.hub, client_id))
-        return web.json_response(
+        job = Job(prompt_id, body.prompt, checked.outputs, extra_data)
+        self.tasks.put(number, job, ClientListener(self.hub, body.client_id))
+        return json_response(
             {"prompt_id": prompt_id, "number": number, "node_errors": checked.node_errors}
         )
 
     async def get_queue(self, request: web.Request) -> web.Response:
         running, waiting = self.tasks.snapshot()
-        return web.json_response(
+        return json_response(
             {
                 "queue_running": [task.as_list() for task in running],
                 "queue_pending": [task.as_list() for task in waiting],
@@ -118,21 +100,21 @@ class RunRoutes:
         )
 
     async def post_queue(self, request: web.Request) -> web.Response:
-        body = await json_body(request)
-        if body.get("clear"):
+        body = await json_body(request, ListBody)
+        if body.clear:
             self.tasks.remove()
-        for prompt_id in body.get("delete") or []:
+        for prompt_id in body.delete or []:
             self.tasks.remove(prompt_id)
         return web.Response()
 
     async def post_interrupt(self, request: web.Request) -> web.Response:
-        body = await json_body(request)
-        self.tasks.interrupt(body.get("prompt_id"))
+        body = await json_body(request, InterruptBody)
+        self.tasks.interrupt(body.prompt_id)
         return web.Response()
 
     async def post_free(self, request: web.Request) -> web.Response:
-        body = await json_body(request)
-        if body.get("unload_models") or body.get("free_memory"):
+        body = await json_body(request, FreeBody)
+        if body.unload_models or body.free_memory:
             self.tasks.free()
         return web.Response()
 
@@ -142,18 +124,18 @@ class RunRoutes:
         if offset is None or offset < 0:
             offset = max(0, len(items) - count) if count is not None else 0
         stop = None if count is None else offset + count
-        return web.json_response(dict(items[offset:stop]))
+        return json_response(dict(items[offset:stop]))
 
     async def get_one_history(self, request: web.Request) -> web.Response:
         prompt_id = request.match_info["prompt_id"]
         item = self.tasks.history.get(prompt_id)
-        return web.json_response({} if item is None else {prompt_id: item})
+        return json_response({} if item is None else {prompt_id: item})
 
     async def post_history(self, request: web.Request) -> web.Response:
-        body = await json_body(request)
-        if body.get("clear"):
+        body = await json_body(request, ListBody)
+        if body.clear:
             self.tasks.history.clear()
-        for prompt_id in body.get("delete") or []:
+        for prompt_id in body.delete or []:
             self.tasks.history.pop(prompt_id, None)
         return web.Response()
 
@@ -165,7 +147,7 @@ class RunRoutes:
             text = (
                 f"Invalid status value(s): {', '.join(unknown)}. Valid values: {', '.join(STATES)}"
             )
-            return web.json_response({"error": text}, status=400)
+            return json_response({"error": text}, status=400)
         if wanted:
             jobs = [job for job in jobs if job["status"] in wanted]
         workflow = request.query.get("workflow_id")
@@ -175,7 +157,7 @@ class RunRoutes:
             jobs.reverse()
         limit, offset = _number(request, "limit"), max(0, _number(request, "offset") or 0)
         if limit is not None and limit <= 0:
-            return web.json_response({"error": "limit must be a positive integer"}, status=400)
+            return json_response({"error": "limit must be a positive integer"}, status=400)
         page = jobs[offset : None if limit is None else offset + limit]
         pagination = {
             "offset": offset,
@@ -183,25 +165,23 @@ class RunRoutes:
             "total": len(jobs),
             "has_more": offset + len(page) < len(jobs),
         }
-        return web.json_response({"jobs": page, "pagination": pagination})
+        return json_response({"jobs": page, "pagination": pagination})
 
     async def get_job(self, request: web.Request) -> web.Response:
         job = one_job(self.tasks, request.match_info["job_id"])
         if job is None:
-            return web.json_response({"error": "Job not found"}, status=404)
-        return web.json_response(job)
+            return json_response({"error": "Job not found"}, status=404)
+        return json_response(job)
 
     def _cancel(self, prompt_id: str) -> bool:
         return self.tasks.remove(prompt_id) or self.tasks.interrupt(prompt_id)
 
     async def cancel_job(self, request: web.Request) -> web.Response:
-        return web.json_response({"cancelled": self._cancel(request.match_info["job_id"])})
+        return json_response({"cancelled": self._cancel(request.match_info["job_id"])})
 
     async def cancel_jobs(self, request: web.Request) -> web.Response:
-        ids = (await json_body(request)).get("job_ids")
-        if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
-            return web.json_response({"error": "job_ids must be a list of ids"}, status=400)
-        return web.json_response({"cancelled": any([self._cancel(i) for i in ids])})
+        ids = (await json_body(request, CancelBody)).job_ids
+        return json_response({"cancelled": any([self._cancel(i) for i in ids])})
 
 
 def _is_uuid(text: str) -> bool:

@@ -19,7 +19,7 @@ from aiohttp import web
 from kontext_core.errors import InputError
 
 from ..folders import Folders, inside
-from .runs import json_body
+from .answers import json_body, json_response
 
 __all__ = ["UserRoutes"]
 
@@ -79,23 +79,20 @@ class UserRoutes:
         _write(self.settings_file, json.dumps(settings, indent=4).encode())
 
     async def get_users(self, request: web.Request) -> web.Response:
-        return web.json_response({"storage": "server", "migrated": True})
+        return json_response({"storage": "server", "migrated": True})
 
     async def get_settings(self, request: web.Request) -> web.Response:
-        return web.json_response(self._settings())
+        return json_response(self._settings())
 
     async def post_settings(self, request: web.Request) -> web.Response:
-        self._store(self._settings() | await json_body(request))
+        self._store(self._settings() | await json_body(request, dict[str, Any]))
         return web.Response()
 
     async def get_setting(self, request: web.Request) -> web.Response:
-        return web.json_response(self._settings().get(request.match_info["id"]))
+        return json_response(self._settings().get(request.match_info["id"]))
 
     async def post_setting(self, request: web.Request) -> web.Response:
-        try:
-            value = json.loads(await request.read())
-        except ValueError:
-            return web.Response(status=400, text="the body must be a JSON value")
+        value = await json_body(request, Any)
         self._store(self._settings() | {request.match_info["id"]: value})
         return web.Response()
 
@@ -128,22 +125,22 @@ class UserRoutes:
         folder = self._path(name)
         if not folder.is_dir():
             # The editor asks for folders that only come to be when something is saved.
-            return web.json_response([])
+            return json_response([])
         recurse = request.query.get("recurse", "").lower() == "true"
         found = sorted(
             p for p in (folder.rglob("*") if recurse else folder.glob("*")) if p.is_file()
         )
         if request.query.get("full_info", "").lower() == "true":
-            return web.json_response([self._info(path, folder) for path in found])
+            return json_response([self._info(path, folder) for path in found])
         names = [path.relative_to(folder).as_posix() for path in found]
         if request.query.get("split", "").lower() == "true":
-            return web.json_response([[name, *name.split("/")] for name in names])
-        return web.json_response(names)
+            return json_response([[name, *name.split("/")] for name in names])
+        return json_response(names)
 
     async def list_entries(self, request: web.Request) -> web.Response:
         folder = self._path(request.query.get("path", ""))
         if not folder.is_dir():
-            return web.json_response([], status=200 if folder == self.root.resolve() else 404)
+            return json_response([], status=200 if folder == self.root.resolve() else 404)
         entries = []
         for path in sorted(folder.rglob("*"), key=lambda p: (p.is_file(), p.name.lower())):
             entry: dict[str, Any] = {
@@ -154,7 +151,7 @@ class UserRoutes:
             if path.is_file():
                 entry |= {"size": path.stat().st_size, "modified": path.stat().st_mtime}
             entries.append(entry)
-        return web.json_response(entries)
+        return json_response(entries)
 
     async def get_file(self, request: web.Request) -> web.StreamResponse:
         path = self._path(request.match_info["file"])
@@ -174,7 +171,7 @@ class UserRoutes:
     def _answer(self, request: web.Request, path: Path) -> web.Response:
         info = self._info(path, self.root)
         full = request.query.get("full_info", "").lower() == "true"
-        return web.json_response(info if full else info["path"])
+        return json_response(info if full else info["path"])
 
     async def post_file(self, request: web.Request) -> web.Response:
         path = self._path(request.match_info["file"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,7 +24,18 @@ from standalone.loader import Registry
 from standalone.plain import PLAIN_NODES
 from standalone.validation import validate
 
-__all__ = ["ROOT", "Bench", "Number", "Picky", "Recorder", "Steps", "fetch", "live", "node"]
+__all__ = [
+    "ROOT",
+    "Bench",
+    "Number",
+    "Picky",
+    "Recorder",
+    "Steps",
+    "fetch",
+    "live",
+    "node",
+    "wait_for",
+]
 
 
 class Recorder:
@@ -128,3 +140,11 @@ def fetch(url: str, method: str = "GET", body: bytes | None = None, **headers: s
             return SimpleNamespace(status=answer.status, body=answer.read(), headers=answer.headers)
     except urllib.error.HTTPError as error:
         return SimpleNamespace(status=error.code, body=error.read(), headers=error.headers)
+
+
+def wait_for(condition: Any) -> None:
+    """Returns once the condition holds."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened for 60 s"
+        time.sleep(0.01)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import json
 import struct
-import time
 import uuid
 from typing import Any
 
 import pytest
 import websocket
-from embedded_host import Number, Steps, fetch, node
+from embedded_host import Number, Steps, fetch, node, wait_for
 from host_client import Client
 from PIL import Image
 
@@ -134,13 +133,6 @@ def test_a_failing_node_is_told_and_kept(client: Client) -> None:
     job = client.get(f"/api/jobs/{run.prompt_id}")
     assert job["status"] == "failed" and job["execution_error"]["node_id"] == "2"
     assert client.run(SUM).ok
-
-
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened for 60 s"
-        time.sleep(0.01)
 
 
 def test_queue_interrupt_and_delete(client: Client) -> None:

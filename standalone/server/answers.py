@@ -1,0 +1,82 @@
+"""How requests are read and answered: JSON in by schema, JSON out that any client can read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from ..bodies import read_json_text
+from ..errors import BodyError
+
+__all__ = ["MAX_JSON", "json_body", "json_response", "refusal", "to_json"]
+
+T = TypeVar("T")
+# Bytes of a JSON body; a large workflow has 2 MB.
+MAX_JSON = 32 * 1024 * 1024
+# From here on parsing is left to a thread.
+LARGE = 256 * 1024
+
+
+async def json_body(request: web.Request, kind: type[T]) -> T:
+    """The request's JSON body by its schema in `bodies`; an empty one is an empty object.
+
+    Raises:
+        BodyError: it is something else.
+        web.HTTPRequestEntityTooLarge: more than 32 MB.
+    """
+    if (request.content_length or 0) > MAX_JSON:
+        raise web.HTTPRequestEntityTooLarge(MAX_JSON, request.content_length or 0)
+    body = await request.read()
+    if len(body) > MAX_JSON:
+        raise web.HTTPRequestEntityTooLarge(MAX_JSON, len(body))
+    if len(body) > LARGE:
+        return await asyncio.to_thread(read_json_text, body, kind)
+    return read_json_text(body, kind)
+
+
+def to_json(value: Any) -> bytes:
+    """Strict JSON of anything: numbers that JSON lacks are null, unknown objects their text."""
+    try:
+        return msgspec.json.encode(value, enc_hook=str)
+    except (TypeError, ValueError, RecursionError):
+        # Keys that are no text, halves of surrogate pairs in file names, numbers without end.
+        return json.dumps(_plain(value, 0), allow_nan=False).encode()
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if depth > 200:
+        return "..."
+    if isinstance(value, dict):
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return value if value.bit_length() < 10_000 else None
+    return str(value)
+
+
+def json_response(value: Any, status: int = 200) -> web.Response:
+    """`value` as the body of an answer."""
+    return web.Response(
+        body=to_json(value), status=status, content_type="application/json", charset="utf-8"
+    )
+
+
+def refusal(error: BodyError, status: int = 400) -> web.Response:
+    """An error in the form of ComfyUI's `POST /prompt`."""
+    told = {
+        "type": error.kind,
+        "message": error.message,
+        "details": error.details,
+        "extra_info": {},
+    }
+    return json_response({"error": told, "node_errors": {}}, status)

@@ -92,7 +92,7 @@ class UserRoutes:
         return json_response(self._settings().get(request.match_info["id"]))
 
     async def post_setting(self, request: web.Request) -> web.Response:
-        value = await json_body(request, Any)
+        value = await json_body(request, object)
         self._store(self._settings() | {request.match_info["id"]: value})
         return web.Response()
 

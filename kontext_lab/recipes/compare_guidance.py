@@ -3,8 +3,8 @@
     python -m kontext_lab train export --flux runs/flux/last.pt --out runs/teacher
     python -m kontext_lab train guidance --teacher runs/teacher --out runs/guidance.json
 
-Same cases, same noise. The teacher runs with true guidance (two passes a step), the student with the
-value as input (one). PSNR to the right answer, and of the student's picture to the teacher's.
+Same cases, same noise. The teacher runs with true guidance (two passes a step, at the scale that
+the value stands for), the student with the value as input (one). PSNR to the right answer, and of the student's picture to the teacher's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from kontext_core.metrics import psnr
 from kontext_core.pipeline import load_pipeline
 
 from ..bench.held_out import answers, assess, held_out_cases
+from ..training.distillation import classifier_free_scale
 from ..world.tasks import TASKS
 
 
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     for value in args.guidance:
         row: dict[str, float] = {"guidance": value}
         pictures = {
-            "teacher": answers(teacher, cases, steps=args.steps, cfg=value),
+            "teacher": answers(teacher, cases, steps=args.steps, cfg=classifier_free_scale(value)),
             "student": answers(student, cases, steps=args.steps, guidance=value),
         }
         for name, made in pictures.items():

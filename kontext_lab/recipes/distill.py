@@ -21,7 +21,12 @@ from kontext_core.models.flux import Flux
 
 from ..training.batch import ShardData, dropped, shards_of, step_groups
 from ..training.checkpoint import load_state, save_state
-from ..training.distillation import empty_like, guided_velocity, sample_guidance
+from ..training.distillation import (
+    classifier_free_scale,
+    empty_like,
+    guided_velocity,
+    sample_guidance,
+)
 from ..training.ema import EMA
 from ..training.objective import group_velocity
 from ..training.precision import multiplies_bfloat16, plain_attention, train_with
@@ -116,13 +121,14 @@ def main(arguments: list[str] | None = None) -> None:
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 with torch.no_grad():
                     wanted, empty = text(group.ids), text(empty_like(group.ids))
-                right = guided_velocity(teacher, wanted, empty, group, t, eps, guidance, references)
+                scale = classifier_free_scale(guidance)
+                right = guided_velocity(teacher, wanted, empty, group, t, eps, scale, references)
                 velocity = group_velocity(
                     student, wanted[0], wanted[1], group, t, eps, guidance, references
                 )
             # Errors at high guidance are larger by nature; relative ones treat all values alike.
             error = (velocity - right).float().square().mean(-1) * group.weight
-            loss = (error.mean(1) / guidance).sum() / count
+            loss = (error.mean(1) / scale).sum() / count
             loss.backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(adam.param_groups[0]["params"], 1.0)

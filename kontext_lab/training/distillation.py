@@ -1,11 +1,16 @@
 """Guidance distillation: one pass that gives what classifier-free guidance needs two for.
 
+A value of 1 to 5, as users set it, stands for a classifier-free scale of 1 to 2.2: the drawn
+world's edits have one right answer each, and larger scales shoot past it (see `STRENGTH`).
+
 The student sees the guidance value and learns the guided velocity of a frozen teacher
 (Meng et al. 2023, arXiv 2210.03142, stage one; FLUX.1 [dev] and Kontext [dev] are such students,
 arXiv 2506.15742 section 3). References stay in both of the teacher's passes: only the words go.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +21,17 @@ from kontext_core.models.text import END, PAD
 from .batch import Group
 from .objective import group_velocity
 
-__all__ = ["empty_like", "guided_velocity", "sample_guidance"]
+__all__ = ["classifier_free_scale", "empty_like", "guided_velocity", "sample_guidance"]
+
+# Measured on 120 held-out edits at 4 steps, answers right and PSNR at scales 1, 1.4 and 2:
+# 71, 79 and 78 %; 29.3, 29.4 and 29.0 dB.
+STRENGTH = 0.3
+
+
+def classifier_free_scale(guidance: Tensor | float) -> Any:
+    """The teacher's two-pass scale that a guidance value of the student stands for: 1 is 1, 2.5 is
+    1.45, 5 is 2.2."""
+    return 1 + STRENGTH * (guidance - 1)
 
 
 def empty_like(ids: Tensor) -> Tensor:
@@ -37,13 +52,13 @@ def sample_guidance(
 @torch.no_grad()
 def guided_velocity(
     teacher: Flux, wanted: tuple[Tensor, Tensor], empty: tuple[Tensor, Tensor], group: Group,
-    t: Tensor, eps: Tensor, guidance: Tensor, references: list[Tensor],
+    t: Tensor, eps: Tensor, scale: Tensor, references: list[Tensor],
 ) -> Tensor:  # fmt: skip
-    """v(empty) + guidance * (v(words) - v(empty)), [b, n, 64].
+    """v(empty) + scale * (v(words) - v(empty)), [b, n, 64].
 
     Args:
         wanted, empty: (txt, vec) of the sample's words and of no words, equally many tokens.
-        guidance: [b]; 1 gives the teacher's own conditional velocity.
+        scale: [b]; 1 gives the teacher's own conditional velocity.
     """
     txt, vec = (torch.cat(pair) for pair in zip(wanted, empty, strict=True))
     twice = Group(
@@ -54,4 +69,4 @@ def guided_velocity(
         torch.full((2 * len(t),), 2.5, device=t.device), [r.repeat(2, 1, 1, 1) for r in references],
     )  # fmt: skip
     with_words, without = both.chunk(2)
-    return without + guidance[:, None, None] * (with_words - without)
+    return without + scale[:, None, None] * (with_words - without)

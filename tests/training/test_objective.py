@@ -8,7 +8,12 @@ from kontext_core.latents import pack
 from kontext_core.models.flux import Flux
 from kontext_core.models.text import END, PAD
 from kontext_lab.training.batch import Group
-from kontext_lab.training.distillation import empty_like, guided_velocity, sample_guidance
+from kontext_lab.training.distillation import (
+    classifier_free_scale,
+    empty_like,
+    guided_velocity,
+    sample_guidance,
+)
 from kontext_lab.training.flow import noised
 from kontext_lab.training.objective import CellLabels, group_velocity, weighted_flow_loss
 
@@ -69,6 +74,11 @@ def test_velocity_is_the_models_own_at_the_noised_target(flux, group):
     ids = torch.cat([target_ids, reference_ids])[None]
     plain = flux(img, ids, txt, torch.zeros(1, 5, 3), t, vec, guidance)[:, :4]
     assert torch.allclose(velocity, plain, atol=1e-6)  # measured 2e-7
+
+
+def test_guidance_1_is_unguided_and_the_rest_stands_for_gentle_scales():
+    assert classifier_free_scale(1.0) == 1.0
+    assert classifier_free_scale(torch.tensor([2.5, 5.0])).tolist() == pytest.approx([1.45, 2.2])
 
 
 def test_guided_velocity_is_the_formula_of_two_passes(flux, group):

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from .errors import Cancelled, CheckpointError, InputError
-from .models.flux import Flux
 from .quant.decode import dequantize
 from .quant.encode import quantize_blocks
 from .quant.mixes import Mix, find_mix, kind_for
 from .quant.types import is_packed
 from .weights.detect import require
+from .weights.fit import blueprint, left_over
 from .weights.install import plain
 from .weights.source import open_weights
-from .weights.state import Weight, flux_params, read_state
+from .weights.state import Weight, read_state
 from .weights.write_gguf import GgufTensor, GgufWriter
 
 __all__ = ["Report", "quantize_file"]
@@ -98,8 +98,11 @@ def quantize_file(
     """
     mix, dst = find_mix(kind_or_mix), Path(dst).expanduser()
     file = open_weights(src)
-    state = read_state(file, require(file, "transformer"))
-    _check_complete(file.path, state)
+    contents = require(file, "transformer")
+    state = read_state(file, contents)
+    # A file with holes would only be found out when the result is loaded.
+    for name in left_over(blueprint(contents, state), state, file.path):
+        del state[name]
     _check_destination(dst, file.files, overwrite)
     tensors = [
         GgufTensor(name, weight.shape, kind_for(mix, name, weight.shape, weight.kind))
@@ -131,26 +134,6 @@ def quantize_file(
     report = Report(dst, mix.name, total, before, out.size, dict(kinds.most_common()))
     log.info("%s", report)
     return report
-
-
-def _check_complete(source: Path, state: Mapping[str, Weight]) -> None:
-    """A file with holes would only be found out when the result is loaded."""
-    params = flux_params(state)
-    with torch.device("meta"):
-        wanted = {name: tuple(value.shape) for name, value in Flux(params).state_dict().items()}
-    problems = [f"{name} is missing" for name in wanted if name not in state]
-    problems += [f"{name} is not FLUX.1's" for name in state if name not in wanted]
-    problems += [
-        f"{name} is {list(state[name].shape)} instead of {list(shape)}"
-        for name, shape in wanted.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(
-            f"{source}: {', '.join(problems[:3])}{more}; expected a whole FLUX.1 transformer. "
-            "Download the file again"
-        )
 
 
 def _check_destination(dst: Path, sources: tuple[Path, ...], overwrite: bool) -> None:

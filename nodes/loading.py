@@ -13,6 +13,7 @@ from .files import EMBEDDED, choices, complaint, source_of, stamp
 from .host import counter, get_host
 from .native import Pictures, make_clip, make_model, make_vae
 from .native.copies import tell_how
+from .notes import output
 from .schema import make
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ def _bar(name: str) -> Callable[[int, int], None] | None:
 def load_model(name: str = EMBEDDED[0], precision: str = "auto", memory: str = "auto") -> Any:
     """A transformer by its name in the node's list, as the host's MODEL. Errors as the core's
     `load_model`."""
+    return _model(name, precision, memory)[0]
+
+
+def _model(name: str, precision: str, memory: str) -> tuple[Any, list[str]]:
+    """`load_model`, and what there is to say about the file."""
     from ..kontext_core.weights import load
 
     state = stamp("model", name)
@@ -68,7 +74,14 @@ def load_model(name: str = EMBEDDED[0], precision: str = "auto", memory: str = "
     )
     model = make_model(flux, name)
     tell_how(model, load_model, "model", state, (name, precision, memory))
-    return model
+    return model, _notes(flux)
+
+
+def _notes(*networks: Any) -> list[str]:
+    """What was left over in the files, where anything was."""
+    from ..kontext_core.weights.fit import note_of
+
+    return [note_of(left) for network in networks if (left := getattr(network, "left_over", ()))]
 
 
 def load_clip(
@@ -79,6 +92,11 @@ def load_clip(
     Raises:
         InputError: an embedded encoder, which is both in one, beside a file.
     """
+    return _clip(t5_name, clip_l_name, padding)[0]
+
+
+def _clip(t5_name: str, clip_l_name: str, padding: str) -> tuple[Any, list[str]]:
+    """`load_clip`, and what there is to say about the files."""
     import torch
 
     from ..kontext_core.weights import load
@@ -97,11 +115,18 @@ def load_clip(
         dtype=torch.float32,
         progress=_bar(t5_name),
     )
-    return make_clip(encoders, t5_name)
+    return make_clip(encoders, t5_name), _notes(
+        encoders, getattr(encoders, "t5", None), getattr(encoders, "clip_l", None)
+    )
 
 
 def load_vae(name: str = EMBEDDED[0], precision: str = "auto") -> Pictures:
     """An autoencoder by its name, as the host's VAE. Errors as the core's `load_autoencoder`."""
+    return _vae(name, precision)[0]
+
+
+def _vae(name: str, precision: str) -> tuple[Pictures, list[str]]:
+    """`load_vae`, and what there is to say about the file."""
     from ..kontext_core.weights import load
 
     state = stamp("vae", name)
@@ -109,7 +134,7 @@ def load_vae(name: str = EMBEDDED[0], precision: str = "auto") -> Pictures:
     autoencoder = load.load_autoencoder(source, dtype=_dtype(precision, "vae"), progress=_bar(name))
     vae = make_vae(autoencoder, name, _resolutions(source))
     tell_how(getattr(vae, "patcher", None), load_vae, "vae", state, (name, precision))
-    return vae
+    return vae, _notes(autoencoder)
 
 
 def _resolutions(source: str) -> tuple[tuple[int, int], ...]:
@@ -146,6 +171,7 @@ class KontextLoadModel(io.ComfyNode):
             description="Loads a FLUX.1 Kontext transformer: the small embedded one, or any "
             "published file: safetensors, fp8, GGUF, a diffusers folder, an all-in-one "
             "checkpoint. What it is, is read from its header.",
+            has_intermediate_output=True,
             search_aliases=[
                 "kontext", "flux edit", "load flux", "unet loader", "diffusion model", "gguf",
                 "fp8", "checkpoint", "diffusers",
@@ -193,7 +219,8 @@ class KontextLoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name: str, precision: str, memory: str = "auto") -> io.NodeOutput:
-        return io.NodeOutput(load_model(model_name, precision, memory))
+        loaded, notes = _model(model_name, precision, memory)
+        return output(loaded, notes=notes)
 
 
 class KontextLoadTextEncoders(io.ComfyNode):
@@ -207,6 +234,8 @@ class KontextLoadTextEncoders(io.ComfyNode):
             description="Loads what turns the instruction into conditioning: FLUX.1's T5-XXL and "
             "CLIP-L in any published form, or the embedded model's one small encoder for both "
             "parts, which takes any text and knows about a hundred words well.",
+            # Has the notes sent again when the node itself is answered from the cache.
+            has_intermediate_output=True,
             search_aliases=["kontext", "clip loader", "dual clip", "t5", "text encoder", "gguf"],
             inputs=[
                 io.Combo.Input(
@@ -252,7 +281,8 @@ class KontextLoadTextEncoders(io.ComfyNode):
 
     @classmethod
     def execute(cls, t5_name: str, clip_l_name: str, padding: str = PADDINGS[0]) -> io.NodeOutput:
-        return io.NodeOutput(load_clip(t5_name, clip_l_name, padding))
+        loaded, notes = _clip(t5_name, clip_l_name, padding)
+        return output(loaded, notes=notes)
 
 
 class KontextLoadVAE(io.ComfyNode):
@@ -265,6 +295,7 @@ class KontextLoadVAE(io.ComfyNode):
             display_name="Kontext: Load VAE",
             description="Loads the autoencoder between pictures and latents: the embedded one, or "
             "FLUX.1's as a file of its own, in a diffusers folder or in an all-in-one checkpoint.",
+            has_intermediate_output=True,
             search_aliases=["kontext", "vae loader", "autoencoder", "ae.safetensors"],
             inputs=[
                 io.Combo.Input(
@@ -299,4 +330,5 @@ class KontextLoadVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name: str, precision: str) -> io.NodeOutput:
-        return io.NodeOutput(load_vae(model_name, precision))
+        loaded, notes = _vae(model_name, precision)
+        return output(loaded, notes=notes)

@@ -59,6 +59,7 @@ def as_text(told: dict[str, Any]) -> str:
             lines.append(f"  {', '.join(network['algorithms']) or 'unknown kind'}, ranks {ranks}")
         for name, value in network.get("architecture", {}).items():
             lines.append(f"  {name.replace('_', ' ')}: {_plain(value)}")
+        lines += [f"  note: {note}" for note in network.get("notes", ())]
         if "memory" in network:
             lines.append("  memory for an edit at 1024x1024, weights and activations:")
             lines += [

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
 from ..quant.decode import dequantize
 from ..quant.linear import QuantEmbedding, QuantLinear, ScaledEmbedding, ScaledLinear
 from ..quant.types import BLOCK_TYPES, is_packed
+from .fit import left_over
 
 if TYPE_CHECKING:
     from .state import Weight
@@ -37,7 +37,7 @@ def install(
     device: torch.device | str = "cpu",
     pack: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Put stored weights into a network built on the meta device.
 
     A Linear or Embedding whose weight is stored in blocks or in float8 is replaced by its packed
@@ -55,11 +55,15 @@ def install(
             from the file, which is read-only. None: only in networks of 1e9 parameters and more.
         progress: called with (tensors done, tensors in all) after each one.
 
+    Returns:
+        Names in `state` that the network has no use for; they are kept as `network.left_over` too.
+
     Raises:
-        CheckpointError: missing, surplus or misshapen tensors; the first few are named.
+        CheckpointError: missing or misshapen tensors, or numbers that no weights are; the first few
+            are named.
     """
-    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    _check(network, wanted, state, source)
+    surplus = left_over(network, state, source)
+    total = len(network.state_dict())
     if pack is None:
         pack = sum(value.numel() for value in network.state_dict().values()) >= LARGE
     keep_plain = tuple(getattr(network, "keep_plain", ()))
@@ -77,8 +81,10 @@ def install(
                 _set(module, own, plain(state[name + own], dtype).to(device))
         done += len(names)
         if progress is not None and names:
-            progress(done, len(wanted))
+            progress(done, total)
     network.requires_grad_(False).eval()
+    network.left_over = surplus  # pyright: ignore[reportAttributeAccessIssue]
+    return surplus
 
 
 def plain(weight: Weight, dtype: torch.dtype) -> Tensor:
@@ -165,28 +171,3 @@ def _replace(network: nn.Module, path: str, module: nn.Module) -> None:
 
 def _under(path: str, layers: tuple[str, ...]) -> bool:
     return any(path == layer or path.startswith(layer + ".") for layer in layers)
-
-
-def _check(
-    network: nn.Module,
-    wanted: Mapping[str, tuple[int, ...]],
-    state: Mapping[str, Any],
-    source: Path,
-) -> None:
-    missing = sorted(set(wanted) - set(state))
-    surplus = sorted(set(state) - set(wanted))
-    wrong = [
-        f"{key} is {tuple(state[key].shape)}, expected {shape}"
-        for key, shape in wanted.items()
-        if key in state and tuple(state[key].shape) != shape
-    ]
-    problems = [
-        f"{len(items)} {what} ({', '.join(items[:3])}{', ...' if len(items) > 3 else ''})"
-        for what, items in (("missing", missing), ("surplus", surplus), ("misshapen", wrong))
-        if items
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{source}: does not fit {type(network).__name__}: {'; '.join(problems)}. Expected a "
-            "file with the published key names of this network"
-        )

@@ -13,9 +13,12 @@ import re
 from dataclasses import asdict
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, KontextError
+from ..lora.load import load_lora
+from ..lora.origin import refuse_deeper
 from .advice import MODEL_NAMES, what_is_it
 from .detect import Contents, detect
+from .fit import blueprint, left_over, note_of
 from .source import WeightsFile
 from .state import State, autoencoder_params, flux_params, read_state
 
@@ -67,9 +70,18 @@ def _network(file: WeightsFile, contents: Contents) -> dict[str, Any]:
         "prefix": contents.prefix,
     }
     if contents.role == "lora":
-        return {**told, **_lora(file)}
+        try:
+            lora = load_lora(file.files[0])
+            refuse_deeper(lora.path, lora.entries, {})
+        except KontextError as error:
+            return {**told, "problem": str(error)}
+        return {**told, **_lora(file), "format": lora.format, "notes": list(lora.notes)}
     try:
         state = read_state(file, contents)
+        surplus = left_over(blueprint(contents, state), state, file.path)
+        if surplus:
+            told["notes"] = [note_of(surplus)]
+            state = State(state.path, {k: w for k, w in state.items() if k not in surplus})
         told["parameters"] = sum(math.prod(weight.shape) for weight in state.values())
         told["bytes"] = sum(
             part.numel() * part.element_size() for w in state.values() for part in w.parts

@@ -260,12 +260,8 @@ def test_bad_destinations_and_types(source: Path, state: State, tmp_path: Path) 
 def test_incomplete_and_wrong_sources(state: State, tmp_path: Path) -> None:
     missing = {n: t for n, t in state.items() if n != "single_blocks.0.linear2.bias"}
     write_bfl(tmp_path / "a.safetensors", missing)
-    with pytest.raises(CheckpointError, match="single_blocks.0.linear2.bias is missing"):
+    with pytest.raises(CheckpointError, match=r"1 missing \(single_blocks.0.linear2.bias\)"):
         quantize_file(tmp_path / "a.safetensors", tmp_path / "out.gguf", "Q8_0")
-    extra = {"double_blocks.0.strange.weight": torch.zeros(3, 3)}
-    write_bfl(tmp_path / "b.safetensors", state, extra=extra)
-    with pytest.raises(CheckpointError, match="strange.weight is not FLUX.1's"):
-        quantize_file(tmp_path / "b.safetensors", tmp_path / "out.gguf", "Q8_0")
     write_bfl(tmp_path / "c.safetensors", dict(published_autoencoder().state_dict()))
     with pytest.raises(CheckpointError, match="autoencoder"):
         quantize_file(tmp_path / "c.safetensors", tmp_path / "out.gguf", "Q8_0")

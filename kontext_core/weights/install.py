@@ -83,7 +83,7 @@ def install(
         if progress is not None and names:
             progress(done, total)
     network.requires_grad_(False).eval()
-    network.left_over = surplus  # pyright: ignore[reportAttributeAccessIssue]
+    network.left_over = surplus  # pyright: ignore[reportArgumentType]
     return surplus
 
 

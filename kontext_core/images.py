@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import InputError, ShapeError
-from .reading import MAX_PIXELS, read_frames, read_picture
+from .reading import max_pixels, read_frames, read_picture
 from .resolutions import MAX_SIDE
 
 __all__ = [
@@ -38,7 +38,7 @@ def check_image(image: Tensor, name: str = "image") -> Tensor:
 
     Raises:
         ShapeError: wrong rank, channels or dtype; says which, and how to mend it.
-        InputError: a side under 16 or over 16384 pixels, more than 134 million pixels, NaN, numbers
+        InputError: a side under 16 or over 16384 pixels, more than `max_pixels()`, NaN, numbers
             on another scale.
     """
     if not isinstance(image, Tensor):
@@ -170,8 +170,9 @@ def _check_sides(width: int, height: int, name: str) -> None:
             f"{name} is {width}x{height} px; both sides need at least {MIN_SIDE}, one token of "
             "the model. Use a larger picture"
         )
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    most = max_pixels()
+    if max(width, height) > MAX_SIDE or width * height > most:
         raise InputError(
-            f"{name} is {width}x{height} px; at most {MAX_SIDE} a side and {MAX_PIXELS} in all "
+            f"{name} is {width}x{height} px; at most {MAX_SIDE} a side and {most} in all "
             "are taken. Scale it down first: the model works at about one megapixel"
         )

@@ -9,15 +9,18 @@ The rules, the same at every door of the pack:
     frames    an animated file is a batch of all its frames; those of another size than the first
               are left out.
     turned    as EXIF says.
+    size      at most 1536 MiB decoded, as float32 RGB of all frames; KONTEXT_MAX_PICTURE_MB in the
+              environment sets another limit. Judged before anything is decoded.
 What can't be read right is refused.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,9 +30,22 @@ from torch import Tensor
 from .errors import InputError
 from .resolutions import MAX_SIDE
 
-__all__ = ["MAX_PIXELS", "Frames", "open_picture", "read_frames", "read_picture", "srgb_profile"]
+__all__ = [
+    "LIMIT_VARIABLE",
+    "Frames",
+    "max_pixels",
+    "open_picture",
+    "read_frames",
+    "read_picture",
+    "srgb_profile",
+]
 
-MAX_PIXELS = 2**27
+LIMIT_VARIABLE = "KONTEXT_MAX_PICTURE_MB"
+DEFAULT_LIMIT_MB = 1536
+# Three float32 numbers.
+PIXEL_BYTES = 12
+# All their frames have the size of the first.
+ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
 # Their further frames are no moments of one picture: a phone's depth map, layers.
 ONE_PICTURE = ("MPO", "PSD")
 # The colour space an ICC profile has to be of, for each mode.
@@ -46,26 +62,41 @@ class Frames(NamedTuple):
     alpha: Tensor | None
 
 
-def open_picture(path: str | Path) -> Image.Image:
-    """Open a picture file and judge its header, without decoding it.
+def max_pixels() -> int:
+    """How many pixels a picture may have in all its frames: the limit on decoded bytes by 12.
 
     Raises:
-        InputError: missing, no picture, or with a side above 16384 or more than 134 million pixels.
+        InputError: KONTEXT_MAX_PICTURE_MB is no whole number of MiB from 1.
     """
-    path = Path(path)
+    text = os.environ.get(LIMIT_VARIABLE) or str(DEFAULT_LIMIT_MB)
+    if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 10 or int(text) < 1:
+        raise InputError(
+            f"{LIMIT_VARIABLE} is {text[:20]!r}; expected a whole number of MiB from 1, as 1536"
+        )
+    return int(text) * 2**20 // PIXEL_BYTES
+
+
+def open_picture(source: str | Path | IO[bytes], name: str | None = None) -> Image.Image:
+    """Open a picture file and judge its header, without decoding it; `name` is for messages.
+
+    Raises:
+        InputError: missing, no picture, or with a side above 16384 or more than `max_pixels()`.
+    """
+    name = str(source) if name is None else name
     try:
-        opened = Image.open(path)
+        opened = Image.open(source)
     except FileNotFoundError as error:
-        raise InputError(f"there is no picture at {path}; check the path") from error
+        raise InputError(f"there is no picture at {name}; check the path") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path} is too large a picture ({error}); make it smaller") from error
+        raise InputError(f"{name} is too large a picture ({error}); make it smaller") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise _unreadable(str(path), error) from error
+        raise _unreadable(name, error) from error
     width, height = opened.size
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    most = max_pixels()
+    if max(width, height) > MAX_SIDE or width * height > most:
         opened.close()
         raise InputError(
-            f"{path} is {width}x{height} px; at most {MAX_SIDE} a side and {MAX_PIXELS} in all "
+            f"{name} is {width}x{height} px; at most {MAX_SIDE} a side and {most} in all "
             "are taken. Scale it down first: the model works at about one megapixel"
         )
     return opened
@@ -85,15 +116,16 @@ def read_frames(picture: Image.Image, name: str = "the picture") -> Frames:
     """A picture of Pillow's by the rules above; `name` is for messages."""
     colours: list[Tensor] = []
     alphas: list[Tensor | None] = []
+    most = max_pixels()
     try:
+        count = getattr(picture, "n_frames", 1) if picture.format in ANIMATED else 1
+        if count * picture.height * picture.width > most:
+            raise _too_many(name, most)
         for frame, tags in _frames(picture):
             if colours and (frame.height, frame.width) != colours[0].shape[:2]:
                 continue
-            if (len(colours) + 1) * frame.height * frame.width > MAX_PIXELS:
-                raise InputError(
-                    f"{name} has more than {MAX_PIXELS} pixels in all its frames; scale it down, or "
-                    "take some frames"
-                )
+            if (len(colours) + 1) * frame.height * frame.width > most:
+                raise _too_many(name, most)
             rgb, alpha = _read(frame, tags, picture.format, name)
             colours.append(torch.from_numpy(np.ascontiguousarray(rgb, dtype=np.float32)))
             alphas.append(None if alpha is None else torch.from_numpy(alpha))
@@ -231,6 +263,12 @@ def _converted(picture: Image.Image, source: Any, srgb: Any) -> Image.Image:
     if made is None:
         raise ValueError("no conversion")
     return made
+
+
+def _too_many(name: str, most: int) -> InputError:
+    return InputError(
+        f"{name} has more than {most} pixels in all its frames; scale it down, or take some frames"
+    )
 
 
 def _unreadable(name: str, error: Exception) -> InputError:

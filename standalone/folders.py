@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from kontext_core.errors import InputError, ModelNotFoundError
 __all__ = ["Folders", "PICTURE_SUFFIXES", "inside"]
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+# Bytes of a file's name; file systems take 255.
+MAX_NAME = 255
 MODEL_SUFFIXES = frozenset({".safetensors", ".sft", ".gguf"})
 # ComfyUI's folders per kind; the second name of each pair is the older one.
 MODEL_FOLDERS = {
@@ -30,10 +33,19 @@ def inside(folder: Path, name: str) -> Path:
         InputError: the name leads out of the folder, by `..`, an absolute path or a link, or no
             file system could hold it.
     """
-    if "\0" in name or any(len(part.encode(errors="replace")) > 255 for part in name.split("/")):
-        raise InputError(f"the name {name[:80]!r} can't be a file's; use a shorter, plain one")
     base = folder.resolve()
-    path = (base / name).resolve()
+    try:
+        if any(len(os.fsencode(part)) > MAX_NAME for part in name.split("/")):
+            raise ValueError("a part of it is too long")
+        if any(ord(letter) < 32 for letter in name):
+            raise ValueError("it has control characters")
+        path = (base / name).resolve()
+        path.is_file()
+    # Also NUL, halves of surrogate pairs, paths as a whole too long, links in a circle.
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"the name {name[:80]!r} can't be a file's ({error}); use a shorter, plain one"
+        ) from error
     if not path.is_relative_to(base):
         raise InputError(f"the path {name!r} leads out of its folder; use a name below it")
     return path
@@ -116,12 +128,17 @@ class Folders:
         """The path of a model file.
 
         Raises:
-            ModelNotFoundError: no such file; the message names the folders looked in.
+            InputError: the name leads out of the kind's folders.
+            ModelNotFoundError: no such kind, or no regular file of the name.
         """
+        if kind not in MODEL_FOLDERS:
+            raise ModelNotFoundError(
+                f"there is no kind of model {kind!r}; expected one of {', '.join(MODEL_FOLDERS)}"
+            )
         bases = self.model_folders(kind)
         for base in bases:
             path = inside(base, name)
-            if path.exists():
+            if path.is_file() and path.suffix.lower() in MODEL_SUFFIXES:
                 return path
         raise ModelNotFoundError(
             f"no model {name!r} in {' or '.join(str(base) for base in bases)}; "

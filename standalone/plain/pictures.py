@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from kontext_core.errors import InputError
-from kontext_core.reading import MAX_PIXELS, open_picture, read_picture
+from kontext_core.reading import open_picture, read_picture
 
 from .. import runtime
 from ..comfy_api import nodes as n
@@ -18,9 +17,9 @@ from ..comfy_api import sockets, ui, widgets
 
 __all__ = ["LoadImage", "LoadImageMask", "PreviewImage", "SaveImage"]
 
-# Pillow warns of pictures that `open_picture` takes, and refuses larger ones without their size.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# The limit is `open_picture`'s: Pillow would warn of pictures that it takes, and refuse larger ones
+# without their size.
+Image.MAX_IMAGE_PIXELS = None
 CHANNELS = ("alpha", "red", "green", "blue")
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from ..bodies import read_json_text
 from ..errors import BodyError
 
-__all__ = ["MAX_JSON", "json_body", "json_response", "refusal", "to_json"]
+__all__ = ["MAX_JSON", "json_body", "json_response", "read_form", "refusal", "to_json"]
 
 T = TypeVar("T")
 # Bytes of a JSON body; a large workflow has 2 MB.
@@ -37,6 +37,18 @@ async def json_body(request: web.Request, kind: type[T]) -> T:
     if len(body) > LARGE:
         return await asyncio.to_thread(read_json_text, body, kind)
     return read_json_text(body, kind)
+
+
+async def read_form(request: web.Request) -> Any:
+    """The fields of a form, texts and files.
+
+    Raises:
+        BodyError: it can't be read as one.
+    """
+    try:
+        return await request.post()
+    except (ValueError, LookupError, AssertionError, RuntimeError, OSError) as error:
+        raise BodyError("invalid_form", f"the form can't be read: {error}") from error
 
 
 def to_json(value: Any) -> bytes:

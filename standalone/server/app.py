@@ -77,6 +77,13 @@ async def _cache_and_errors(request: web.Request, handler: Handler) -> web.Strea
         return refusal(error)
     except InputError as error:
         return refusal(BodyError("invalid_request", str(error)))
+    except (OSError, web.RequestPayloadError) as error:
+        if isinstance(error, ConnectionError):
+            raise
+        # A full disk, a name that the file system refuses, a body that breaks off.
+        log.warning("%s %s was refused by the system", request.method, request.path, exc_info=error)
+        text = getattr(error, "strerror", None) or str(error)
+        return refusal(BodyError("system_refused", f"the system refused this: {text}"))
     if request.path == "/" or request.path.endswith((".js", ".css", ".json")):
         response.headers.setdefault("Cache-Control", "no-cache")
     return response

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import json
 import mimetypes
-import os
+import re
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import quote
 
 from aiohttp import web
 from aiohttp.web_request import FileField
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from kontext_core.errors import InputError
+from kontext_core.errors import CheckpointError, InputError, ModelNotFoundError
+from kontext_core.reading import open_picture
+from kontext_core.weights.safetensors_header import read_safetensors_header
 
+from ..bodies import PictureReference, read_json_text
+from ..errors import BodyError
 from ..folders import PICTURE_SUFFIXES, Folders, inside
-from .answers import json_response
+from .answers import json_response, read_form
+from .store import write_whole
 
 __all__ = ["PictureRoutes"]
 
+T = TypeVar("T")
 PREVIEW_FORMATS = ("webp", "jpeg")
+# Pictures that are decoded at the same time; each may take the reader's whole limit.
+AT_ONCE = 2
 
 
 class PictureRoutes:
@@ -30,6 +40,12 @@ class PictureRoutes:
 
     def __init__(self, folders: Folders) -> None:
         self.folders = folders
+        self._decoding = asyncio.Semaphore(AT_ONCE)
+
+    async def _decode(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Work on pixels, in a thread: nobody else waits for it."""
+        async with self._decoding:
+            return await asyncio.to_thread(work, *arguments)
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -40,59 +56,36 @@ class PictureRoutes:
         ]
 
     async def upload_image(self, request: web.Request) -> web.Response:
-        form = await request.post()
-        return self._store(form, None)
+        form = await read_form(request)
+        return await asyncio.to_thread(self._store, form, None)
 
     async def upload_mask(self, request: web.Request) -> web.Response:
         """Stores a copy of a picture with the alpha of the uploaded one (the mask editor)."""
-        form = await request.post()
+        form = await read_form(request)
         mask = form.get("image")
-        try:
-            reference = json.loads(str(form.get("original_ref", "")))
-            name = reference["filename"]
-            original = self.folders.find(
-                name, reference.get("type") or "output", reference.get("subfolder") or ""
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            return web.Response(status=400, text=f"original_ref names no picture: {error}")
+        reference = read_json_text(str(form.get("original_ref", "")), PictureReference)
+        original = self.folders.find(
+            reference.filename, reference.type or "output", reference.subfolder or ""
+        )
         if original is None or not isinstance(mask, FileField):
-            return web.Response(status=400, text="there is no such picture, or no mask was sent")
-        try:
-            with Image.open(original) as picture, Image.open(mask.file) as alpha:
-                info = PngInfo()
-                for key, value in getattr(picture, "text", {}).items():
-                    info.add_text(key, value)
-                merged = picture.convert("RGBA")
-                merged.putalpha(alpha.convert("RGBA").getchannel("A"))
-        except (UnidentifiedImageError, OSError, ValueError) as error:
-            return web.Response(status=400, text=f"picture and mask don't fit: {error}")
-        buffer = BytesIO()
-        merged.save(buffer, "PNG", compress_level=4, pnginfo=info)
-        return self._store(form, buffer.getvalue())
+            raise BodyError("invalid_form", "there is no such picture, or no mask was sent")
+        merged = await self._decode(_with_alpha, original, mask)
+        return await asyncio.to_thread(self._store, form, merged)
 
     def _store(self, form: Any, content: bytes | None) -> web.Response:
         field = form.get("image")
         if not isinstance(field, FileField) or not field.filename:
-            return web.Response(status=400, text="the form has no file named 'image'")
+            raise BodyError("invalid_form", "the form has no file named 'image'")
         kind = str(form.get("type") or "input")
         subfolder = str(form.get("subfolder") or "")
-        try:
-            folder = inside(self.folders.by_kind(kind), subfolder)
-            target = inside(folder, field.filename)
-        except InputError as error:
-            return web.Response(status=400, text=str(error))
+        folder = inside(self.folders.by_kind(kind), subfolder)
+        target = inside(folder, field.filename)
         if target.suffix.lower() not in PICTURE_SUFFIXES:
-            return web.Response(status=400, text=f"{target.name} is no picture file")
+            raise BodyError("invalid_form", f"{target.name[:80]} is no picture file")
         data = field.file.read() if content is None else content
         if str(form.get("overwrite", "")).lower() not in ("true", "1"):
             target = _free_name(target, data)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        try:
-            part.write_bytes(data)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(target, data)
         return json_response({"name": target.name, "subfolder": subfolder, "type": kind})
 
     async def view(self, request: web.Request) -> web.StreamResponse:
@@ -108,14 +101,16 @@ class PictureRoutes:
         if path is None:
             return web.Response(status=404)
         if "preview" in query or query.get("channel") in ("rgb", "a"):
-            return _converted(path, query.get("preview"), query.get("channel", "rgba"))
+            return await self._decode(
+                _converted, path, query.get("preview"), query.get("channel", "rgba")
+            )
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         headers = {"X-Content-Type-Options": "nosniff"}
         # Only pictures are shown; anything else could carry a script into the page's origin.
         safe = kind.startswith("image/") and kind != "image/svg+xml"
-        name = path.name.replace("\\", "_").replace('"', "_")
         headers["Content-Type"] = kind if safe else "application/octet-stream"
-        headers["Content-Disposition"] = f'{"inline" if safe else "attachment"}; filename="{name}"'
+        shown = "inline" if safe else "attachment"
+        headers["Content-Disposition"] = f"{shown}; {_disposition(path.name)}"
         return web.FileResponse(path, headers=headers)
 
     async def view_metadata(self, request: web.Request) -> web.Response:
@@ -124,14 +119,27 @@ class PictureRoutes:
             path = self.folders.model_path(
                 request.match_info["folder"], request.query.get("filename", "")
             )
-            with path.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(length)) if length < 1 << 24 else {}
-        except (OSError, ValueError):
-            return web.Response(status=404)
-        if not isinstance(header, dict) or "__metadata__" not in header:
-            return web.Response(status=404)
-        return json_response(header["__metadata__"])
+            metadata = await asyncio.to_thread(_metadata, path)
+        except (CheckpointError, ModelNotFoundError, OSError) as error:
+            return web.Response(status=404, text=str(error))
+        except InputError as error:
+            return web.Response(status=403, text=str(error))
+        return json_response(metadata) if metadata else web.Response(status=404)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; a GGUF file has no such text."""
+    with path.open("rb") as file:
+        return read_safetensors_header(path, file, path.stat().st_size)[0]
+
+
+def _disposition(name: str) -> str:
+    """A file's name as a header takes it, with the whole of it beside where letters are lost."""
+    plain = re.sub(r'[^ -~]|["\\]', "_", name)
+    if plain == name:
+        return f'filename="{name}"'
+    whole = quote(name.encode(errors="replace"))
+    return f"filename=\"{plain}\"; filename*=UTF-8''{whole}"
 
 
 def _free_name(target: Path, data: bytes) -> Path:
@@ -139,11 +147,31 @@ def _free_name(target: Path, data: bytes) -> Path:
     wanted = hashlib.sha256(data).digest()
     candidate, number = target, 0
     while candidate.exists():
-        if hashlib.sha256(candidate.read_bytes()).digest() == wanted:
-            break
+        if candidate.is_file() and candidate.stat().st_size == len(data):
+            if hashlib.sha256(candidate.read_bytes()).digest() == wanted:
+                break
         number += 1
-        candidate = target.with_name(f"{target.stem} ({number}){target.suffix}")
+        candidate = inside(target.parent, f"{target.stem} ({number}){target.suffix}")
     return candidate
+
+
+def _with_alpha(original: Path, mask: FileField) -> bytes:
+    """The picture of a file with the alpha of an uploaded one, as PNG."""
+    try:
+        with (
+            open_picture(original, original.name) as picture,
+            open_picture(mask.file, "the mask") as alpha,  # type: ignore[arg-type]
+        ):
+            info = PngInfo()
+            for key, value in getattr(picture, "text", {}).items():
+                info.add_text(key, value)
+            merged = picture.convert("RGBA")
+            merged.putalpha(alpha.convert("RGBA").getchannel("A"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BodyError("invalid_form", f"picture and mask don't fit: {error}") from error
+    buffer = BytesIO()
+    merged.save(buffer, "PNG", compress_level=4, pnginfo=info)
+    return buffer.getvalue()
 
 
 def _converted(path: Path, preview: str | None, channel: str) -> web.Response:
@@ -152,7 +180,7 @@ def _converted(path: Path, preview: str | None, channel: str) -> web.Response:
     if preview is not None and (format_name not in PREVIEW_FORMATS or "a" in channel):
         format_name = "webp"
     try:
-        with Image.open(path) as picture:
+        with open_picture(path, path.name) as picture:
             if channel == "a" and preview is None:
                 alpha = picture.convert("RGBA").getchannel("A")
                 result = Image.new("RGBA", picture.size)
@@ -161,8 +189,15 @@ def _converted(path: Path, preview: str | None, channel: str) -> web.Response:
                 result = picture.convert("RGB")
             else:
                 result = picture.convert("RGBA")
-    except (UnidentifiedImageError, OSError, ValueError):
-        return web.Response(status=415, text=f"{path.name} can't be read as a picture")
-    buffer = BytesIO()
-    result.save(buffer, format_name, quality=int(quality) if quality.isdigit() else 90)
+        buffer = BytesIO()
+        result.save(buffer, format_name, quality=_quality(quality))
+    except (OSError, SyntaxError, ValueError) as error:
+        text = f"{path.name} can't be shown as a picture: {error}"
+        return web.Response(status=415, text=text)
     return web.Response(body=buffer.getvalue(), content_type=f"image/{format_name}")
+
+
+def _quality(text: str) -> int:
+    """1 to 100; 90 where there is no number."""
+    whole = text.isascii() and text.isdecimal() and len(text) < 10
+    return min(max(int(text), 1), 100) if whole else 90

@@ -5,21 +5,26 @@ There is one user, 'default'; everything lies below `user/default`.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
 from aiohttp import web
 
 from kontext_core.errors import InputError
 
+from ..bodies import read_json_text
+from ..errors import BodyError
 from ..folders import Folders, inside
 from .answers import json_body, json_response
+from .store import write_whole
 
 __all__ = ["UserRoutes"]
 
@@ -29,24 +34,14 @@ log = logging.getLogger(__name__)
 FIRST_SETTINGS = {"Comfy.TutorialCompleted": False}
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
-
-
 class UserRoutes:
     """Settings and user files."""
 
     def __init__(self, folders: Folders) -> None:
         self.root = folders.user / "default"
         self.settings_file = self.root / "comfy.settings.json"
+        # A damaged file is told at the start, not when somebody misses a setting.
+        self._settings()
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -67,16 +62,38 @@ class UserRoutes:
 
     def _settings(self) -> dict[str, Any]:
         try:
-            stored = json.loads(self.settings_file.read_text(encoding="utf-8"))
+            stored = msgspec.json.decode(self.settings_file.read_bytes(), type=dict[str, Any])
         except FileNotFoundError:
             stored = {}
-        except (OSError, ValueError) as error:
-            log.warning("%s can't be read, settings start anew: %s", self.settings_file, error)
-            stored = {}
-        return FIRST_SETTINGS | (stored if isinstance(stored, dict) else {})
+        except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            stored = self._salvaged(error)
+        return FIRST_SETTINGS | stored
+
+    def _salvaged(self, error: Exception) -> dict[str, Any]:
+        """What can still be used of a damaged file, which is kept beside the one written next."""
+        kept = self.settings_file.with_name(self.settings_file.name + ".damaged")
+        found: Any = None
+        try:
+            # Python's own reader takes NaN, which no browser does.
+            found = json.loads(self.settings_file.read_bytes())
+            os.replace(self.settings_file, kept)
+        except (OSError, ValueError, RecursionError):
+            with contextlib.suppress(OSError):
+                os.replace(self.settings_file, kept)
+        usable = {}
+        for key, value in (found if isinstance(found, dict) else {}).items():
+            with contextlib.suppress(BodyError):
+                usable[key] = read_json_text(json.dumps(value), object)
+        log.warning(
+            "%s is damaged (%s): %d settings are kept, the others start anew; the old file is now %s",
+            self.settings_file, error, len(usable), kept.name,
+        )  # fmt: skip
+        if usable:
+            self._store(usable)
+        return usable
 
     def _store(self, settings: dict[str, Any]) -> None:
-        _write(self.settings_file, json.dumps(settings, indent=4).encode())
+        write_whole(self.settings_file, json.dumps(settings, indent=4, allow_nan=False).encode())
 
     async def get_users(self, request: web.Request) -> web.Response:
         return json_response({"storage": "server", "migrated": True})
@@ -122,25 +139,31 @@ class UserRoutes:
         name = request.query.get("dir", "")
         if not name:
             return web.Response(status=400, text="Directory not provided")
-        folder = self._path(name)
+        wanted = {
+            key: request.query.get(key, "").lower() == "true"
+            for key in ("recurse", "full_info", "split")
+        }
+        return json_response(await asyncio.to_thread(self._listed, self._path(name), **wanted))
+
+    def _listed(self, folder: Path, recurse: bool, full_info: bool, split: bool) -> list[Any]:
         if not folder.is_dir():
             # The editor asks for folders that only come to be when something is saved.
-            return json_response([])
-        recurse = request.query.get("recurse", "").lower() == "true"
+            return []
         found = sorted(
             p for p in (folder.rglob("*") if recurse else folder.glob("*")) if p.is_file()
         )
-        if request.query.get("full_info", "").lower() == "true":
-            return json_response([self._info(path, folder) for path in found])
+        if full_info:
+            return [self._info(path, folder) for path in found]
         names = [path.relative_to(folder).as_posix() for path in found]
-        if request.query.get("split", "").lower() == "true":
-            return json_response([[name, *name.split("/")] for name in names])
-        return json_response(names)
+        return [[name, *name.split("/")] for name in names] if split else names
 
     async def list_entries(self, request: web.Request) -> web.Response:
         folder = self._path(request.query.get("path", ""))
         if not folder.is_dir():
             return json_response([], status=200 if folder == self.root.resolve() else 404)
+        return json_response(await asyncio.to_thread(self._entries, folder))
+
+    def _entries(self, folder: Path) -> list[dict[str, Any]]:
         entries = []
         for path in sorted(folder.rglob("*"), key=lambda p: (p.is_file(), p.name.lower())):
             entry: dict[str, Any] = {
@@ -151,7 +174,7 @@ class UserRoutes:
             if path.is_file():
                 entry |= {"size": path.stat().st_size, "modified": path.stat().st_mtime}
             entries.append(entry)
-        return json_response(entries)
+        return entries
 
     async def get_file(self, request: web.Request) -> web.StreamResponse:
         path = self._path(request.match_info["file"])
@@ -177,10 +200,8 @@ class UserRoutes:
         path = self._path(request.match_info["file"])
         if request.query.get("overwrite") == "false" and path.exists():
             return web.Response(status=409, text="File already exists")
-        try:
-            _write(path, await request.read())
-        except OSError as error:
-            return web.Response(status=400, text=f"the file can't be saved: {error}")
+        content = await request.read()
+        await asyncio.to_thread(_save, path, content)
         return self._answer(request, path)
 
     async def delete_file(self, request: web.Request) -> web.Response:
@@ -195,8 +216,20 @@ class UserRoutes:
         target = self._path(request.match_info["dest"])
         if not source.is_file():
             return web.Response(status=404)
+        if target.is_dir():
+            raise BodyError("cannot_write", f"{target.name[:80]} is a folder; use another name")
         if request.query.get("overwrite") == "false" and target.exists():
             return web.Response(status=409, text="File already exists")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(source, target)
         return self._answer(request, target)
+
+
+def _save(path: Path, content: bytes) -> None:
+    """Writes a user's file; one that is called JSON has to be some, or the editor can't read it."""
+    if path.suffix.lower() == ".json":
+        try:
+            msgspec.json.decode(content)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise BodyError("invalid_json", f"{path.name[:80]} is no JSON: {error}") from error
+    write_whole(path, content)

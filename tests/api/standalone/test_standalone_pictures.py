@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import uuid
 from pathlib import Path
-from typing import Any
 
 import pytest
 from embedded_host import Bench, fetch
+from forms import form, png
 from host_client import Client
 from PIL import Image
-
-
-def png(size: tuple[int, int] = (4, 4), color: Any = (1, 2, 3), mode: str = "RGB") -> bytes:
-    buffer = io.BytesIO()
-    Image.new(mode, size, color).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def test_upload_list_view(client: Client) -> None:
@@ -66,17 +59,6 @@ def test_what_is_no_picture_is_not_shown_in_the_page(bench: Bench, client: Clien
     answer = fetch(f"{client.url}/view?filename=page.html&type=input")
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert answer.headers["Content-Disposition"].startswith("attachment")
-
-
-def form(fields: dict[str, str], filename: str, content: bytes) -> tuple[bytes, str]:
-    boundary = uuid.uuid4().hex
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
-        for key, value in fields.items()
-    ]
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{filename}"\r\n\r\n'
-    body = b"".join(parts) + head.encode() + content + f"\r\n--{boundary}--\r\n".encode()
-    return body, f"multipart/form-data; boundary={boundary}"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from PIL.Image import Image as PillowImage
-from torch import Tensor
+from torch import Tensor, nn
 
 from .checks import check_number, check_whole
 from .errors import InputError
@@ -20,6 +20,7 @@ from .images import as_image, load_mask, resize, to_model, to_picture
 from .inputs import Images, Loras, as_given, as_list, as_loras, as_prompts, check_instruction
 from .lora.apply import loras_for_now
 from .lora.load import Lora, load_lora
+from .lora.text import text_loras_for_now
 from .models.autoencoder import AutoEncoder
 from .models.flux import Flux
 from .models.text import TextEncoder
@@ -208,7 +209,7 @@ def edit(
     else:
         size = nearest_resolution(1, 1, flux.resolutions)
 
-    with torch.no_grad(), _with_loras(flux, parts):
+    with torch.no_grad(), _with_loras(flux, pipeline.text_encoder, parts):
         references = [
             replace(image, latent=image.latent.to(autoencoder.device))
             if isinstance(image, Reference)
@@ -263,11 +264,13 @@ def _start(
 
 
 @contextmanager
-def _with_loras(flux: Flux, parts: Sequence[tuple[str | Path | Lora, float]]) -> Iterator[None]:
-    """LoRAs on the model for as long as this lasts."""
+def _with_loras(
+    flux: Flux, encoders: nn.Module, parts: Sequence[tuple[str | Path | Lora, float]]
+) -> Iterator[None]:
+    """LoRAs on the model and its text encoders for as long as this lasts."""
     if not parts:
         yield
         return
     loaded = [(p if isinstance(p, Lora) else load_lora(p), strength) for p, strength in parts]
-    with loras_for_now(flux, loaded):
+    with loras_for_now(flux, loaded), text_loras_for_now(encoders, loaded):
         yield

@@ -109,6 +109,10 @@ class KontextLoadLora(io.ComfyNode):
         patched, report, notes = add_lora(model, lora, strength, merge=mode == "merge")
         # The core has logged the same, with the whole path.
         lines = [*replace(report, path=lora_file).lines(), *notes]
+        if report.text_encoder:
+            lines.append(
+                "for the text encoders take the host's own LoRA loader with this file and a CLIP"
+            )
         if not report.matched:
             lines.insert(
                 0,

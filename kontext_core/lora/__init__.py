@@ -5,6 +5,7 @@ from __future__ import annotations
 from .apply import match_loras, merge_lora, release_factors, set_loras
 from .load import Lora, load_lora
 from .report import LoraReport, Report
+from .text import set_text_loras
 
 __all__ = [
     "Lora",
@@ -15,4 +16,5 @@ __all__ = [
     "merge_lora",
     "release_factors",
     "set_loras",
+    "set_text_loras",
 ]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..errors import CheckpointError
 
-__all__ = ["Name", "Target", "is_text_encoder", "parse_name"]
+__all__ = ["Name", "Target", "is_text_encoder", "parse_name", "parse_text"]
 
 Rows = tuple[tuple[int, int], ...]
 
@@ -71,6 +71,9 @@ def _double() -> Iterator[tuple[str, str, str, str | None]]:
     for side, other, letter, number in (("img", "", "a", "1"), ("txt", "_context", "b", "2")):
         for name in ("mod.lin", "attn.qkv", "attn.proj", "mlp.0", "mlp.2"):
             yield "bfl", f"{ours}.{side}_{name}", f"{ours}.{side}_{name}", None
+        # OneTrainer: q, k and v apart under the fused layer's name.
+        for row, part in enumerate("qkv"):
+            yield "bfl", f"{ours}.{side}_attn.qkv.{row}", f"{ours}.{side}_attn.qkv", part
         for name in ("query_norm", "key_norm"):
             norm = f"{ours}.{side}_attn.norm.{name}"
             yield "bfl", norm, norm, None
@@ -108,6 +111,8 @@ def _single() -> Iterator[tuple[str, str, str, str | None]]:
     for name in ("linear1", "linear2", "modulation.lin"):
         yield "bfl", f"{ours}.{name}", f"{ours}.{name}", None
     yield "bfl", f"{ours}.linear1_qkv", f"{ours}.linear1", "qkv"
+    for row, part in enumerate(("q", "k", "v", "mlp")):
+        yield "bfl", f"{ours}.linear1.{row}", f"{ours}.linear1", part
     for name, short in (("query_norm", "q"), ("key_norm", "k")):
         for tail in ("", ".scale"):
             yield "bfl", f"{ours}.norm.{name}{tail}", f"{ours}.norm.{name}", None
@@ -128,6 +133,7 @@ def _single() -> Iterator[tuple[str, str, str, str | None]]:
 def _outer() -> Iterator[tuple[str, str, str, str | None]]:
     for name in ("img_in", "txt_in", "final_layer.linear", "final_layer.adaLN_modulation.1"):
         yield "bfl", name, name, None
+    yield "bfl", "img_in.proj", "img_in", None
     yield "diffusers", "x_embedder", "img_in", None
     yield "diffusers", "context_embedder", "txt_in", None
     yield "diffusers", "proj_out", "final_layer.linear", None
@@ -172,8 +178,16 @@ LONGEST = 256
 BLOCK = re.compile(r"(?<![a-z])((?:double_|single_)?(?:transformer_)?blocks)_(\d+)_")
 TEXT = re.compile(
     r"^(lora_prior_te|lora_te\d?_|te\d?_|text_encoder|text_model|clip_[lg][._]|t5xxl|"
-    r"(base_model\.model\.)?(encoder\.block|text_model)|bundle_emb|cond_stage_model|"
+    r"t5[._]|(base_model\.model\.)?(encoder\.block|text_model)|bundle_emb|cond_stage_model|"
     r"lora_te\.|lycoris_text_|lora_embedding)"
+)
+
+T5_LAYER = re.compile(
+    r"encoder_block_(\d{1,4})_layer_([01])_(SelfAttention|DenseReluDense)_(q|k|v|o|wi_0|wi_1|wo)$"
+)
+CLIP_LAYER = re.compile(
+    r"(?:^|_)(?:text_model_)?encoder_layers_(\d{1,4})_(self_attn|mlp)_"
+    r"(q_proj|k_proj|v_proj|out_proj|fc1|fc2)$"
 )
 
 
@@ -188,7 +202,8 @@ def parse_name(stem: str) -> Name | None:
     name = stem.replace(".", "_").replace("_attn_processor_", "_attn_")
     prefix = ""
     while True:
-        for candidate in (name, name.removesuffix("_lora")):
+        # Some trainers leave the dot before the role as an underscore too.
+        for candidate in dict.fromkeys((name, name.removesuffix("_lora"), name.rstrip("_"))):
             spelled = BLOCK.sub(r"\1_#_", candidate, count=1)
             if spelled in TABLE:
                 layout, module, part = TABLE[spelled]
@@ -201,6 +216,23 @@ def parse_name(stem: str) -> Name | None:
             return None
         prefix += front
         name = name[len(front) :]
+
+
+def parse_text(stem: str) -> tuple[str, Target] | None:
+    """The text encoder ("t5" or "clip_l") and its layer that a name stands for, or None.
+
+    Args:
+        stem: as for `parse_name`; whatever stands before the layer's own name is left out.
+    """
+    name = stem.replace(".", "_").rstrip("_") if len(stem) <= LONGEST else ""
+    if match := T5_LAYER.search(name):
+        block, layer, kind, leaf = match.groups()
+        return "t5", Target(f"encoder.block.{int(block)}.layer.{layer}.{kind}.{leaf}")
+    # lora_te2 with CLIP's names is SDXL's second encoder.
+    if (match := CLIP_LAYER.search(name)) and not name.startswith("lora_te2"):
+        block, kind, leaf = match.groups()
+        return "clip_l", Target(f"text_model.encoder.layers.{int(block)}.{kind}.{leaf}")
+    return None
 
 
 def is_text_encoder(key: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from ..weights.source import WeightsFile, open_weights
 from .factors import Entry, expected_shape, glora_is_old
 from .formats import KINDS, REFUSED, kind_of, split_key
 from .formats_alpha import HeaderAlpha, read_header_alpha
-from .formats_names import Name, is_text_encoder, parse_name
+from .formats_names import Name, is_text_encoder, parse_name, parse_text
 from .origin import header_note, other_architecture, refuse_other
 
 __all__ = ["Lora", "load_lora"]
@@ -44,7 +45,8 @@ class Lora:
         format: who wrote it and what kinds are in it, like "kohya (bfl names): LoRA".
         entries: one for each change of a layer.
         unmatched: keys that mean nothing to a FLUX.1 transformer.
-        text_encoder: keys for CLIP or T5; they are not applied.
+        text_encoder: keys for CLIP or T5.
+        encoders: "t5" and "clip_l" to the changes of their layers, for `set_text_loras`.
         notes: sentences about choices made while reading.
         rank: the largest rank in it, 0 where nothing has one.
     """
@@ -54,6 +56,7 @@ class Lora:
     entries: tuple[Entry, ...]
     unmatched: tuple[str, ...] = ()
     text_encoder: tuple[str, ...] = ()
+    encoders: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     rank: int = 0
 
@@ -64,6 +67,7 @@ class _Group:
 
     stem: str
     name: Name
+    encoder: str = ""
     roles: dict[str, str] = field(default_factory=dict)
 
 
@@ -89,11 +93,16 @@ def load_lora(path: str | Path, *, header_alpha: bool = True) -> Lora:
     strange: dict[str, None] = {}
     text: list[str] = []
     for key in keys:
+        split = split_key(key)
+        encoder = ""
         if is_text_encoder(key):
             text.append(key)
-            continue
-        split = split_key(key)
-        name = parse_name(split[0]) if split else None
+            found = parse_text(split[0]) if split else None
+            if found is None:
+                continue
+            encoder, name = found[0], Name(found[1], "text", "")
+        else:
+            name = parse_name(split[0]) if split else None
         if split is None or name is None:
             unmatched.append(key)
             strange |= {split[0]: None} if split else {}
@@ -105,19 +114,21 @@ def load_lora(path: str | Path, *, header_alpha: bool = True) -> Lora:
                 "DoRA, LoHa, LoKr, GLoRA, OFT (LyCORIS) or full-difference file, or merge it into "
                 "the model with the tool that made it"
             )
-        group = groups.setdefault(stem, _Group(stem, name))
+        group = groups.setdefault(stem, _Group(stem, name, encoder))
         if group.roles.setdefault(role, key) != key:
             unmatched.append(key)
     header = read_header_alpha(path, file.metadata)
-    refuse_other(path, file.metadata, len(groups), strange)
+    matched = sum(not group.encoder for group in groups.values())
+    refuse_other(path, file.metadata, matched, strange)
     header = header if header_alpha else None
     entries: list[Entry] = []
+    encoders: dict[str, list[Entry]] = {}
     notes: dict[str, None] = {}
     if said := header_note(path, file.metadata):
         notes[said] = None
     for group in groups.values():
         found, left = _entries_of(file, group, header, notes)
-        entries += found
+        (encoders.setdefault(group.encoder, []) if group.encoder else entries).extend(found)
         unmatched += left
     if not entries and not text:
         what = other_architecture(keys)
@@ -127,13 +138,15 @@ def load_lora(path: str | Path, *, header_alpha: bool = True) -> Lora:
             + f" (first key {keys[0]!r}). Use one trained for FLUX.1 [dev] or Kontext; a whole "
             "model belongs into the model loader"
         )
-    ranks = [rank for entry in entries if (rank := _rank(entry)) is not None]
+    every = itertools.chain(entries, *encoders.values())
+    ranks = [rank for entry in every if (rank := _rank(entry)) is not None]
     return Lora(
         path,
-        _format_name(groups.values(), entries),
+        _format_name((g for g in groups.values() if not g.encoder), entries),
         tuple(entries),
         tuple(unmatched),
         tuple(text),
+        {name: tuple(found) for name, found in encoders.items()},
         tuple(notes),
         max(ranks, default=0),
     )

@@ -21,7 +21,7 @@ class LoraReport:
         matched: changes that found their layer.
         layers: layers they fall on.
         unmatched: keys, or names of layers, this model has no place for.
-        text_encoder: keys for CLIP or T5, which are not applied.
+        text_encoder: keys for CLIP or T5, which `set_text_loras` applies.
         notes: choices made while reading.
     """
 
@@ -44,7 +44,7 @@ class LoraReport:
         ]
         for what, keys in (
             ("matched nothing", self.unmatched),
-            ("are for the text encoders and were left out", self.text_encoder),
+            ("are for the text encoders, not for this model", self.text_encoder),
         ):
             if keys:
                 more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""

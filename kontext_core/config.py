@@ -8,13 +8,27 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from .errors import CheckpointError
 
-__all__ = ["AutoEncoderParams", "FluxParams", "TextEncoderParams", "params_from", "read_config"]
+__all__ = [
+    "AutoEncoderParams",
+    "FluxParams",
+    "Shaped",
+    "TextEncoderParams",
+    "params_from",
+    "read_config",
+]
 
 T = TypeVar("T")
+
+
+class Shaped(Protocol):
+    """Anything with a shape: a tensor, or a weight that has not been read yet."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True)

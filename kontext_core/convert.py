@@ -27,7 +27,7 @@ from .weights.source import open_weights
 from .weights.state import Weight, read_state
 from .weights.write_gguf import GgufTensor, GgufWriter
 
-__all__ = ["Report", "quantize_file"]
+__all__ = ["QuantizeReport", "quantize_file"]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ QUANTIZATION_VERSION = 2
 
 
 @dataclass(frozen=True)
-class Report:
+class QuantizeReport:
     """What was written.
 
     Attributes:
@@ -74,7 +74,7 @@ def quantize_file(
     should_stop: Callable[[], bool] | None = None,
     overwrite: bool = False,
     device: torch.device | str = "cpu",
-) -> Report:
+) -> QuantizeReport:
     """Write a transformer as GGUF under BFL's names, readable by anything that reads Flux GGUF.
 
     Holds about 100 MB beside the mapped source, whatever the size of the model. Tensors that have
@@ -131,7 +131,7 @@ def quantize_file(
         except InputError as error:
             raise CheckpointError(f"{file.path}: {name}: {error}") from error
     kinds = Counter(tensor.kind for tensor in tensors)
-    report = Report(dst, mix.name, total, before, out.size, dict(kinds.most_common()))
+    report = QuantizeReport(dst, mix.name, total, before, out.size, dict(kinds.most_common()))
     log.info("%s", report)
     return report
 

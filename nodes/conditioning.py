@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..kontext_core.guidance import Conditioning
 
 __all__ = [
+    "Entries",
     "Instruction",
     "ReferenceChain",
     "attach",
@@ -33,6 +34,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+# CONDITIONING: [tensor, options] each.
 Entries = list[list[Any]]
 
 # Names ComfyUI's multi-reference node writes for methods we call otherwise.

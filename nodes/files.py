@@ -31,20 +31,20 @@ _SETTLED_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Place:
+class FolderKind:
     """A kind of folder of the host's, and what stands before the names of its files."""
 
     kind: str
     label: str = ""
 
 
-_SHARED = (Place("checkpoints", "checkpoints: "), Place("diffusers", "diffusers: "))
-PLACES: dict[str, tuple[Place, ...]] = {
-    "model": (Place("diffusion_models"), *_SHARED),
-    "vae": (Place("vae"), *_SHARED),
-    "t5": (Place("text_encoders"), *_SHARED),
-    "clip_l": (Place("text_encoders"), *_SHARED),
-    "lora": (Place("loras"),),
+_SHARED = (FolderKind("checkpoints", "checkpoints: "), FolderKind("diffusers", "diffusers: "))
+FOLDERS: dict[str, tuple[FolderKind, ...]] = {
+    "model": (FolderKind("diffusion_models"), *_SHARED),
+    "vae": (FolderKind("vae"), *_SHARED),
+    "t5": (FolderKind("text_encoders"), *_SHARED),
+    "clip_l": (FolderKind("text_encoders"), *_SHARED),
+    "lora": (FolderKind("loras"),),
 }
 
 
@@ -52,12 +52,12 @@ def choices(role: str) -> list[str]:
     """Names of all files for a role ("model", "vae", "t5", "clip_l", "lora"), without embedded
     ones: the loader's own folder first, each sorted without regard to case."""
     found: list[str] = []
-    for place in PLACES[role]:
+    for folder in FOLDERS[role]:
         names: dict[str, None] = {}
-        for root in get_host().model_folders(place.kind):
-            names.update(dict.fromkeys(_names(root, only_folders=place.kind == "diffusers")))
+        for root in get_host().model_folders(folder.kind):
+            names.update(dict.fromkeys(_names(root, only_folders=folder.kind == "diffusers")))
         ordered = sorted(names, key=lambda name: (name.lower(), name))
-        found += [place.label + name for name in ordered]
+        found += [folder.label + name for name in ordered]
     return found
 
 
@@ -68,23 +68,25 @@ def find(role: str, name: str) -> Path:
         ModelNotFoundError: nothing there, or a name that leads out of the host's folders; the
             message says where to put such a file.
     """
-    place = next((p for p in PLACES[role] if p.label and name.startswith(p.label)), PLACES[role][0])
+    folder = next(
+        (p for p in FOLDERS[role] if p.label and name.startswith(p.label)), FOLDERS[role][0]
+    )
     # Workflows saved on Windows carry its separators.
-    below = PurePosixPath(name.removeprefix(place.label).replace("\\", "/"))
+    below = PurePosixPath(name.removeprefix(folder.label).replace("\\", "/"))
     plain = below.parts and not below.is_absolute() and ".." not in below.parts
     if plain and "\0" not in name and ":" not in below.parts[0]:
-        for root in get_host().model_folders(place.kind):
+        for root in get_host().model_folders(folder.kind):
             path = root / below
             if path.exists():
                 return path
-    folders = [str(root) for root in get_host().model_folders(place.kind)]
+    folders = [str(root) for root in get_host().model_folders(folder.kind)]
     where = (
         f"put it into {' or '.join(folders)} and refresh the page, or choose another"
         if folders
         else "no model folder is known here: run inside ComfyUI, or take an embedded model"
     )
     raise ModelNotFoundError(
-        f"there is no {place.kind} file {name.removeprefix(place.label)!r}; {where}"
+        f"there is no {folder.kind} file {name.removeprefix(folder.label)!r}; {where}"
     )
 
 
@@ -134,7 +136,7 @@ def own_folder(role: str) -> Path:
     Raises:
         ModelNotFoundError: the host has none.
     """
-    kind = PLACES[role][0].kind
+    kind = FOLDERS[role][0].kind
     roots = get_host().model_folders(kind)
     if not roots:
         raise ModelNotFoundError(f"there is no {kind} folder here to write to: run inside ComfyUI")

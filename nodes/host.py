@@ -20,7 +20,7 @@ __all__ = [
     "Host",
     "Managed",
     "PlainHost",
-    "Progress",
+    "ProgressBar",
     "counter",
     "get_host",
     "manage",
@@ -32,7 +32,7 @@ PREVIEW_SIDE = 512
 GGUF_KINDS = {"diffusion_models": ("unet_gguf",), "text_encoders": ("clip_gguf",)}
 
 
-class Progress(Protocol):
+class ProgressBar(Protocol):
     """The progress bar of one node's run."""
 
     def update(self, step: int, preview: Image | None = None) -> None:
@@ -56,7 +56,7 @@ class Host(Protocol):
         """Where the user's pictures lie, first the one that uploads go to."""
         ...
 
-    def progress(self, total: int) -> Progress:
+    def progress(self, total: int) -> ProgressBar:
         """Start a progress bar of `total` steps for the running node."""
         ...
 
@@ -86,7 +86,7 @@ class PlainHost:
         """None."""
         return []
 
-    def progress(self, total: int) -> Progress:
+    def progress(self, total: int) -> ProgressBar:
         """A bar nobody sees."""
         return _Silent()
 
@@ -145,7 +145,7 @@ class ComfyHost:
 
         return [Path(folder_paths.get_input_directory())]
 
-    def progress(self, total: int) -> Progress:
+    def progress(self, total: int) -> ProgressBar:
         """ComfyUI's bar, which knows the running node by itself."""
         return _ComfyProgress(total)
 
@@ -220,7 +220,7 @@ def counter() -> Callable[[int, int], None]:
     """A callback (done, total) for long work other than sampling: moves the running node's
     progress bar in a hundred steps, and raises the host's own exception when it interrupts."""
     host = get_host()
-    bar: Progress | None = None
+    bar: ProgressBar | None = None
     shown = -1
 
     def tell(done: int, total: int) -> None:

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..kontext_core.errors import InputError
 from .files import EMBEDDED, choices, complaint, source_of, stamp
 from .host import counter, get_host
-from .native import Pictures, make_clip, make_model, make_vae
+from .native import VaeCalls, make_clip, make_model, make_vae
 from .native.copies import tell_how
 from .notes import output
 from .schema import make
@@ -120,7 +120,7 @@ def _clip(t5_name: str, clip_l_name: str, padding: str) -> tuple[Any, list[str]]
     )
 
 
-def load_vae(name: str = EMBEDDED[0], precision: str = "auto") -> Pictures:
+def load_vae(name: str = EMBEDDED[0], precision: str = "auto") -> VaeCalls:
     """An autoencoder by its name, as the host's VAE. Errors as the core's `load_autoencoder`."""
     return _vae(name, precision)[0]
 

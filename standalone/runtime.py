@@ -119,13 +119,13 @@ class Runtime:
         folders = self.folders
         return [folders.input] if folders.samples is None else [folders.input, folders.samples]
 
-    def progress(self, total: int) -> Progress:
+    def progress(self, total: int) -> NodeProgress:
         """A progress bar of `total` steps for the node that runs now."""
-        return Progress(self, self.node_id, total)
+        return NodeProgress(self, self.node_id, total)
 
 
 @dataclass
-class Progress:
+class NodeProgress:
     """The progress of one node."""
 
     runtime: Runtime

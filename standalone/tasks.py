@@ -16,14 +16,14 @@ from PIL import Image
 from .engine import Engine, Job, Outcome, described
 from .runtime import Listener
 
-__all__ = ["Task", "TaskQueue"]
+__all__ = ["QueuedTask", "TaskQueue"]
 
 log = logging.getLogger(__name__)
 MAX_HISTORY = 10_000
 
 
 @dataclass(order=True)
-class Task:
+class QueuedTask:
     """A queued job; smaller numbers run first."""
 
     number: float
@@ -64,8 +64,8 @@ class TaskQueue:
         self.engine = engine
         self.on_change = on_change
         self.history: dict[str, dict[str, Any]] = {}
-        self.running: Task | None = None
-        self._waiting: list[Task] = []
+        self.running: QueuedTask | None = None
+        self._waiting: list[QueuedTask] = []
         self._order = itertools.count()
         self._lock = threading.Condition()
         self._free = False
@@ -88,7 +88,7 @@ class TaskQueue:
 
     def put(self, number: float, job: Job, listener: Listener) -> None:
         with self._lock:
-            heapq.heappush(self._waiting, Task(number, next(self._order), job, listener))
+            heapq.heappush(self._waiting, QueuedTask(number, next(self._order), job, listener))
             self._lock.notify()
         self._tell()
 
@@ -97,7 +97,7 @@ class TaskQueue:
         with self._lock:
             return len(self._waiting) + (self.running is not None)
 
-    def snapshot(self) -> tuple[list[Task], list[Task]]:
+    def snapshot(self) -> tuple[list[QueuedTask], list[QueuedTask]]:
         """(running, waiting in their order)."""
         with self._lock:
             return ([self.running] if self.running else []), sorted(self._waiting)
@@ -130,7 +130,7 @@ class TaskQueue:
             self._free = True
             self._lock.notify()
 
-    def _next(self) -> Task | None:
+    def _next(self) -> QueuedTask | None:
         with self._lock:
             while not self._waiting and not self._closed and not self._free:
                 self._lock.wait()
@@ -155,7 +155,7 @@ class TaskQueue:
         except BaseException:  # noqa: BLE001 - if this thread ends, nothing ever runs again
             log.exception("the queue's worker goes on after a fault of its own")
 
-    def _finish(self, task: Task) -> None:
+    def _finish(self, task: QueuedTask) -> None:
         listener = _Guarded(task.listener)
         try:
             self._tell()
@@ -174,7 +174,7 @@ class TaskQueue:
         except Exception:  # the number of tasks is only told, nothing depends on it
             log.exception("the change of the queue could not be told")
 
-    def _run(self, task: Task, listener: Listener) -> Outcome:
+    def _run(self, task: QueuedTask, listener: Listener) -> Outcome:
         try:
             return self.engine.run(task.job, listener)
         except BaseException as error:  # noqa: BLE001 - a node may even call sys.exit
@@ -191,7 +191,7 @@ class TaskQueue:
             listener.send("execution_error", told)
             return Outcome("error", messages=[["execution_error", told]], error=told)
 
-    def _remember(self, task: Task, outcome: Outcome) -> None:
+    def _remember(self, task: QueuedTask, outcome: Outcome) -> None:
         while len(self.history) >= MAX_HISTORY:
             del self.history[next(iter(self.history))]
         self.history[task.job.prompt_id] = {

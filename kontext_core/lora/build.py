@@ -22,11 +22,10 @@ from .factors import (
     on_rows,
     rotation,
 )
+from .formats_names import RowRanges
 from .terms import Bias, ColumnScale, Full, Hadamard, Kronecker, Rotation, RowScale, Term
 
 __all__ = ["build_branch", "weight_of"]
-
-Rows = tuple[tuple[int, int], ...]
 
 
 def weight_of(module: nn.Module) -> Tensor:
@@ -75,7 +74,7 @@ def build_branch(
 
 
 def _pieces(
-    entry: Entry, which: int, rows: Rows, size: tuple[int, int], weight: Callable[[], Tensor]
+    entry: Entry, which: int, rows: RowRanges, size: tuple[int, int], weight: Callable[[], Tensor]
 ) -> Iterator[LowRank | Term]:
     if entry.kind == "bias":
         values = entry.tensors["diff_b"].float().reshape(-1) * entry.scale
@@ -106,7 +105,7 @@ def _pieces(
 def _change(
     entry: Entry,
     which: int,
-    rows: Rows,
+    rows: RowRanges,
     size: tuple[int, int],
     own: Tensor | None,
     gain: Tensor | None,
@@ -149,7 +148,7 @@ def _change(
 
 
 def _split(
-    rows: Rows, up: Tensor, down: Tensor, scale: float, which: int, size: tuple[int, int]
+    rows: RowRanges, up: Tensor, down: Tensor, scale: float, which: int, size: tuple[int, int]
 ) -> Iterator[LowRank]:
     """One part for each run of rows; q, k, v, mlp apart where a fused file keeps them apart.
 
@@ -189,5 +188,5 @@ def _chains(entry: Entry) -> tuple[list[Tensor], list[Tensor]]:
     return chains[0], chains[1]
 
 
-def _rows(weight: Tensor, rows: Rows) -> Tensor:
+def _rows(weight: Tensor, rows: RowRanges) -> Tensor:
     return torch.cat([weight[start:stop] for start, stop in rows])

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from ..errors import CheckpointError
 
-__all__ = ["Name", "Target", "is_text_encoder", "parse_name", "parse_text"]
+__all__ = ["Name", "RowRanges", "Target", "is_text_encoder", "parse_name", "parse_text"]
 
-Rows = tuple[tuple[int, int], ...]
+# Of a layer: (start, stop) each.
+RowRanges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,14 @@ class Target:
     module: str
     part: str | None = None
 
-    def rows(self, out_features: int, in_features: int) -> Rows:
+    def rows(self, out_features: int, in_features: int) -> RowRanges:
         """Row ranges (start, stop) of the layer in the order of the file's rows.
 
         Raises:
             CheckpointError: the layer has no such part (a model of other proportions).
         """
         h = in_features
-        ranges: dict[str | None, Rows] = {
+        ranges: dict[str | None, RowRanges] = {
             None: ((0, out_features),),
             "q": ((0, h),),
             "k": ((h, 2 * h),),

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..config import Shaped
 from ..errors import CheckpointError
-from .t5 import Shaped, empty_table
+from .t5 import empty_table
 
 __all__ = ["END_OF_TEXT", "ClipParams", "ClipTextModel", "clip_params"]
 
@@ -83,7 +84,7 @@ def clip_params(
     )
 
 
-class SelfAttention(nn.Module):
+class ClipAttention(nn.Module):
     """Causal attention."""
 
     def __init__(self, params: ClipParams, **factory: Any) -> None:
@@ -116,13 +117,13 @@ class MLP(nn.Module):
         return self.fc2(x * torch.sigmoid(1.702 * x))
 
 
-class Layer(nn.Module):
+class ClipLayer(nn.Module):
     """Pre-norm attention and MLP."""
 
     def __init__(self, params: ClipParams, **factory: Any) -> None:
         super().__init__()
         self.layer_norm1 = nn.LayerNorm(params.width, **factory)
-        self.self_attn = SelfAttention(params, **factory)
+        self.self_attn = ClipAttention(params, **factory)
         self.layer_norm2 = nn.LayerNorm(params.width, **factory)
         self.mlp = MLP(params, **factory)
 
@@ -144,12 +145,12 @@ class Embeddings(nn.Module):
         return self.token_embedding(ids) + self.position_embedding(places)
 
 
-class Encoder(nn.Module):
+class ClipEncoder(nn.Module):
     """All layers."""
 
     def __init__(self, params: ClipParams, **factory: Any) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer(params, **factory) for _ in range(params.num_layers))
+        self.layers = nn.ModuleList(ClipLayer(params, **factory) for _ in range(params.num_layers))
 
 
 class TextTransformer(nn.Module):
@@ -158,7 +159,7 @@ class TextTransformer(nn.Module):
     def __init__(self, params: ClipParams, **factory: Any) -> None:
         super().__init__()
         self.embeddings = Embeddings(params, **factory)
-        self.encoder = Encoder(params, **factory)
+        self.encoder = ClipEncoder(params, **factory)
         self.final_layer_norm = nn.LayerNorm(params.width, **factory)
 
 

@@ -12,23 +12,17 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..config import Shaped
 from ..errors import CheckpointError
 
-__all__ = ["Shaped", "T5Encoder", "T5Params", "empty_table", "position_buckets", "t5_params"]
-
-
-class Shaped(Protocol):
-    """Anything with a shape: a tensor, or a weight that has not been read yet."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+__all__ = ["T5Encoder", "T5Params", "empty_table", "position_buckets", "t5_params"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +115,7 @@ def empty_table(rows: int, columns: int, **factory: Any) -> nn.Embedding:
     return nn.Embedding.from_pretrained(torch.empty(rows, columns, **factory), freeze=False)
 
 
-class RMSNorm(nn.Module):
+class T5LayerNorm(nn.Module):
     """Root-mean-square norm without bias; the mean is taken in float32."""
 
     def __init__(self, width: int, eps: float = 1e-6, **factory: Any) -> None:
@@ -135,7 +129,7 @@ class RMSNorm(nn.Module):
         return normed.to(x.dtype) * self.weight.to(x)
 
 
-class SelfAttention(nn.Module):
+class T5Attention(nn.Module):
     """Attention without scaling of the logits; block 0 also holds the bias for all blocks."""
 
     def __init__(self, params: T5Params, has_bias: bool, **factory: Any) -> None:
@@ -178,8 +172,8 @@ class AttentionLayer(nn.Module):
 
     def __init__(self, params: T5Params, has_bias: bool, **factory: Any) -> None:
         super().__init__()
-        self.SelfAttention = SelfAttention(params, has_bias, **factory)
-        self.layer_norm = RMSNorm(params.d_model, **factory)
+        self.SelfAttention = T5Attention(params, has_bias, **factory)
+        self.layer_norm = T5LayerNorm(params.d_model, **factory)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         return x + self.SelfAttention(self.layer_norm(x), bias)
@@ -191,7 +185,7 @@ class MLPLayer(nn.Module):
     def __init__(self, params: T5Params, **factory: Any) -> None:
         super().__init__()
         self.DenseReluDense = GatedMLP(params, **factory)
-        self.layer_norm = RMSNorm(params.d_model, **factory)
+        self.layer_norm = T5LayerNorm(params.d_model, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.DenseReluDense(self.layer_norm(x))
@@ -218,7 +212,7 @@ class Stack(nn.Module):
         self.block = nn.ModuleList(
             Block(params, index == 0, **factory) for index in range(params.num_layers)
         )
-        self.final_layer_norm = RMSNorm(params.d_model, **factory)
+        self.final_layer_norm = T5LayerNorm(params.d_model, **factory)
 
 
 class T5Encoder(nn.Module):

@@ -7,7 +7,6 @@ Every form that `weights.open_weights` reads: safetensors in float32, float16, b
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,14 +15,12 @@ from ..errors import CheckpointError
 from ..models.clip import ClipTextModel, clip_params
 from ..models.t5 import T5Encoder, t5_params
 from ..weights.detect import detect, require
-from ..weights.install import default_dtype, install
+from ..weights.install import Progress, default_dtype, install
 from ..weights.source import WeightsFile, open_weights
 from ..weights.state import read_state
 from .pair import COMFYUI_LENGTH, FluxTextEncoders
 
 __all__ = ["load_clip_l", "load_flux_text_encoders", "load_t5"]
-
-Progress = Callable[[int, int], None]
 
 
 def load_t5(

@@ -17,8 +17,10 @@ from .fit import left_over
 if TYPE_CHECKING:
     from .state import Weight
 
-__all__ = ["default_dtype", "install", "plain"]
+__all__ = ["Progress", "default_dtype", "install", "plain"]
 
+# Told how many tensors are done, of how many.
+Progress = Callable[[int, int], None]
 # Above this many parameters half-precision weights stay mapped instead of being cast at once.
 LARGE = 1_000_000_000
 
@@ -36,7 +38,7 @@ def install(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
     pack: bool | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[str, ...]:
     """Put stored weights into a network built on the meta device.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DROP", "KEEP", "Place"]
+__all__ = ["DROP", "KEEP", "Destination"]
 
 KEEP = "keep"
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """A tensor's target.
 
     Attributes:
@@ -26,4 +26,4 @@ class Place:
     change: str = KEEP
 
 
-DROP = Place("")
+DROP = Destination("")

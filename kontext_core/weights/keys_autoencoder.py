@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from .keys import Place
+from .keys import Destination
 
 __all__ = ["place_diffusers", "place_tiny_diffusers"]
 
@@ -26,34 +26,36 @@ PROJECTIONS = {
 }  # fmt: skip
 
 
-def place_diffusers(name: str, levels: int) -> Place:
+def place_diffusers(name: str, levels: int) -> Destination:
     """Where a tensor of an AutoencoderKL with `levels` resolutions belongs."""
     if match := RESNET.fullmatch(name):
         half, way, level, block, rest = match.groups()
-        return Place(f"{half}.{way}.{_level(way, level, levels)}.block.{block}.{_inner(rest)}")
+        return Destination(
+            f"{half}.{way}.{_level(way, level, levels)}.block.{block}.{_inner(rest)}"
+        )
     if match := SAMPLER.fullmatch(name):
         half, way, level, rest = match.groups()
-        return Place(f"{half}.{way}.{_level(way, level, levels)}.{way}sample.{rest}")
+        return Destination(f"{half}.{way}.{_level(way, level, levels)}.{way}sample.{rest}")
     if match := MIDDLE.fullmatch(name):
         half, block, rest = match.groups()
-        return Place(f"{half}.mid.block_{int(block) + 1}.{_inner(rest)}")
+        return Destination(f"{half}.mid.block_{int(block) + 1}.{_inner(rest)}")
     if (match := ATTENTION.fullmatch(name)) and match[2] in PROJECTIONS:
         half, layer, leaf = match.groups()
         ours = PROJECTIONS[layer]
         change = "matrix to convolution" if leaf == "weight" and ours != "norm" else "keep"
-        return Place(f"{half}.mid.attn_1.{ours}.{leaf}", change=change)
+        return Destination(f"{half}.mid.attn_1.{ours}.{leaf}", change=change)
     for half in ("encoder", "decoder"):
         if name.startswith(f"{half}.conv_norm_out."):
-            return Place(name.replace("conv_norm_out", "norm_out", 1))
-    return Place(name)
+            return Destination(name.replace("conv_norm_out", "norm_out", 1))
+    return Destination(name)
 
 
-def place_tiny_diffusers(name: str, half: str) -> Place:
+def place_tiny_diffusers(name: str, half: str) -> Destination:
     """TAEF1 of diffusers to plain positions: its decoder leaves out the clamp at the front."""
     match = re.fullmatch(rf"{half}\.layers\.(\d+)\.(.+)", name)
     if match is None:
-        return Place("")
-    return Place(f"{int(match[1]) + (half == 'decoder')}.{match[2]}")
+        return Destination("")
+    return Destination(f"{int(match[1]) + (half == 'decoder')}.{match[2]}")
 
 
 def _level(way: str, number: str, levels: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from .keys import DROP, KEEP, Place
+from .keys import DROP, KEEP, Destination
 
 __all__ = ["PARTS_WANTED", "place_bfl", "place_diffusers"]
 
@@ -63,35 +63,35 @@ BLOCK = re.compile(r"(transformer_blocks|single_transformer_blocks)\.(\d+)\.(.+)
 NORM_WEIGHT = re.compile(r"((?:double|single)_blocks\.\d+\..*norm\.(?:query|key)_norm)\.weight")
 
 
-def place_bfl(name: str) -> Place:
+def place_bfl(name: str) -> Destination:
     """Where a tensor of BFL's layout belongs: where it is, but for the norms' second name."""
     match = NORM_WEIGHT.fullmatch(name)
-    return Place(f"{match[1]}.scale" if match else name)
+    return Destination(f"{match[1]}.scale" if match else name)
 
 
-def place_diffusers(name: str) -> Place:
+def place_diffusers(name: str) -> Destination:
     """Where a tensor of diffusers' layout belongs; unknown names stay as they are."""
     layer, _, leaf = name.rpartition(".")
     if layer in TOP:
-        return Place(f"{TOP[layer]}.{leaf}")
+        return Destination(f"{TOP[layer]}.{leaf}")
     if layer == "norm_out.linear":
         # diffusers orders the last modulation (scale, shift), BFL (shift, scale).
-        return Place(f"final_layer.adaLN_modulation.1.{leaf}", change="swap halves")
+        return Destination(f"final_layer.adaLN_modulation.1.{leaf}", change="swap halves")
     match = BLOCK.fullmatch(name)
     if match is None:
-        return Place(name)
+        return Destination(name)
     kind, number, inner, leaf = match.groups()
     double = kind == "transformer_blocks"
     block = f"{'double' if double else 'single'}_blocks.{number}"
     norms = DOUBLE_NORMS if double else SINGLE_NORMS
     if inner in norms and leaf == "weight":
-        return Place(f"{block}.{norms[inner]}.scale")
+        return Destination(f"{block}.{norms[inner]}.scale")
     if inner in JOINED:
         return DROP
     layers = DOUBLE if double else SINGLE
     if inner not in layers:
-        return Place(name)
+        return Destination(name)
     target, piece = layers[inner]
     if target not in PARTS_WANTED:
-        return Place(f"{block}.{target}.{leaf}")
-    return Place(f"{block}.{target}.{leaf}", piece, PARTS_WANTED[target], KEEP)
+        return Destination(f"{block}.{target}.{leaf}")
+    return Destination(f"{block}.{target}.{leaf}", piece, PARTS_WANTED[target], KEEP)

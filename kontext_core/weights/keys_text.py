@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from .keys import DROP, Place
+from .keys import DROP, Destination
 
 __all__ = ["place_clip", "place_t5", "place_t5_ggml"]
 
@@ -31,32 +31,32 @@ T5_BLOCK = re.compile(r"enc\.blk\.(\d+)\.([a-z_]+)\.weight")
 CLIP_BARE = ("embeddings.", "encoder.", "final_layer_norm.")
 
 
-def place_t5(name: str) -> Place:
+def place_t5(name: str) -> Destination:
     """HF names; the decoder of a whole T5, its output layer and a stored vocabulary are dropped."""
     if name == "encoder.embed_tokens.weight":
         # The same table as shared.weight; takes its place where that is missing.
-        return Place("shared.weight", piece=1)
+        return Destination("shared.weight", piece=1)
     if name == "shared.weight" or name.startswith("encoder."):
-        return Place(name)
+        return Destination(name)
     return DROP
 
 
-def place_t5_ggml(name: str) -> Place:
+def place_t5_ggml(name: str) -> Destination:
     """llama.cpp's names of T5; the decoder is dropped."""
     if name in T5_TOP:
-        return Place(T5_TOP[name])
+        return Destination(T5_TOP[name])
     if (match := T5_BLOCK.fullmatch(name)) and match[2] in T5_LAYERS:
-        return Place(f"encoder.block.{match[1]}.{T5_LAYERS[match[2]]}.weight")
+        return Destination(f"encoder.block.{match[1]}.{T5_LAYERS[match[2]]}.weight")
     if name.startswith(("dec.", "output.")):
         return DROP
-    return Place(name)
+    return Destination(name)
 
 
-def place_clip(name: str) -> Place:
+def place_clip(name: str) -> Destination:
     """CLIP's text half; the picture half, projections and position numbers are dropped."""
     if name.endswith("position_ids"):
         return DROP
     if name.startswith("text_model."):
-        return Place(name)
+        return Destination(name)
     # transformers 5 saves a lone text encoder without `text_model.`.
-    return Place(f"text_model.{name}") if name.startswith(CLIP_BARE) else DROP
+    return Destination(f"text_model.{name}") if name.startswith(CLIP_BARE) else DROP

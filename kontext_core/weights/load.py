@@ -9,7 +9,7 @@ model is ready at once and takes no more memory than its file; see `weights/inst
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from ..models.text import TextEncoder
 from ..resolutions import KONTEXT_RESOLUTIONS
 from .detect import detect, require
 from .files import find, is_model_folder
-from .install import default_dtype, install
+from .install import Progress, default_dtype, install
 from .source import WeightsFile, open_weights
 from .state import Weight, autoencoder_params, flux_params, read_state
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from ..text.pair import FluxTextEncoders
 
 __all__ = ["default_dtype", "load_autoencoder", "load_model", "load_text_encoders"]
-
-Progress = Callable[[int, int], None]
 
 
 def load_model(

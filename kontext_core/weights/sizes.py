@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ..config import AutoEncoderParams, FluxParams, params_from, read_config
+from ..config import AutoEncoderParams, FluxParams, Shaped, params_from, read_config
 from ..errors import CheckpointError
 from .files import is_model_folder
 
-__all__ = ["Shaped", "autoencoder_params", "flux_params"]
+__all__ = ["autoencoder_params", "flux_params"]
 
 HEAD_DIM = 128
 NORM_GROUPS = 32
-
-
-class Shaped(Protocol):
-    """Anything with a logical shape."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
 
 
 def flux_params(state: Mapping[str, Shaped]) -> FluxParams:

@@ -18,7 +18,7 @@ from ..errors import CheckpointError
 from ..quant.types import BLOCK_TYPES, is_packed
 from .detect import Contents, detect
 from .entry import shown
-from .keys import Place
+from .keys import Destination
 from .keys_autoencoder import place_diffusers as place_autoencoder
 from .keys_autoencoder import place_tiny_diffusers
 from .keys_flux import place_bfl
@@ -66,7 +66,7 @@ class _Piece:
     """One stored tensor on its way to its place."""
 
     source: str
-    place: Place
+    place: Destination
     data: Tensor = field(repr=False)
     kind: str
     shape: tuple[int, ...]
@@ -117,22 +117,22 @@ def _names(file: WeightsFile, contents: Contents) -> Iterator[tuple[str, str]]:
             yield name[len(prefix) :], name
 
 
-def _place(contents: Contents, name: str, levels: int) -> Place:
+def _place(contents: Contents, name: str, levels: int) -> Destination:
     diffusers = contents.layout == "diffusers"
     if contents.role == "transformer":
         return place_flux(name) if diffusers else place_bfl(name)
     if contents.role == "autoencoder":
-        return place_autoencoder(name, levels) if diffusers else Place(name)
+        return place_autoencoder(name, levels) if diffusers else Destination(name)
     if contents.role == "t5":
         return place_t5_ggml(name) if contents.layout == "ggml" else place_t5(name)
     if contents.role == "clip_l":
         return place_clip(name)
     if contents.role.startswith("taef1_") and diffusers:
         return place_tiny_diffusers(name, contents.role.removeprefix("taef1_"))
-    return Place(name)
+    return Destination(name)
 
 
-def _read(file: WeightsFile, source: str, place: Place, scale: Tensor | None) -> _Piece:
+def _read(file: WeightsFile, source: str, place: Destination, scale: Tensor | None) -> _Piece:
     entry = file.entries[source]
     data, kind, shape = file.tensor(source), entry.kind, entry.shape
     if is_packed(kind) and (not shape or shape[-1] % BLOCK_TYPES[kind].block_size):

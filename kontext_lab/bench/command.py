@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> str:
 
     from kontext_core.pipeline import load_pipeline
 
-    from .plan import QUICK, Progress, Settings, scaled
+    from .plan import QUICK, BenchProgress, Settings, scaled
     from .report import check_folder, write_report
     from .run import bench
     from .tables import tables
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> str:
     # In evaluations of the model, give or take: judging counts as some of them.
     with tqdm(file=sys.stderr, disable=not shown, unit="ev", smoothing=0.05) as bar:
 
-        class Shown(Progress):
+        class Printed(BenchProgress):
             def begin(self, total: int) -> None:
                 bar.reset(total)
 
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> str:
             def done(self, amount: int) -> None:
                 bar.update(amount)
 
-        found = bench(pipeline, settings, str(options.model), Shown())
+        found = bench(pipeline, settings, str(options.model), Printed())
     folder = write_report(found, options.out)
     if options.json:
         return json.dumps(found.results)

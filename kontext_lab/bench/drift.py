@@ -15,7 +15,7 @@ from kontext_core.metrics import psnr
 from kontext_core.pipeline import Pipeline
 
 from ..world.tasks import TASKS, make_chain
-from .held_out import EDITS, Case, Tick, answers, assess, draw, summary, untouched_area
+from .held_out import EDITS, Advance, Case, answers, assess, draw, summary, untouched_area
 
 __all__ = ["drift", "local_chains"]
 
@@ -58,7 +58,7 @@ def drift(
     *,
     steps: int = 28,
     guidance: float = 2.5,
-    tick: Tick = lambda count: None,
+    tick: Advance = lambda count: None,
 ) -> tuple[list[dict[str, object]], list[Tensor]]:
     """The naive loop, turn by turn: nothing puts untouched pixels back.
 

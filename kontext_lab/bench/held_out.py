@@ -39,8 +39,8 @@ __all__ = [
     "JUDGED",
     "WORDING_SETS",
     "Case",
-    "Outcome",
-    "Tick",
+    "Score",
+    "Advance",
     "answers",
     "assess",
     "draw",
@@ -57,7 +57,7 @@ WORDING_SETS = ("grammar", "held_out", "blind")
 EDITS = ("local", "text", "box")
 
 # Told how much was done, in model evaluations of one picture; judging costs about so many.
-Tick = Callable[[int], None]
+Advance = Callable[[int], None]
 JUDGED = 8
 
 
@@ -84,7 +84,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Score:
     """What one answer is worth; `untouched` (dB) is None where nothing is to be left alone, `nearer`
     where the references in other roles would have no answer: whether the answer is nearer to the
     right one than to that."""
@@ -159,7 +159,7 @@ def answers(
     guidance: float = 2.5,
     cfg: float = 1.0,
     batch: int = 32,
-    tick: Tick = lambda count: None,
+    tick: Advance = lambda count: None,
     times: list[float] | None = None,
 ) -> Tensor:
     """The model's pictures [n, 3, h, w] in 0..1, on the CPU, in the order of the cases.
@@ -168,7 +168,7 @@ def answers(
         cases: all of one size, with any number of references.
         steps, guidance, cfg: as in `pipeline.edit`.
         batch: at most so many at a time.
-        tick: see `Tick`.
+        tick: see `Advance`.
         times: takes the seconds that each picture took, as its share of its batch.
     """
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -193,7 +193,12 @@ def answers(
 
 
 def _answer(
-    pipeline: Pipeline, cases: Sequence[Case], steps: int, guidance: float, cfg: float, tick: Tick
+    pipeline: Pipeline,
+    cases: Sequence[Case],
+    steps: int,
+    guidance: float,
+    cfg: float,
+    tick: Advance,
 ) -> Tensor:
     flux, autoencoder = pipeline.model, pipeline.autoencoder
     height, width = cases[0].target.shape[-2:]
@@ -230,10 +235,10 @@ def untouched_area(before: Tensor, after: Tensor, margin: int = 3) -> Tensor:
 
 
 def assess(
-    cases: Sequence[Case], pictures: Tensor, tick: Tick = lambda count: None
-) -> list[Outcome]:
+    cases: Sequence[Case], pictures: Tensor, tick: Advance = lambda count: None
+) -> list[Score]:
     """What the answers [n, 3, h, w] are worth, in the order of the cases."""
-    outcomes = []
+    scores = []
     for start in range(0, len(cases), 8):
         some = cases[start : start + 8]
         made = pictures[start : start + 8]
@@ -243,8 +248,8 @@ def assess(
         )
         decibels, similar = psnr(made, target).tolist(), ssim(made, target).tolist()
         for i, case in enumerate(some):
-            outcomes.append(
-                Outcome(
+            scores.append(
+                Score(
                     verdicts[i],
                     decibels[i],
                     similar[i],
@@ -253,7 +258,7 @@ def assess(
                 )
             )
         tick(len(some) * JUDGED)
-    return outcomes
+    return scores
 
 
 def _untouched(case: Case, picture: Tensor) -> float | None:
@@ -273,7 +278,7 @@ def _nearer(case: Case, picture: Tensor, decibels: float) -> bool | None:
     return decibels > float(psnr(picture[None], render([other], *picture.shape[-2:])))
 
 
-def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
+def summary(scores: Sequence[Score]) -> dict[str, object]:
     """Success and pictures of some answers, as one row of a table.
 
     Returns:
@@ -281,19 +286,19 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
         answer, means; untouched: mean dB where something is to be left alone, else None;
         failed: how often each attribute was wrong.
     """
-    count, right = len(outcomes), sum(one.verdict.right for one in outcomes)
+    count, right = len(scores), sum(one.verdict.right for one in scores)
     low, high = wilson(right, count)
-    left = [one.untouched for one in outcomes if one.untouched is not None]
-    nearer = [float(one.nearer) for one in outcomes if one.nearer is not None]
-    failed = Counter(name for one in outcomes for name in one.verdict.failed)
+    left = [one.untouched for one in scores if one.untouched is not None]
+    nearer = [float(one.nearer) for one in scores if one.nearer is not None]
+    failed = Counter(name for one in scores for name in one.verdict.failed)
     return {
         "n": count,
         "right": right,
         "success": round(right / count, 4) if count else None,
         "low": round(low, 4),
         "high": round(high, 4),
-        "psnr": _mean([one.psnr for one in outcomes]),
-        "ssim": _mean([one.ssim for one in outcomes]),
+        "psnr": _mean([one.psnr for one in scores]),
+        "ssim": _mean([one.ssim for one in scores]),
         "untouched": _mean(left),
         "nearer": _mean(nearer),
         "failed": dict(sorted(failed.items(), key=lambda item: (-item[1], item[0]))),

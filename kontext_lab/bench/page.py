@@ -188,7 +188,7 @@ def _task(task: str, shown: Sequence[Shown], results: Mapping[str, Any]) -> str:
 
 
 def _card(one: Shown) -> str:
-    kind = "right" if one.outcome.verdict.right else "wrong"
+    kind = "right" if one.score.verdict.right else "wrong"
     named = [(f"image {i + 1}", "", r) for i, r in enumerate(one.case.references)]
     named += [("result", "result", one.picture), ("right answer", "", one.case.target)]
     figures = "".join(
@@ -196,7 +196,7 @@ def _card(one: Shown) -> str:
         f"<figcaption>{name}</figcaption></figure>"
         for name, css, tensor in named
     )
-    said = f"{verdict_text(one)} · {one.outcome.psnr:.1f} dB · seed {one.case.seed}"
+    said = f"{verdict_text(one)} · {one.score.psnr:.1f} dB · seed {one.case.seed}"
     return (
         f'<div class="case {kind}"><p>{escape(one.case.sample.prompt)}</p>'
         f'<div class="pictures">{figures}</div><div class="verdict">{escape(said)}</div></div>'

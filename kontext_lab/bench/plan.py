@@ -15,7 +15,7 @@ from .held_out import (
     JUDGED,
     WORDING_SETS,
     Case,
-    Outcome,
+    Score,
     answers,
     assess,
     held_out_cases,
@@ -27,12 +27,12 @@ __all__ = [
     "PROBED",
     "QUICK",
     "SHOWN",
-    "Job",
-    "Key",
-    "Progress",
+    "Trial",
+    "CaseKey",
+    "BenchProgress",
     "Settings",
     "plan",
-    "run_jobs",
+    "run_trials",
     "scaled",
 ]
 
@@ -54,7 +54,7 @@ ELSEWHERE: dict[str, dict[str, object]] = {
 }
 
 # A case by its task and its number among the task's cases.
-Key = tuple[str, int]
+CaseKey = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ QUICK = Settings(
 )  # fmt: skip
 
 
-class Progress:
+class BenchProgress:
     """Told what is going on; the one here keeps silent.
 
     `total` is set once the amount of work is known, then `stage` names what comes next and `done`
@@ -123,16 +123,16 @@ class Progress:
 
 
 @dataclass(eq=False)
-class Job:
-    """Cases to answer in one way; `outcomes` and `seconds` per case once they are."""
+class Trial:
+    """Cases to answer in one way; `scores` and `seconds` per case once they are."""
 
     name: str
-    cases: dict[Key, Case]
+    cases: dict[CaseKey, Case]
     steps: int
     guidance: float
-    outcomes: dict[Key, Outcome] = field(default_factory=dict)
-    pictures: dict[Key, Tensor] = field(default_factory=dict)
-    seconds: dict[Key, float] = field(default_factory=dict)
+    scores: dict[CaseKey, Score] = field(default_factory=dict)
+    pictures: dict[CaseKey, Tensor] = field(default_factory=dict)
+    seconds: dict[CaseKey, float] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -144,19 +144,19 @@ class Job:
         return len(self.cases) * (self.steps + JUDGED)
 
 
-def run_jobs(
-    pipeline: Pipeline, jobs: Sequence[Job], keep: Mapping[str, int], progress: Progress
+def run_trials(
+    pipeline: Pipeline, trials: Sequence[Trial], keep: Mapping[str, int], progress: BenchProgress
 ) -> None:
-    """Answer and judge all cases; jobs of equal steps, guidance and size share their batches.
+    """Answer and judge all cases; trials of equal steps, guidance and size share their batches.
 
     Args:
-        keep: by name of a job, of how many cases of every task to keep the pictures.
+        keep: by name of a trial, of how many cases of every task to keep the pictures.
     """
-    alike: dict[tuple, list[Job]] = {}
-    for job in jobs:
-        alike.setdefault((job.steps, job.guidance, job.shape), []).append(job)
+    alike: dict[tuple, list[Trial]] = {}
+    for trial in trials:
+        alike.setdefault((trial.steps, trial.guidance, trial.shape), []).append(trial)
     for (steps, guidance, _), some in alike.items():
-        cases = [case for job in some for case in job.cases.values()]
+        cases = [case for trial in some for case in trial.cases.values()]
         times: list[float] = []
         progress.stage(f"{steps} steps, guidance {guidance:g}")
         made = answers(
@@ -164,21 +164,21 @@ def run_jobs(
         )
         progress.stage("judging")
         results = zip(assess(cases, made, progress.done), times, made, strict=True)
-        for job in some:
-            for key in job.cases:
-                job.outcomes[key], job.seconds[key], picture = next(results)
-                if key[1] < keep.get(job.name, 0):
-                    job.pictures[key] = picture
+        for trial in some:
+            for key in trial.cases:
+                trial.scores[key], trial.seconds[key], picture = next(results)
+                if key[1] < keep.get(trial.name, 0):
+                    trial.pictures[key] = picture
 
 
-def plan(settings: Settings, size: tuple[int, int]) -> dict[str, Job]:
-    """All jobs by name: "set blind", "exchanged words blind", "blank", "steps 4", ..."""
-    jobs: dict[str, Job] = {}
+def plan(settings: Settings, size: tuple[int, int]) -> dict[str, Trial]:
+    """All trials by name: "set blind", "exchanged words blind", "blank", "steps 4", ..."""
+    trials: dict[str, Trial] = {}
 
-    def add(name: str, cases: dict[Key, Case], **changes: float) -> None:
+    def add(name: str, cases: dict[CaseKey, Case], **changes: float) -> None:
         options = {"steps": settings.steps, "guidance": settings.guidance, **changes}
         if cases:
-            jobs[name] = Job(name, cases, **options)  # type: ignore[arg-type]
+            trials[name] = Trial(name, cases, **options)  # type: ignore[arg-type]
 
     for wordings in WORDING_SETS:
         cases = {
@@ -202,7 +202,7 @@ def plan(settings: Settings, size: tuple[int, int]) -> dict[str, Job]:
                 **{"size": size, **options},  # type: ignore[arg-type]
             ))
         })  # fmt: skip
-    asked = jobs[f"set {PROBED}"].cases
+    asked = trials[f"set {PROBED}"].cases
     few = {key: case for key, case in asked.items() if key[1] < settings.probes}
     more = {key: case for key, case in asked.items() if key[1] < 2 * settings.probes}
     add("blank", _changed(more, blanked))
@@ -213,10 +213,12 @@ def plan(settings: Settings, size: tuple[int, int]) -> dict[str, Job]:
     for guidance in settings.guidances:
         if guidance != settings.guidance:
             add(f"guidance {guidance:g}", few, guidance=guidance)
-    return jobs
+    return trials
 
 
-def _changed(cases: dict[Key, Case], change: Callable[[Case], Case | None]) -> dict[Key, Case]:
+def _changed(
+    cases: dict[CaseKey, Case], change: Callable[[Case], Case | None]
+) -> dict[CaseKey, Case]:
     changed = ((key, change(case)) for key, case in cases.items())
     return {key: case for key, case in changed if case is not None}
 

@@ -23,7 +23,7 @@ from ..world.scene import (
     Scene,
     random_scene,
 )
-from .held_out import Tick
+from .held_out import Advance
 
 __all__ = ["PASSED", "SCENES", "reconstruction"]
 
@@ -72,7 +72,7 @@ def reconstruction(
     *,
     seed: int = 0,
     size: tuple[int, int] = (64, 64),
-    tick: Tick = lambda count: None,
+    tick: Advance = lambda count: None,
 ) -> dict[str, dict[str, float]]:
     """Encoded and decoded again: `count` held-out pictures of every kind in `SCENES`, and "all".
 

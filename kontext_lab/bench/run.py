@@ -17,8 +17,18 @@ from kontext_core.pipeline import Pipeline, edit
 
 from ..world.tasks import CATEGORIES, TASKS
 from .drift import drift, local_chains
-from .held_out import JUDGED, WORDING_SETS, Case, Outcome, held_out_cases, summary
-from .plan import ELSEWHERE, PROBED, SHOWN, Job, Key, Progress, Settings, plan, run_jobs
+from .held_out import JUDGED, WORDING_SETS, Case, Score, held_out_cases, summary
+from .plan import (
+    ELSEWHERE,
+    PROBED,
+    SHOWN,
+    BenchProgress,
+    CaseKey,
+    Settings,
+    Trial,
+    plan,
+    run_trials,
+)
 from .reconstruction import PASSED, SCENES, reconstruction
 from .sheet import Shown
 
@@ -40,7 +50,10 @@ class Bench:
 
 
 def bench(
-    pipeline: Pipeline, settings: Settings, name: str = "tiny", progress: Progress | None = None
+    pipeline: Pipeline,
+    settings: Settings,
+    name: str = "tiny",
+    progress: BenchProgress | None = None,
 ) -> Bench:
     """Measure everything.
 
@@ -53,18 +66,18 @@ def bench(
         KontextError: the model gives NaN.
     """
     settings = settings.check()
-    progress = progress or Progress()
+    progress = progress or BenchProgress()
     began = time.perf_counter()
     size = (64, 64)
     chains = local_chains(settings.chains, settings.turns, seed=settings.seed, size=size)
-    jobs = plan(settings, size)
-    work = sum(job.work for job in jobs.values())
+    trials = plan(settings, size)
+    work = sum(trial.work for trial in trials.values())
     work += 2 * settings.chains * settings.turns * (settings.steps + JUDGED)
     work += len(SCENES) * settings.rebuilt * PASSED
     work += 3 * (settings.timed + 1) * settings.steps
     progress.begin(work)
 
-    run_jobs(pipeline, list(jobs.values()), {f"set {SHOWN}": settings.shown}, progress)
+    run_trials(pipeline, list(trials.values()), {f"set {SHOWN}": settings.shown}, progress)
     progress.stage("autoencoder")
     rebuilt = reconstruction(
         pipeline, settings.rebuilt, seed=settings.seed, size=size,
@@ -84,22 +97,22 @@ def bench(
         "size": list(size),
         "settings": asdict(settings),
         "categories": {task: TASKS[task].category for task in TASKS},
-        "sets": {w: _set_results(jobs, w) for w in WORDING_SETS},
-        "verdicts": {w: _verdicts(jobs[f"set {w}"]) for w in WORDING_SETS},
+        "sets": {w: _set_results(trials, w) for w in WORDING_SETS},
+        "verdicts": {w: _verdicts(trials[f"set {w}"]) for w in WORDING_SETS},
         "probes": {
-            probe: _compared(jobs[probe], jobs[f"set {PROBED}"])
+            probe: _compared(trials[probe], trials[f"set {PROBED}"])
             for probe in ("blank", "scrambled")
-            if probe in jobs
+            if probe in trials
         },
-        "steps": {str(n): _grouped(_by_steps(jobs, settings, n)) for n in settings.step_counts},
+        "steps": {str(n): _grouped(_by_steps(trials, settings, n)) for n in settings.step_counts},
         "guidance": {
-            f"{g:g}": _grouped(_by_guidance(jobs, settings, g)) for g in settings.guidances
+            f"{g:g}": _grouped(_by_guidance(trials, settings, g)) for g in settings.guidances
         },  # fmt: skip
         "elsewhere": {
             name: _grouped(chosen)
             for name, chosen in {
-                "on the grid": _few(jobs, settings),
-                **{name: jobs[name].outcomes for name in ELSEWHERE},
+                "on the grid": _few(trials, settings),
+                **{name: trials[name].scores for name in ELSEWHERE},
             }.items()
         },
         "autoencoder": rebuilt,
@@ -108,46 +121,46 @@ def bench(
     results["timing"] = {
         "device": str(pipeline.model.device),
         "threads": torch.get_num_threads(),
-        "batched": _batched(jobs),
+        "batched": _batched(trials),
         "latency": times,
         "seconds": round(time.perf_counter() - began, 1),
     }
-    asked = jobs[f"set {SHOWN}"]
+    asked = trials[f"set {SHOWN}"]
     shown: dict[str, list[Shown]] = {}
     for (task, i), picture in asked.pictures.items():
         shown.setdefault(task, []).append(
-            Shown(asked.cases[task, i], picture, asked.outcomes[task, i])
+            Shown(asked.cases[task, i], picture, asked.scores[task, i])
         )
     return Bench(results, shown, loop, chains)
 
 
-def _set_results(jobs: dict[str, Job], wordings: str) -> dict:
-    found = _grouped(jobs[f"set {wordings}"].outcomes, by_task=True)
+def _set_results(trials: dict[str, Trial], wordings: str) -> dict:
+    found = _grouped(trials[f"set {wordings}"].scores, by_task=True)
     found["exchanged"] = {
-        what: _grouped(jobs[name].outcomes, by_task=True)["tasks"]
+        what: _grouped(trials[name].scores, by_task=True)["tasks"]
         for what in ("words", "pictures")
-        if (name := f"exchanged {what} {wordings}") in jobs
+        if (name := f"exchanged {what} {wordings}") in trials
     }
     return found
 
 
-def _verdicts(job: Job) -> dict[str, str]:
+def _verdicts(trial: Trial) -> dict[str, str]:
     """Per task one digit a case in their order, 1 is right; so that a single case can be checked."""
     found: dict[str, str] = dict.fromkeys(TASKS, "")
-    for (task, _), outcome in job.outcomes.items():
-        found[task] += "1" if outcome.verdict.right else "0"
+    for (task, _), score in trial.scores.items():
+        found[task] += "1" if score.verdict.right else "0"
     return found
 
 
-def _grouped(outcomes: dict[Key, Outcome], *, by_task: bool = False) -> dict:
+def _grouped(scores: dict[CaseKey, Score], *, by_task: bool = False) -> dict:
     """One row for all of them, for every category and, if wanted, for every task."""
 
     def rows(names: Sequence[str], of: Callable[[str], str]) -> dict[str, dict]:
-        chosen = {n: [o for (task, _), o in outcomes.items() if of(task) == n] for n in names}
+        chosen = {n: [o for (task, _), o in scores.items() if of(task) == n] for n in names}
         return {name: summary(some) for name, some in chosen.items() if some}
 
     found = {
-        "all": summary(list(outcomes.values())),
+        "all": summary(list(scores.values())),
         "categories": rows(CATEGORIES, lambda task: TASKS[task].category),
     }
     if by_task:
@@ -155,44 +168,46 @@ def _grouped(outcomes: dict[Key, Outcome], *, by_task: bool = False) -> dict:
     return found
 
 
-def _compared(job: Job, asked: Job) -> dict:
+def _compared(trial: Trial, asked: Trial) -> dict:
     """A probe's rows, with "asked": the success of the same cases as they were."""
-    found = _grouped(job.outcomes)
-    plain = _grouped({key: asked.outcomes[key] for key in job.outcomes})
+    found = _grouped(trial.scores)
+    plain = _grouped({key: asked.scores[key] for key in trial.scores})
     found["all"]["asked"] = plain["all"]["success"]
     for name, row in found["categories"].items():
         row["asked"] = plain["categories"][name]["success"]
     return found
 
 
-def _by_steps(jobs: dict[str, Job], settings: Settings, steps: int) -> dict[Key, Outcome]:
+def _by_steps(trials: dict[str, Trial], settings: Settings, steps: int) -> dict[CaseKey, Score]:
     if steps != settings.steps:
-        return jobs[f"steps {steps}"].outcomes
-    return _few(jobs, settings)
+        return trials[f"steps {steps}"].scores
+    return _few(trials, settings)
 
 
-def _by_guidance(jobs: dict[str, Job], settings: Settings, value: float) -> dict[Key, Outcome]:
+def _by_guidance(
+    trials: dict[str, Trial], settings: Settings, value: float
+) -> dict[CaseKey, Score]:
     if value != settings.guidance:
-        return jobs[f"guidance {value:g}"].outcomes
-    return _few(jobs, settings)
+        return trials[f"guidance {value:g}"].scores
+    return _few(trials, settings)
 
 
-def _few(jobs: dict[str, Job], settings: Settings) -> dict[Key, Outcome]:
-    every = jobs[f"set {PROBED}"].outcomes
-    return {key: outcome for key, outcome in every.items() if key[1] < settings.probes}
+def _few(trials: dict[str, Trial], settings: Settings) -> dict[CaseKey, Score]:
+    every = trials[f"set {PROBED}"].scores
+    return {key: score for key, score in every.items() if key[1] < settings.probes}
 
 
-def _batched(jobs: dict[str, Job]) -> dict[str, float]:
+def _batched(trials: dict[str, Trial]) -> dict[str, float]:
     """Seconds per picture, answered in batches, by task."""
     times: dict[str, list[float]] = {}
     for wordings in WORDING_SETS:
-        for (task, _), seconds in jobs[f"set {wordings}"].seconds.items():
+        for (task, _), seconds in trials[f"set {wordings}"].seconds.items():
             times.setdefault(task, []).append(seconds)
     return {task: round(statistics.mean(values), 5) for task, values in times.items()}
 
 
 def latency(
-    pipeline: Pipeline, settings: Settings, size: tuple[int, int], progress: Progress
+    pipeline: Pipeline, settings: Settings, size: tuple[int, int], progress: BenchProgress
 ) -> dict[str, float]:
     """Median seconds of one picture, words to pixels, with 0, 1 and 2 references."""
     found = {}

@@ -15,7 +15,7 @@ from .chart import font
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
-    from .held_out import Case, Outcome
+    from .held_out import Case, Score
 
 __all__ = ["Shown", "contact_sheet", "of_category", "picture", "strip", "verdict_text"]
 
@@ -28,7 +28,7 @@ class Shown:
 
     case: Case
     picture: Tensor
-    outcome: Outcome
+    score: Score
 
 
 def picture(tensor: Tensor) -> Image.Image:
@@ -41,8 +41,8 @@ def picture(tensor: Tensor) -> Image.Image:
 
 def verdict_text(shown: Shown) -> str:
     """ "right", or "wrong: " and the attributes."""
-    failed = [name.replace("_", " ") for name in shown.outcome.verdict.failed]
-    return "right" if shown.outcome.verdict.right else "wrong: " + ", ".join(failed)
+    failed = [name.replace("_", " ") for name in shown.score.verdict.failed]
+    return "right" if shown.score.verdict.right else "wrong: " + ", ".join(failed)
 
 
 def contact_sheet(
@@ -80,7 +80,7 @@ def contact_sheet(
             y += line
         _pictures(sheet, pen, one, x, y, side, gap, small)
         y += side + line + 2
-        colour = _RIGHT if one.outcome.verdict.right else _WRONG
+        colour = _RIGHT if one.score.verdict.right else _WRONG
         for words in verdicts[i]:
             pen.text((x, y), words, fill=colour, font=small)
             y += line
@@ -101,7 +101,7 @@ def _pictures(
         pen.text((x, y), name, fill=_QUIET, font=letters)  # type: ignore[arg-type]
         sheet.paste(small.resize((wide, side), Image.Resampling.BICUBIC), (x, y + 15))
         if name == "result":
-            colour = _RIGHT if one.outcome.verdict.right else _WRONG
+            colour = _RIGHT if one.score.verdict.right else _WRONG
             pen.rectangle((x - 2, y + 13, x + wide + 1, y + 16 + side), outline=colour, width=2)
         x += wide + gap
 

@@ -18,7 +18,7 @@ _LABELS = {
     "blind": "blind",
 }
 
-Row = Mapping[str, Any]
+Figures = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, Table]:
     }
 
 
-def success(row: Row | None) -> str:
+def success(row: Figures | None) -> str:
     """ "93 % (88-96)", the share and its interval."""
     if not row or row.get("success") is None:
         return ""
@@ -120,7 +120,9 @@ def label(name: str) -> str:
 def _tasks(results: Mapping[str, Any]) -> Table:
     sets, batched = results["sets"], results["timing"]["batched"]
 
-    def cells(name: str, of: Callable[[Row], Row | None], seconds: float | None) -> list[str]:
+    def cells(
+        name: str, of: Callable[[Figures], Figures | None], seconds: float | None
+    ) -> list[str]:
         rows = [of(each) for each in sets.values()]
         shown = of(sets["held_out"])
         if shown is None:
@@ -189,7 +191,7 @@ def _exchanged(results: Mapping[str, Any]) -> Table:
     )
 
 
-def _with_nearer(row: Row | None) -> str:
+def _with_nearer(row: Figures | None) -> str:
     near = _share((row or {}).get("nearer"))
     return f"{success(row)}; {near}" if near else success(row)
 
@@ -264,7 +266,7 @@ def _autoencoder(results: Mapping[str, Any]) -> Table:
     found = dict(results["autoencoder"])
     every = found.pop("all")
 
-    def cells(name: str, row: Row) -> list[str]:
+    def cells(name: str, row: Figures) -> list[str]:
         return [
             name, _number(row["psnr"]), _number(row["psnr_p10"]), _number(row["ssim"], 3),
             _number(row["distance"], 4),

@@ -2,7 +2,7 @@
 
 Right pictures are the answer itself, and the answer a little blurred, noisy, shifted or passed
 through an autoencoder. Wrong ones have one thing wrong each. A change that nobody can see, such
-as another colour in a grey picture, is not counted as wrong; `Row.unseen` says how many.
+as another colour in a grey picture, is not counted as wrong; `Tally.unseen` says how many.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from .compare import blur, shifted, smooth, wrongness
 from .doubts import free_place, free_size
 from .verdict import judge_all
 
-__all__ = ["Row", "accuracy", "pca_round_trip", "table"]
+__all__ = ["Tally", "accuracy", "pca_round_trip", "table"]
 
 
 @dataclass
-class Row:
+class Tally:
     """One kind of picture in one category."""
 
     category: str
@@ -72,7 +72,7 @@ def accuracy(
     size: tuple[int, int] = (64, 64),
     tasks: Sequence[str] = tuple(TASKS),
     round_trips: dict[str, Callable[[Tensor], Tensor]] | None = None,
-) -> list[Row]:
+) -> list[Tally]:
     """Judge made pictures, right and wrong ones.
 
     Args:
@@ -80,7 +80,7 @@ def accuracy(
         size: (height, width).
         round_trips: more things that a right picture survives, pictures [n, 3, h, w] in 0..1.
     """
-    rows: dict[tuple[str, str], Row] = {}
+    rows: dict[tuple[str, str], Tally] = {}
     for task in tasks:
         rng = random.Random(f"{seed}/{task}")
         samples = [make_sample(rng, task=task) for _ in range(cases)]
@@ -103,18 +103,18 @@ def accuracy(
 
 
 def _count(
-    rows: dict[tuple[str, str], Row], kind: str, right: bool, samples: Sequence[Sample],
+    rows: dict[tuple[str, str], Tally], kind: str, right: bool, samples: Sequence[Sample],
     pictures: Tensor,
 ) -> None:  # fmt: skip
     for sample, verdict in zip(samples, judge_all(samples, pictures), strict=True):
         category = TASKS[sample.task].category
-        row = rows.setdefault((category, kind), Row(category, kind, right))
+        row = rows.setdefault((category, kind), Tally(category, kind, right))
         row.count += 1
         row.judged_well += verdict.right is right
 
 
 def _wrong(
-    rows: dict[tuple[str, str], Row], kind: str, samples: Sequence[Sample],
+    rows: dict[tuple[str, str], Tally], kind: str, samples: Sequence[Sample],
     made: Sequence[Scene | None], answers: Tensor, size: tuple[int, int], share: float = 1.0,
 ) -> None:  # fmt: skip
     at = [i for i, scene in enumerate(made) if scene is not None]
@@ -127,7 +127,7 @@ def _wrong(
             seen.append(k)
         else:
             category = TASKS[samples[i].task].category
-            rows.setdefault((category, kind), Row(category, kind, False)).unseen += 1
+            rows.setdefault((category, kind), Tally(category, kind, False)).unseen += 1
     if seen:
         mixed = answers[[at[k] for k in seen]].lerp(pictures[seen], share)
         _count(rows, kind, False, [samples[at[k]] for k in seen], mixed)
@@ -276,7 +276,7 @@ _SINGLE = (
 )  # fmt: skip
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Tally]) -> str:
     """Markdown: kinds of pictures down, categories across, shares in per cent."""
     categories = [c for c in CATEGORIES if any(row.category == c for row in rows)]
     lines = [

@@ -50,7 +50,7 @@ CANVASES = ((64, 64), (64, 64), (64, 64), (64, 96), (96, 64), (96, 96), (128, 12
 HELD_OUT = ((64, 64, 1), (64, 96, 1 / 4), (96, 64, 1 / 4), (96, 96, 1 / 4), (128, 128, 1 / 8))
 
 
-class Pictures(torch.utils.data.Dataset[Tensor]):
+class PictureBatches(torch.utils.data.Dataset[Tensor]):
     """Item n is the picture batch of step n, [about count * 64 * 64 / (H * W), 3, H, W], -1..1."""
 
     def __init__(self, seed: int, count: int) -> None:
@@ -163,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"going on at step {first}", flush=True)
     last = args.stop_at or args.steps
     loader = torch.utils.data.DataLoader(
-        Pictures(args.seed, args.batch), batch_size=None, sampler=range(first, last),
+        PictureBatches(args.seed, args.batch), batch_size=None, sampler=range(first, last),
         num_workers=1, prefetch_factor=4,
     )  # fmt: skip
     held = {

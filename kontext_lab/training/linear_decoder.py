@@ -30,7 +30,7 @@ from kontext_core.errors import InputError
 from kontext_core.latents import FLUX_LATENT, LatentFormat
 from kontext_core.models.autoencoder import Decoder, ResnetBlock
 
-from .linear_parts import Fixed, Layout, Maps, bias_of, blocks_of, clear, levels_of
+from .linear_parts import ChannelLayout, Fixed, Maps, bias_of, blocks_of, clear, levels_of
 from .patch_pca import PatchPCA
 
 __all__ = ["write_linear_decoder"]
@@ -73,7 +73,9 @@ class Writer:
         self.fixed.add(weight, mask)
         self.fixed.add(bias_of(layer), rows)
 
-    def plain_norm(self, norm: nn.GroupNorm, x: Tensor, layout: Layout, *silent: Tensor) -> Tensor:
+    def plain_norm(
+        self, norm: nn.GroupNorm, x: Tensor, layout: ChannelLayout, *silent: Tensor
+    ) -> Tensor:
         """Let everything through as it is, but the constants and the `silent` channels."""
         quiet = layout.mask(*silent)
         gain = (~quiet).float()
@@ -88,7 +90,7 @@ class Writer:
 
     def counting_block(self, block: ResnetBlock, counts: Tensor) -> None:
         """Let four counts [4, 4] grow by two: cells up to the left, right, top, bottom edge."""
-        layout = Layout(self.x.shape[1], self.groups)
+        layout = ChannelLayout(self.x.shape[1], self.groups)
         hidden = layout.pairs[:8].view(4, 4)
         gain, offset = (~layout.constant).float(), torch.zeros(len(layout.constant))
         self.stepped(counts, gain, offset, 1.0 - self.counted)
@@ -119,7 +121,7 @@ class Writer:
 
     def quiet_block(self, block: ResnetBlock, switches: Tensor) -> None:
         """Let it add nothing yet."""
-        layout = Layout(self.x.shape[1], self.groups)
+        layout = ChannelLayout(self.x.shape[1], self.groups)
         self.plain_norm(block.norm1, self.x, layout)
         clear(block.conv2)
         self.fix(block.conv2, layout.mask(switches))
@@ -130,7 +132,7 @@ class Writer:
 
         Two pairs of each where `counted`, as a step takes two activations to see.
         """
-        layout = Layout(self.x.shape[1], self.groups)
+        layout = ChannelLayout(self.x.shape[1], self.groups)
         told = layout.pairs[kept : kept + (4 if counted else 2)].view(2, -1)
         content = layout.pairs[:kept].flatten()
         structure = layout.mask(told)
@@ -163,8 +165,8 @@ class Writer:
         self, block: ResnetBlock, maps: Maps, kept: int, told: Tensor, counted: bool, last: bool
     ) -> tuple[Maps, Tensor]:
         """Give every cell the content of its own quarter; the new maps and the two switches."""
-        inside = Layout(self.x.shape[1], self.groups)
-        outside = Layout(block.conv1.out_channels, self.groups)
+        inside = ChannelLayout(self.x.shape[1], self.groups)
+        outside = ChannelLayout(block.conv1.out_channels, self.groups)
         room = (len(outside.single) - 3) // 3
         finer = maps.split(min(room, len(outside.pairs) - 2 if not last else 3))
         upper, right, lower, both = maps.step
@@ -258,7 +260,7 @@ def write_linear_decoder(
         )
     writer = Writer(decoder, params, sample)
     levels = levels_of(decoder.up)
-    coarse = Layout(widths[3], params.norm_groups)
+    coarse = ChannelLayout(widths[3], params.norm_groups)
     latents = params.z_channels
     counts = coarse.pairs[latents : latents + 8].view(4, 4)
     structure = coarse.mask(counts)
@@ -296,7 +298,7 @@ def write_linear_decoder(
         kept = maps.back.shape[1]
         for block in others:
             writer.quiet_block(block, sources)
-    fine = Layout(widths[0], params.norm_groups)
+    fine = ChannelLayout(widths[0], params.norm_groups)
     writer.plain_norm(decoder.norm_out, writer.x, fine)
     clear(decoder.conv_out)
     for colour, (plus, minus) in enumerate(fine.pairs[:3]):

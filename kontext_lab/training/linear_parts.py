@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kontext_core.models.autoencoder import Level, ResnetBlock
 
-__all__ = ["Fixed", "Layout", "Maps", "bias_of", "blocks_of", "clear", "levels_of"]
+__all__ = ["Fixed", "ChannelLayout", "Maps", "bias_of", "blocks_of", "clear", "levels_of"]
 
 
 @torch.no_grad()
@@ -65,7 +65,7 @@ class Fixed:
             parameter.copy_(torch.where(mask, value, parameter))
 
 
-class Layout:
+class ChannelLayout:
     """Which channels of a width do what: the last of each norm group is the constant.
 
     `pairs`: [n, 2] channels of the same group, for content and its negative or two switches.

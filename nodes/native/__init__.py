@@ -10,14 +10,14 @@ from __future__ import annotations
 from .clip import KontextClip
 from .model import KontextModel, NotNativeError, require_model, resolutions_of
 from .sockets import make_clip, make_model, make_vae, sockets
-from .vae import KontextVAE, Pictures, require_vae
+from .vae import KontextVAE, VaeCalls, require_vae
 
 __all__ = [
     "KontextClip",
     "KontextModel",
     "KontextVAE",
     "NotNativeError",
-    "Pictures",
+    "VaeCalls",
     "make_clip",
     "make_model",
     "make_vae",

@@ -23,7 +23,7 @@ __all__ = ["KontextClip", "Tokens", "encode_tokens", "text_notes", "tokens_of"]
 Tokens = dict[str, list[list[tuple[Any, ...]]]]
 
 
-class Row(list[tuple[Any, ...]]):
+class TokenRow(list[tuple[Any, ...]]):
     """A row of tokens that knows how many of its text were cut off."""
 
     lost = 0
@@ -53,7 +53,7 @@ def tokens_of(
         halves = {"l": [row], "t5xxl": [row]}
     length = 3 if word_ids else 2
     made: Tokens = {
-        half: [Row(tuple(token)[:length] for token in row) for row in rows]
+        half: [TokenRow(tuple(token)[:length] for token in row) for row in rows]
         for half, rows in halves.items()
     }
     made["t5xxl"][0].lost = encoder.lost(text)  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from ...kontext_core.models.flux import Flux, finite
 from ...kontext_core.models.layers import SplitRows
 from ...kontext_core.models.rope import rope_table
 from .attention import attend, joined_mask, rotations
-from .modulation import KeptModulations, Rows
+from .modulation import KeptModulations, ModulationRows
 from .references import ImageTokens, arrange
 
 __all__ = ["NativeFlux"]
@@ -166,8 +166,8 @@ class _Pass:
     def __init__(
         self,
         options: dict[str, Any],
-        rows: Rows,
-        still: Rows | None,
+        rows: ModulationRows,
+        still: ModulationRows | None,
         target: int,
         table: Tensor | None,
         mask: Tensor | None,

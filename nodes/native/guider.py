@@ -18,13 +18,12 @@ from ...kontext_core.errors import InputError, KontextError
 from ...kontext_core.finite import not_finite
 from ...kontext_core.latents import FLUX_LATENT, LatentFormat, token_grid
 from ...kontext_core.schedule import make_timesteps
-from ..conditioning import beyond_native
+from ..conditioning import Entries, beyond_native
 from ..latent import noise_for, target_samples
 from .forward import NativeFlux
 
 __all__ = ["guided", "is_ours", "latent_format_of", "require_flux", "unhonoured"]
 
-Entries = list[list[Any]]
 # What an entry says about references.
 REFERENCE_KEYS = ("reference_latents", "reference_latents_method", "kontext_references")
 

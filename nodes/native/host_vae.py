@@ -9,7 +9,7 @@ import comfy.model_patcher
 import comfy.sd
 import torch
 
-from .vae import Pictures
+from .vae import VaeCalls
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,8 +53,8 @@ class FirstStage(torch.nn.Module):
         return self.core.working_memory(height, width, decode=decode)
 
 
-class HostVAE(Pictures, comfy.sd.VAE):
-    """ComfyUI's VAE with the core's network: its nodes' calls are answered by `Pictures`.
+class HostVAE(VaeCalls, comfy.sd.VAE):
+    """ComfyUI's VAE with the core's network: its nodes' calls are answered by `VaeCalls`.
 
     The constructor of ComfyUI's class, which detects files, is not run; all that it sets is set
     here, so that whatever else reads a VAE finds it.
@@ -105,7 +105,7 @@ class HostVAE(Pictures, comfy.sd.VAE):
         return self.first_stage_model.working_memory(height, width, decode=True)
 
     def load_network(self, memory: int) -> AutoEncoder:
-        """See `Pictures`."""
+        """See `VaeCalls`."""
         comfy.model_management.load_models_gpu(
             [self.patcher], memory_required=memory, force_full_load=True
         )

@@ -21,7 +21,7 @@ from ...kontext_core.models.layers import LastLayer, Modulation
 if TYPE_CHECKING:
     from ...kontext_core.models.flux import Flux
 
-__all__ = ["KeptModulations", "Rows", "modulation_layers"]
+__all__ = ["KeptModulations", "ModulationRows", "modulation_layers"]
 
 # Rows made at a time, and kept at most: one of FLUX.1 is 2.1 MB in 16 bits, so 34 and 85 MB. Two texts
 # that are run in turn have room, and 28 steps read the weights twice.
@@ -29,7 +29,7 @@ AHEAD = 16
 KEPT = 40
 
 # Timestep, guidance, pooled text.
-Key = tuple[float, "float | None", bytes]
+VectorKey = tuple[float, "float | None", bytes]
 
 
 def modulation_layers(network: nn.Module) -> list[Any]:
@@ -43,7 +43,7 @@ def modulation_layers(network: nn.Module) -> list[Any]:
     return found
 
 
-class Rows:
+class ModulationRows:
     """The modulation rows of one forward, for a block that asks: picked from a table that is kept, or
     computed by the block.
 
@@ -93,7 +93,7 @@ class KeptModulations:
 
     def __init__(self, network: Flux) -> None:
         self._layers = modulation_layers(network)
-        self._tables: OrderedDict[tuple[Key, ...], Modulations] = OrderedDict()
+        self._tables: OrderedDict[tuple[VectorKey, ...], Modulations] = OrderedDict()
 
     def forget(self) -> None:
         """Give up all rows."""
@@ -122,7 +122,7 @@ class KeptModulations:
         guidance: Tensor | None,
         sigmas: Tensor | None,
         dtype: torch.dtype,
-    ) -> Rows:
+    ) -> ModulationRows:
         """Rows of a batch. The layers are asked where they are on the device, or somebody trains.
 
         Args:
@@ -133,10 +133,10 @@ class KeptModulations:
         """
         vec = network.embed(timesteps, pooled, guidance, dtype)
         if torch.is_grad_enabled() or not any(layer.comfy_cast_weights for layer in self._layers):
-            return Rows(vec)
+            return ModulationRows(vec)
         texts = [row.numpy().tobytes() for row in pooled.float().cpu()]
         values = [None] * len(texts) if guidance is None else guidance.tolist()
-        keys: list[Key] = list(zip(timesteps.tolist(), values, texts, strict=True))
+        keys: list[VectorKey] = list(zip(timesteps.tolist(), values, texts, strict=True))
         wanted = next((made for made in self._tables if set(keys) <= set(made)), None)
         if wanted is None:
             wanted = self._ahead(keys, [] if sigmas is None else sigmas.tolist())
@@ -145,9 +145,9 @@ class KeptModulations:
             self._make(network, wanted, dict(zip(texts, pooled, strict=True)), given, dtype)
         self._tables.move_to_end(wanted)
         places = torch.tensor([wanted.index(key) for key in keys], device=pooled.device)
-        return Rows(vec, self._tables[wanted], places)
+        return ModulationRows(vec, self._tables[wanted], places)
 
-    def _ahead(self, keys: list[Key], sigmas: list[float]) -> tuple[Key, ...]:
+    def _ahead(self, keys: list[VectorKey], sigmas: list[float]) -> tuple[VectorKey, ...]:
         """The keys, and those of later steps as far as there is room."""
         found = dict.fromkeys(keys)
         kinds = list(dict.fromkeys(key[1:] for key in keys))
@@ -163,7 +163,7 @@ class KeptModulations:
     def _make(
         self,
         network: Flux,
-        keys: tuple[Key, ...],
+        keys: tuple[VectorKey, ...],
         texts: dict[bytes, Tensor],
         given: tuple[torch.dtype, torch.dtype | None],
         dtype: torch.dtype,

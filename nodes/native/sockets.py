@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..host import get_host
 from .clip import KontextClip
 from .model import KontextModel, require_model
-from .vae import KontextVAE, Pictures
+from .vae import KontextVAE, VaeCalls
 
 if TYPE_CHECKING:
     from ...kontext_core.models.autoencoder import AutoEncoder
@@ -36,7 +36,7 @@ class Sockets:
 
     def vae(
         self, autoencoder: AutoEncoder, name: str, resolutions: tuple[tuple[int, int], ...]
-    ) -> Pictures:
+    ) -> VaeCalls:
         """See `make_vae`."""
         return KontextVAE(autoencoder, name, resolutions)
 
@@ -79,7 +79,7 @@ class ComfySockets(Sockets):
 
     def vae(
         self, autoencoder: AutoEncoder, name: str, resolutions: tuple[tuple[int, int], ...]
-    ) -> Pictures:
+    ) -> VaeCalls:
         from .host_vae import host_vae
 
         return host_vae(autoencoder, name, resolutions)
@@ -138,7 +138,7 @@ def make_clip(encoder: TextEncoder | FluxTextEncoders, name: str) -> Any:
 
 def make_vae(
     autoencoder: AutoEncoder, name: str, resolutions: tuple[tuple[int, int], ...]
-) -> Pictures:
+) -> VaeCalls:
     """What travels on a VAE socket of the host: on a real ComfyUI a `comfy.sd.VAE`.
 
     Args:

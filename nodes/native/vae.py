@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from ...kontext_core.models.autoencoder import AutoEncoder
 
-__all__ = ["DEFAULT_TILE", "KontextVAE", "Pictures", "require_vae"]
+__all__ = ["DEFAULT_TILE", "KontextVAE", "VaeCalls", "require_vae"]
 
 # Pixels a side, when a tiled call of the VAE names no size; ComfyUI's own default.
 DEFAULT_TILE = 512
 
 
-class Pictures:
+class VaeCalls:
     """ComfyUI's calls of a VAE, on the core's autoencoder: IMAGE [b, h, w, 3] in 0..1 and raw
     LATENT [b, 16, h/8, w/8].
 
@@ -146,7 +146,7 @@ class Pictures:
         return None
 
 
-class KontextVAE(Pictures):
+class KontextVAE(VaeCalls):
     """An autoencoder on a VAE socket of a host that has no VAE class of its own."""
 
     latent_channels = 16
@@ -167,7 +167,7 @@ class KontextVAE(Pictures):
         return self._managed.network  # type: ignore[return-value]
 
     def load_network(self, memory: int) -> AutoEncoder:
-        """See `Pictures`."""
+        """See `VaeCalls`."""
         return self._managed.load(memory)  # type: ignore[return-value]
 
     def __repr__(self) -> str:

@@ -17,10 +17,10 @@ from kontext_core.errors import InputError
 
 from ..loader import pack_root
 from .place import PlaceLost, Result, RowFailed, RowRefused, Stopped
-from .plan import Job
+from .plan import PlannedRow
 from .server import UPLOADS
 
-__all__ = ["PATIENCE", "Cluster", "Remote", "Worker"]
+__all__ = ["PATIENCE", "Cluster", "Remote", "WorkerPlace"]
 
 # Who runs a prompt in a worker's process, by name, as only that process imports it. It is called
 # with the folder of models and has `run(prompt, pictures)`.
@@ -113,14 +113,14 @@ class Cluster:
             "in the same place, with what it requires, and a GPU where the cluster has any"
         )
 
-    def __enter__(self) -> list[Worker]:
-        return [Worker(self.ray, actor, f"ray-{i}") for i, actor in enumerate(self.actors, 1)]
+    def __enter__(self) -> list[WorkerPlace]:
+        return [WorkerPlace(self.ray, actor, f"ray-{i}") for i, actor in enumerate(self.actors, 1)]
 
     def __exit__(self, *_: object) -> None:
         self.ray.shutdown()
 
 
-class Worker:
+class WorkerPlace:
     """One worker process as a place where rows run."""
 
     def __init__(self, ray: Any, actor: Any, name: str) -> None:
@@ -133,7 +133,7 @@ class Worker:
         except self.ray.exceptions.RayError:
             return False
 
-    def run(self, job: Job, sent: Callable[[str], None], stop: Event) -> Result:
+    def run(self, job: PlannedRow, sent: Callable[[str], None], stop: Event) -> Result:
         """Run a row to its end. What an earlier command sent is gone with its workers."""
         names, pictures = {}, {}
         for picture in job.pictures:

@@ -14,14 +14,14 @@ from kontext_core.tables.rows import Scalar
 
 from ..prompt import SEEDS, Prompt, is_link
 
-__all__ = ["Columns", "Target"]
+__all__ = ["Columns", "NodeInput"]
 
 WORDS = ("prompt", "text", "t5xxl", "clip_l")
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True)
-class Target:
+class NodeInput:
     """An input of a node. `is_picture`: its value names a file that has to be brought there."""
 
     node: str
@@ -41,9 +41,9 @@ class Columns:
 
     def __init__(self, prompt: Prompt) -> None:
         self.prompt = prompt
-        self._known: dict[str, list[Target]] = {}
+        self._known: dict[str, list[NodeInput]] = {}
 
-    def resolve(self, column: str) -> list[Target]:
+    def resolve(self, column: str) -> list[NodeInput]:
         """The inputs that a column sets.
 
         Raises:
@@ -57,7 +57,7 @@ class Columns:
         """Every input that holds a value, as `<node id>.<input>`."""
         return [f"{node}.{name}" for node, name in self._constants()]
 
-    def fill(self, values: dict[str, Scalar]) -> tuple[Prompt, list[tuple[Target, str]]]:
+    def fill(self, values: dict[str, Scalar]) -> tuple[Prompt, list[tuple[NodeInput, str]]]:
         """The workflow with a row's values in it, and the pictures it names, which are left as
         they are in the workflow.
 
@@ -65,7 +65,7 @@ class Columns:
             InputError: an unknown column, or a value that does not fit its input.
         """
         prompt = copy.deepcopy(self.prompt)
-        pictures: list[tuple[Target, str]] = []
+        pictures: list[tuple[NodeInput, str]] = []
         for column, value in values.items():
             for target in self.resolve(column):
                 if target.is_picture:
@@ -83,14 +83,14 @@ class Columns:
             if not is_link(value)
         ]
 
-    def _target(self, node: str, name: str) -> Target:
+    def _target(self, node: str, name: str) -> NodeInput:
         entry = self.prompt[node]
         value = entry["inputs"].get(name)
         loads = entry["class_type"].startswith("LoadImage") and name == "image"
         named = isinstance(value, str) and _bare(value).lower().endswith(PICTURE_SUFFIXES)
-        return Target(node, name, loads or named)
+        return NodeInput(node, name, loads or named)
 
-    def _find(self, column: str) -> list[Target]:
+    def _find(self, column: str) -> list[NodeInput]:
         node, dot, name = column.rpartition(".")
         if dot:
             return [self._address(column, node, name)]
@@ -106,7 +106,7 @@ class Columns:
         found = [self._target(n, i) for n, i in self._constants() if i == column]
         return self._one(column, found)
 
-    def _address(self, column: str, node: str, name: str) -> Target:
+    def _address(self, column: str, node: str, name: str) -> NodeInput:
         titles = {key: _title(entry) for key, entry in self.prompt.items()}
         kinds = {key: entry["class_type"] for key, entry in self.prompt.items()}
         found = [node] if node in self.prompt else []
@@ -133,8 +133,8 @@ class Columns:
         listed = ", ".join(f"{key} ({title})" for key, title in titles.items())
         return f"did you mean {near[0]!r}?" if near else f"there are {listed}"
 
-    def _words(self, column: str) -> list[Target]:
-        nodes: dict[str, list[Target]] = {}
+    def _words(self, column: str) -> list[NodeInput]:
+        nodes: dict[str, list[NodeInput]] = {}
         for node, name in self._constants():
             if name in WORDS and isinstance(self.prompt[node]["inputs"][name], str):
                 nodes.setdefault(node, []).append(self._target(node, name))
@@ -163,7 +163,7 @@ class Columns:
             waiting += [str(v[0]) for v in self.prompt[node]["inputs"].values() if is_link(v)]
         return found
 
-    def _picture(self, column: str, kind: str, number: int) -> list[Target]:
+    def _picture(self, column: str, kind: str, number: int) -> list[NodeInput]:
         found = [
             self._target(node, "image")
             for node, entry in self.prompt.items()
@@ -178,7 +178,7 @@ class Columns:
             )
         return [found[number - 1]]
 
-    def _some(self, column: str, found: list[Target]) -> list[Target]:
+    def _some(self, column: str, found: list[NodeInput]) -> list[NodeInput]:
         if found:
             return found
         near = difflib.get_close_matches(column, [name for _, name in self._constants()], 1)
@@ -189,7 +189,7 @@ class Columns:
             "# are left alone"
         )
 
-    def _one(self, column: str, found: list[Target]) -> list[Target]:
+    def _one(self, column: str, found: list[NodeInput]) -> list[NodeInput]:
         if len(self._some(column, found)) > 1:
             listed = ", ".join(f"{t} ({_title(self.prompt[t.node])})" for t in found)
             raise InputError(

@@ -19,7 +19,7 @@ from kontext_core.errors import InputError
 if TYPE_CHECKING:
     from ..prompt import Prompt
     from .place import Place
-    from .plan import Job
+    from .plan import PlannedRow
     from .server import Server
 
 __all__ = ["add_batch"]
@@ -194,7 +194,7 @@ def _usable(servers: list[Server], prompt: Prompt, log: logging.Logger) -> list[
 
 
 def _run(
-    jobs: list[Job], prompt: Prompt, servers: list[Server], options: argparse.Namespace
+    jobs: list[PlannedRow], prompt: Prompt, servers: list[Server], options: argparse.Namespace
 ) -> tuple[str, int]:
     with _places(prompt, servers, options) as places:
         return _run_on(places, jobs, options)
@@ -218,7 +218,7 @@ def _places(
 
 
 def _run_on(
-    places: Sequence[Place], jobs: list[Job], options: argparse.Namespace
+    places: Sequence[Place], jobs: list[PlannedRow], options: argparse.Namespace
 ) -> tuple[str, int]:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
@@ -240,7 +240,7 @@ def _run_on(
         hidden = options.quiet or not sys.stderr.isatty()
         with tqdm(total=len(jobs), unit="row", file=sys.stderr, disable=hidden) as bar:
 
-            def tell(event: str, job: Job, text: str) -> None:
+            def tell(event: str, job: PlannedRow, text: str) -> None:
                 if event != "retry":
                     bar.update()
                 if event in ("failed", "retry") and not options.quiet:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from kontext_core.errors import KontextError
 
-from .plan import Job
+from .plan import PlannedRow
 
 __all__ = [
     "Place",
@@ -57,7 +57,7 @@ class Place(Protocol):
 
     name: str
 
-    def run(self, job: Job, sent: Callable[[str], None], stop: Event) -> Result:
+    def run(self, job: PlannedRow, sent: Callable[[str], None], stop: Event) -> Result:
         """Run a row to its end, or go on with the run it was `sent` as.
 
         Args:

@@ -15,9 +15,9 @@ from kontext_core.tables.names import inside, plain_name
 from kontext_core.tables.rows import COMMENT, Row, Scalar
 
 from ..prompt import SEEDS, Prompt, is_link, seeds_of
-from .columns import Columns, Target
+from .columns import Columns, NodeInput
 
-__all__ = ["Job", "Picture", "apply_seed", "check_columns", "make_jobs"]
+__all__ = ["PlannedRow", "Picture", "apply_seed", "check_columns", "make_jobs"]
 
 # Of a random seed: the editor's numbers are exact up to 2^53.
 RANDOM_SEEDS = 1 << 53
@@ -27,13 +27,13 @@ RANDOM_SEEDS = 1 << 53
 class Picture:
     """A file that a row's workflow reads. `digest` is the SHA-256 of its content, in hex."""
 
-    target: Target
+    target: NodeInput
     path: Path
     digest: str
 
 
 @dataclass
-class Job:
+class PlannedRow:
     """One row, ready to run unless it has a `problem`.
 
     `key` stands for all that decides its result: equal keys in two commands are the same row.
@@ -86,7 +86,7 @@ def make_jobs(
     folder: Path,
     common: dict[str, Scalar] | None = None,
     seed: str = "keep",
-) -> list[Job]:
+) -> list[PlannedRow]:
     """A job for every row; what is wrong with a row is its job's `problem`.
 
     Args:
@@ -99,7 +99,7 @@ def make_jobs(
     """
     check_columns(columns, rows, common or {})
     digests: dict[Path, str] = {}
-    jobs: list[Job] = []
+    jobs: list[PlannedRow] = []
     seen: Counter[str] = Counter()
     for row in rows:
         job = _job(row, columns, folder, common or {}, digests)
@@ -111,7 +111,7 @@ def make_jobs(
     return jobs
 
 
-def apply_seed(job: Job, seed: str, nonce: str) -> None:
+def apply_seed(job: PlannedRow, seed: str, nonce: str) -> None:
     """Gives a row without a seed of its own one: as in the workflow ("keep"), a random one that
     stays the same under one `nonce` ("random"), or so many more than a number as rows came before.
 
@@ -139,8 +139,8 @@ def _job(
     folder: Path,
     common: dict[str, Scalar],
     digests: dict[Path, str],
-) -> Job:
-    job = Job(row, problem=row.problem)
+) -> PlannedRow:
+    job = PlannedRow(row, problem=row.problem)
     own = {key: value for key, value in row.values.items() if not key.startswith(COMMENT)}
     values = {**common, **own}
     try:
@@ -170,7 +170,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _key(job: Job, seed: str) -> str:
+def _key(job: PlannedRow, seed: str) -> str:
     if job.problem:
         # It never ran, so it only has to differ from all that did.
         return f"problem {secrets.token_hex(8)}"

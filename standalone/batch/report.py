@@ -10,7 +10,7 @@ from typing import Any
 from kontext_core.tables.rows import COMMENT
 
 from .columns import Columns
-from .plan import Job
+from .plan import PlannedRow
 from .runner import Summary
 
 __all__ = [
@@ -64,7 +64,7 @@ def stopped_text(summary: Summary) -> str:
     return f"{finished} of {total} rows are done; run the same command again to go on"
 
 
-def planned_json(jobs: Sequence[Job], columns: Columns) -> str:
+def planned_json(jobs: Sequence[PlannedRow], columns: Columns) -> str:
     """What would run, with the reason of each row that could not."""
     rows = [
         {"row": job.row.number, "name": job.row.name, "seed": job.seed, "error": job.problem}
@@ -73,7 +73,7 @@ def planned_json(jobs: Sequence[Job], columns: Columns) -> str:
     return json.dumps({"columns": _used(jobs, columns), "rows": rows}, indent=2)
 
 
-def planned_text(jobs: Sequence[Job], columns: Columns) -> str:
+def planned_text(jobs: Sequence[PlannedRow], columns: Columns) -> str:
     """The same for people."""
     lines = [f"column {name} -> {', '.join(to)}" for name, to in _used(jobs, columns).items()]
     for job in jobs:
@@ -83,7 +83,7 @@ def planned_text(jobs: Sequence[Job], columns: Columns) -> str:
     return "\n".join([*lines, f"{len(jobs) - bad} rows could run, {bad} could not"])
 
 
-def _used(jobs: Sequence[Job], columns: Columns) -> dict[str, list[str]]:
+def _used(jobs: Sequence[PlannedRow], columns: Columns) -> dict[str, list[str]]:
     names = dict.fromkeys(name for job in jobs for name in job.row.values)
     kept = [name for name in names if not name.startswith(COMMENT)]
     return {name: [str(target) for target in columns.resolve(name)] for name in kept}

@@ -13,7 +13,7 @@ from typing import Any
 
 from .journal import Journal
 from .place import Place, PlaceLost, Result, RowFailed, RowLost, RowRefused, Stopped
-from .plan import Job
+from .plan import PlannedRow
 from .store import Store
 
 __all__ = ["Runner", "Summary"]
@@ -54,7 +54,7 @@ class Runner:
 
     def __init__(
         self,
-        jobs: Sequence[Job],
+        jobs: Sequence[PlannedRow],
         places: Sequence[Place],
         journal: Journal,
         store: Store,
@@ -62,7 +62,7 @@ class Runner:
         depth: int = 2,
         retries: int = 3,
         patience: float = 60.0,
-        tell: Callable[[str, Job, str], None] | None = None,
+        tell: Callable[[str, PlannedRow, str], None] | None = None,
     ) -> None:
         """`tell(event, job, text)` hears of "already", "done", "failed" and "retry"."""
         self.jobs = list(jobs)
@@ -72,7 +72,7 @@ class Runner:
         self.tell = tell or (lambda *_: None)
         self.summary = Summary(store.folder)
         self._records: dict[str, dict[str, Any]] = {}
-        self._pending: deque[Job] = deque()
+        self._pending: deque[PlannedRow] = deque()
         self._active = 0
         # Reentrant: telling of a failed row happens inside as well as outside.
         self._change = Condition()
@@ -187,7 +187,7 @@ class Runner:
                 log.warning("%s; its rows go elsewhere", error)
                 self._lost(job, state.place.name, str(error))
 
-    def _run(self, place: Place, job: Job) -> None:
+    def _run(self, place: Place, job: PlannedRow) -> None:
         began = time.monotonic()
         about = {"key": job.key, "row": job.row.number, "name": job.row.name, "server": place.name}
 
@@ -213,14 +213,14 @@ class Runner:
         self.tell("done", job, place.name)
         self._release()
 
-    def _keep(self, job: Job, result: Result) -> list[dict[str, Any]]:
+    def _keep(self, job: PlannedRow, result: Result) -> list[dict[str, Any]]:
         several = len(result.files) > 1
         return [
             self.store.put(f"{job.row.name}_{index}" if several else job.row.name, suffix, content)
             for index, (suffix, content) in enumerate(result.files, 1)
         ]
 
-    def _take(self, state: _State) -> Job | None:
+    def _take(self, state: _State) -> PlannedRow | None:
         """The next job for a place; waits while others may still give some back. None when there
         will be none, or the place is away."""
         with self._change:
@@ -236,7 +236,7 @@ class Runner:
     def _is_over(self) -> bool:
         return self._stop.is_set() or not (self._pending or self._active)
 
-    def _is_for(self, job: Job, state: _State) -> bool:
+    def _is_for(self, job: PlannedRow, state: _State) -> bool:
         if state.place.name in job.refused:
             return False
         if job.sent is None or job.sent[0] == state.place.name:
@@ -250,13 +250,13 @@ class Runner:
             self._active -= 1
             self._change.notify_all()
 
-    def _give_back(self, job: Job) -> None:
+    def _give_back(self, job: PlannedRow) -> None:
         with self._change:
             self._pending.appendleft(job)
             self._active -= 1
             self._change.notify_all()
 
-    def _lost(self, job: Job, name: str, reason: str) -> None:
+    def _lost(self, job: PlannedRow, name: str, reason: str) -> None:
         job.attempts += 1
         if job.attempts > self.retries:
             self._failed(job, name, f"lost {job.attempts} times, the last time: {reason}")
@@ -265,7 +265,7 @@ class Runner:
         self.tell("retry", job, reason)
         self._give_back(job)
 
-    def _refused(self, job: Job, name: str, reason: str) -> None:
+    def _refused(self, job: PlannedRow, name: str, reason: str) -> None:
         job.refused[name] = reason
         job.sent = None
         if all(state.place.name in job.refused for state in self.states):
@@ -275,7 +275,7 @@ class Runner:
         self.tell("retry", job, reason)
         self._give_back(job)
 
-    def _failed(self, job: Job, server: str, reason: str) -> None:
+    def _failed(self, job: PlannedRow, server: str, reason: str) -> None:
         record = self.journal.write(
             "failed", key=job.key, row=job.row.number, name=job.row.name, server=server,
             seed=job.seed, error=reason,

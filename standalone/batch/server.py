@@ -23,7 +23,7 @@ from .place import (
     check_status,
     contents_of,
 )
-from .plan import Job, Picture
+from .plan import Picture, PlannedRow
 
 __all__ = ["UPLOADS", "Server"]
 
@@ -69,7 +69,7 @@ class Server:
         kinds = sorted({node["class_type"] for node in prompt.values()})
         return [kind for kind in kinds if self.client.node(kind) is None]
 
-    def run(self, job: Job, sent: Callable[[str], None], stop: Event) -> Result:
+    def run(self, job: PlannedRow, sent: Callable[[str], None], stop: Event) -> Result:
         """Run a row to its end, or wait for the run it was sent as."""
         prompt_id = self._running(job, stop)
         if prompt_id is None:
@@ -79,7 +79,7 @@ class Server:
             self._submit(job.with_pictures(names), prompt_id, stop)
         return self._result(self._wait(prompt_id, stop), stop)
 
-    def _running(self, job: Job, stop: Event) -> str | None:
+    def _running(self, job: PlannedRow, stop: Event) -> str | None:
         """The id under which an earlier command, or an earlier try, left the row here."""
         if job.sent is None or job.sent[0] != self.name:
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..tasks import Task, TaskQueue
+from ..tasks import QueuedTask, TaskQueue
 
 __all__ = ["STATES", "all_jobs", "one_job"]
 
@@ -21,7 +21,7 @@ def _origin(extra_data: dict[str, Any]) -> dict[str, Any]:
     return {"create_time": extra_data.get("create_time"), "workflow_id": workflow.get("id")}
 
 
-def _queued(task: Task, state: str) -> dict[str, Any]:
+def _queued(task: QueuedTask, state: str) -> dict[str, Any]:
     return _without_none(
         {
             "id": task.job.prompt_id,

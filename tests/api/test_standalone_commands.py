@@ -45,7 +45,7 @@ EDITOR_LOAD_SAVE = {
 }
 
 
-class Place:
+class Workspace:
     """Folders, a picture and a workflow file to run."""
 
     def __init__(self, base: Path, capsys: Any) -> None:
@@ -71,32 +71,32 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, capsys: Any) -> Place:
-    return Place(tmp_path, capsys)
+def workspace(tmp_path: Path, capsys: Any) -> Workspace:
+    return Workspace(tmp_path, capsys)
 
 
-def test_an_api_workflow_runs(place: Place) -> None:
-    code, out, err = place.run(LOAD_SAVE)
-    expected = place.output / "sub/out_00001_.png"
+def test_an_api_workflow_runs(workspace: Workspace) -> None:
+    code, out, err = workspace.run(LOAD_SAVE)
+    expected = workspace.output / "sub/out_00001_.png"
     assert (code, out, err) == (0, f"{expected}\n", "")
     with Image.open(expected) as picture:
         assert picture.size == (12, 8) and picture.getpixel((5, 5)) == (10, 200, 30)
         assert json.loads(picture.info["prompt"]) == LOAD_SAVE
-    assert place.run(LOAD_SAVE)[1] == f"{place.output / 'sub/out_00002_.png'}\n"
+    assert workspace.run(LOAD_SAVE)[1] == f"{workspace.output / 'sub/out_00002_.png'}\n"
 
 
-def test_an_editor_workflow_runs_and_stays_in_the_picture(place: Place) -> None:
-    code, out, _ = place.run(EDITOR_LOAD_SAVE, "--set", "2.filename_prefix=other")
-    assert code == 0 and out == f"{place.output / 'other_00001_.png'}\n"
-    with Image.open(place.output / "other_00001_.png") as picture:
+def test_an_editor_workflow_runs_and_stays_in_the_picture(workspace: Workspace) -> None:
+    code, out, _ = workspace.run(EDITOR_LOAD_SAVE, "--set", "2.filename_prefix=other")
+    assert code == 0 and out == f"{workspace.output / 'other_00001_.png'}\n"
+    with Image.open(workspace.output / "other_00001_.png") as picture:
         assert json.loads(picture.info["workflow"]) == EDITOR_LOAD_SAVE
         prompt = json.loads(picture.info["prompt"])
     assert prompt["2"]["inputs"] == {"images": ["1", 0], "filename_prefix": "other"}
 
 
-def test_the_sheet_shows_inputs_and_result(place: Place) -> None:
-    sheet = place.base / "deep/sheet.png"
-    code, out, _ = place.run(EDITOR_LOAD_SAVE, "--sheet", str(sheet))
+def test_the_sheet_shows_inputs_and_result(workspace: Workspace) -> None:
+    sheet = workspace.base / "deep/sheet.png"
+    code, out, _ = workspace.run(EDITOR_LOAD_SAVE, "--sheet", str(sheet))
     assert code == 0 and out.splitlines()[-1] == str(sheet)
     with Image.open(sheet) as drawn:
         green = sum(n for n, c in drawn.convert("RGB").getcolors(1 << 20) if c == (10, 200, 30))
@@ -160,21 +160,21 @@ BAD: dict[str, tuple[Any, list[str], str]] = {
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_told_in_one_line_and_leaves_nothing(place: Place, case: str) -> None:
+def test_bad_input_is_told_in_one_line_and_leaves_nothing(workspace: Workspace, case: str) -> None:
     workflow, options, words = BAD[case]
-    (place.input / "text.png").write_text("this is text")
+    (workspace.input / "text.png").write_text("this is text")
     noise = Image.effect_noise((64, 64), 90)
-    noise.save(place.input / "half.png")
-    content = (place.input / "half.png").read_bytes()
-    (place.input / "half.png").write_bytes(content[: len(content) // 2])
-    (place.input / "huge.png").write_bytes(png_of_size(20000, 20000))
-    (place.base / "empty.txt").write_text("\n")
-    options = [option.format(empty=place.base / "empty.txt") for option in options]
-    code, out, err = place.run(workflow, "--quiet", *options)
+    noise.save(workspace.input / "half.png")
+    content = (workspace.input / "half.png").read_bytes()
+    (workspace.input / "half.png").write_bytes(content[: len(content) // 2])
+    (workspace.input / "huge.png").write_bytes(png_of_size(20000, 20000))
+    (workspace.base / "empty.txt").write_text("\n")
+    options = [option.format(empty=workspace.base / "empty.txt") for option in options]
+    code, out, err = workspace.run(workflow, "--quiet", *options)
     assert (code, out) == (1, "")
     assert err.startswith("error: ") and err.count("\n") == 1, err
     assert words in err
-    assert place.written() == []
+    assert workspace.written() == []
 
 
 def test_a_file_that_is_not_there(capsys: Any) -> None:

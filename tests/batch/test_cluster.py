@@ -19,10 +19,10 @@ from PIL import Image
 from kontext_core.__main__ import main
 from kontext_core.errors import InputError
 from kontext_core.tables.rows import Row
-from standalone.batch.cluster import PATIENCE, Cluster, Remote, Worker
+from standalone.batch.cluster import PATIENCE, Cluster, Remote, WorkerPlace
 from standalone.batch.columns import Columns
 from standalone.batch.place import PlaceLost, RowFailed, RowRefused, Stopped
-from standalone.batch.plan import Job, make_jobs
+from standalone.batch.plan import PlannedRow, make_jobs
 from standalone.batch.worker import Worker as Runner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ WORKFLOW = ROOT / "workflows/api/one_reference_edit.json"
 PICTURE = ROOT / "workflows/input/kontext_star.png"
 
 
-def job(folder: Path, **values: Any) -> Job:
+def job(folder: Path, **values: Any) -> PlannedRow:
     (folder / "a.png").write_bytes(PICTURE.read_bytes())
     rows = [Row(1, "n", {"image": "a.png", "steps": 1, **values})]
     return make_jobs(rows, Columns(load_prompt(WORKFLOW)), folder)[0]
@@ -290,4 +290,4 @@ def test_a_dead_workers_name(ray: FakeRay) -> None:
     class Dead:
         ready = types.SimpleNamespace(remote=lambda: RayError("dead"))
 
-    assert not Worker(ray, Dead(), "ray-1").answers()
+    assert not WorkerPlace(ray, Dead(), "ray-1").answers()

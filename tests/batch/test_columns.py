@@ -11,7 +11,7 @@ import pytest
 from kontext_core.errors import InputError
 from kontext_core.tables.rows import Row, parse_rows
 from standalone.batch.columns import Columns
-from standalone.batch.plan import Job, apply_seed, make_jobs
+from standalone.batch.plan import PlannedRow, apply_seed, make_jobs
 from standalone.convert import read_workflow
 from standalone.prompt import seeds_of
 
@@ -129,7 +129,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def jobs(text: str, folder: Path, seed: str = "keep", **common: Any) -> list[Job]:
+def jobs(text: str, folder: Path, seed: str = "keep", **common: Any) -> list[PlannedRow]:
     return make_jobs(parse_rows(text), Columns(read_workflow(EDIT)), folder, common, seed)
 
 

@@ -18,7 +18,7 @@ from kontext_core.tables.rows import Row
 from standalone.batch.columns import Columns
 from standalone.batch.journal import MANIFEST, Journal
 from standalone.batch.place import PlaceLost, Result, RowFailed, RowLost, RowRefused, Stopped
-from standalone.batch.plan import Job, make_jobs
+from standalone.batch.plan import PlannedRow, make_jobs
 from standalone.batch.runner import Runner, Summary
 from standalone.batch.store import Store
 
@@ -40,7 +40,7 @@ class FakePlace:
     active: int = 0
     guard: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, job: Job, sent: Callable[[str], None], stop: Event) -> Result:
+    def run(self, job: PlannedRow, sent: Callable[[str], None], stop: Event) -> Result:
         name = job.row.name
         if self.always_away:
             raise PlaceLost(f"{self.name} does not answer")
@@ -69,7 +69,7 @@ class FakePlace:
         return not self.always_away and (self.back.pop(0) if self.back else True)
 
 
-def jobs_of(count: int, *bad: int) -> list[Job]:
+def jobs_of(count: int, *bad: int) -> list[PlannedRow]:
     rows = [
         Row(n, f"r{n}", {"text": str(n)}, "it is bad" if n in bad else "")
         for n in range(1, count + 1)
@@ -77,7 +77,7 @@ def jobs_of(count: int, *bad: int) -> list[Job]:
     return make_jobs(rows, Columns(PROMPT), Path())
 
 
-def work(folder: Path, jobs: list[Job], *places: FakePlace, **options: Any) -> Summary:
+def work(folder: Path, jobs: list[PlannedRow], *places: FakePlace, **options: Any) -> Summary:
     with Journal(folder) as journal:
         return Runner(jobs, places, journal, Store(folder), **options).run()
 
@@ -229,7 +229,7 @@ def test_ctrl_c_leaves_what_the_next_command_needs(
 
 def test_several_results_of_one_row(tmp_path: Path) -> None:
     class Two(FakePlace):
-        def run(self, job: Job, sent: Callable[[str], None], stop: Event) -> Result:
+        def run(self, job: PlannedRow, sent: Callable[[str], None], stop: Event) -> Result:
             sent("x")
             return Result([(".png", b"1"), (".webp", b"2")])
 

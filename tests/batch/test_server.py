@@ -17,7 +17,7 @@ from standalone.batch import server as server_module
 from standalone.batch.client import Client, Unreachable, refusal
 from standalone.batch.columns import Columns
 from standalone.batch.place import PlaceLost, RowFailed, RowLost, RowRefused, Stopped
-from standalone.batch.plan import Job, make_jobs
+from standalone.batch.plan import PlannedRow, make_jobs
 from standalone.batch.server import Server
 
 PROMPT = {
@@ -41,13 +41,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "LAST_POLL", 0.05)
 
 
-def job(folder: Path, prompt: str = "words", picture: str = "a.png") -> Job:
+def job(folder: Path, prompt: str = "words", picture: str = "a.png") -> PlannedRow:
     (folder / picture).write_bytes(b"pixels of " + picture.encode())
     rows = [Row(1, "n", {"prompt": prompt, "image": picture})]
     return make_jobs(rows, Columns(PROMPT), folder)[0]
 
 
-def run(fake: FakeComfy, one: Job, patience: float = 1.0, stop: Event | None = None) -> bytes:
+def run(
+    fake: FakeComfy, one: PlannedRow, patience: float = 1.0, stop: Event | None = None
+) -> bytes:
     server = Server(Client(fake.url), patience)
     sent: list[str] = []
     result = server.run(one, sent.append, stop or Event())

@@ -21,6 +21,8 @@ MODULES = sorted(
     for module in pkgutil.walk_packages([str(ROOT)], "kontext_core.")
     if not module.name.endswith("__main__")
 )
+# A class of one of these is called as another project calls it.
+NAMED_BY_OTHERS = ("standalone/comfy_api/",)
 STRANGERS = ("comfy", "comfy_api", "folder_paths", "server", "nodes", "aiohttp", "diffusers")
 
 
@@ -114,6 +116,36 @@ def test_all_is_complete() -> None:
                 if alias.name not in exported
             ]
     assert unlisted == []
+
+
+def _names_types(statement: ast.stmt) -> str:
+    """The class or type alias that a statement of a module makes, or nothing."""
+    if isinstance(statement, ast.ClassDef):
+        return statement.name
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        name = statement.targets[0]
+    elif isinstance(statement, ast.AnnAssign):
+        name = statement.target
+    else:
+        return ""
+    alias = isinstance(name, ast.Name) and name.id[:1].isupper() and not name.id.isupper()
+    return name.id if alias else ""
+
+
+def test_a_public_class_name_has_one_meaning() -> None:
+    """Else `Job` or `Place` says nothing without the module it comes from."""
+    homes: dict[str, list[str]] = {}
+    for folder in ("kontext_core", "kontext_lab", "nodes", "standalone"):
+        for path in sorted((ROOT.parent / folder).rglob("*.py")):
+            where = path.relative_to(ROOT.parent).as_posix()
+            if where.startswith(NAMED_BY_OTHERS):
+                continue
+            for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+                name = _names_types(statement)
+                if name and not name.startswith("_"):
+                    homes.setdefault(name, []).append(where)
+    assert {"Flux", "Reference", "Image"} <= set(homes)
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}
 
 
 def test_one_error_tree() -> None:

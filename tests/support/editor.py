@@ -21,6 +21,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# 1.27.10 knows the setting but draws on the canvas all the same; 1.49.6 and later were seen to
+# have it in a usable form.
+FIRST_WITH_NODES_2 = (1, 49)
 # Milliseconds one step may take: 2 cores that also train a model need minutes.
 PATIENCE = 120_000
 # A newcomer's first visit: every frontend then shows an empty canvas and the template browser,

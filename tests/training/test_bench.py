@@ -24,7 +24,7 @@ from kontext_lab.bench.held_out import (
     summary,
     untouched_area,
 )
-from kontext_lab.bench.plan import QUICK, Progress, Settings, scaled
+from kontext_lab.bench.plan import QUICK, BenchProgress, Settings, scaled
 from kontext_lab.bench.probes import (
     blanked,
     exchange_images,
@@ -41,7 +41,7 @@ from kontext_lab.world.tasks import TASKS
 SMALL = replace(QUICK, steps=1, step_counts=(1, 2), guidances=(2.5,), turns=2, rebuilt=2, timed=1)
 
 
-class Count(Progress):
+class Count(BenchProgress):
     amount = 0
 
     def done(self, amount: int) -> None:
@@ -262,7 +262,7 @@ def test_the_command_prints_tables(
 ) -> None:
     asked = []
 
-    def quick(pipeline: object, settings: Settings, name: str, progress: Progress):
+    def quick(pipeline: object, settings: Settings, name: str, progress: BenchProgress):
         asked.append(settings)
         progress.begin(2)
         progress.stage("answers")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from editor import FLAGS, Editor
+from editor import FIRST_WITH_NODES_2, FLAGS, Editor
 from hosts import Host, Missing, Server, all_hosts, frontends, own_frontend, running
 from playwright.sync_api import Browser, sync_playwright
 

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from editor import Editor
+from editor import FIRST_WITH_NODES_2, Editor
 from host_client import Client
 from hosts import ROOT, Server
 from playwright.sync_api import Browser
 
 TEMPLATE = "two_references"
-# 1.27.10 knows the setting but draws on the canvas all the same; 1.49.6 and later were seen to
-# have it in a usable form.
-FIRST_WITH_NODES_2 = (1, 49)
 
 # What every frontend says on a fresh host, real ComfyUI included: optional files of the user,
 # a favicon, and one error that 1.27.10 throws in its own settings code while it boots.

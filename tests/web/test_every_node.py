@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +10,13 @@ import pytest
 from contract import promised
 from editor import Editor
 from host_client import load_prompt
-from hosts import ROOT, Server
-from playwright.sync_api import Browser
+from hosts import ROOT
 
 NODES = sorted(promised())
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "KONTEXT_LAYOUT")
 # Made by frontends beside the inputs of the schema.
 EXTRA = {"control_after_generate", "control_filter_list", "upload"}
 SAVED = sorted((ROOT / "tests/data/saved").glob("*.api.json"))
-FIRST_WITH_NODES_2 = (1, 49)
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "vue"])
-def page(
-    request: pytest.FixtureRequest,
-    browser: Browser,
-    server: Server,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Editor]:
-    """The editor in one of its two ways to draw; one page for all tests here."""
-    folder = tmp_path_factory.mktemp("pictures")
-    opened = Editor.open(browser, server.url, folder, vue_nodes=request.param)
-    try:
-        if request.param and opened.version() < FIRST_WITH_NODES_2:
-            pytest.skip("this frontend has canvas nodes only")
-        opened.close_dialog()
-        yield opened
-    finally:
-        opened.close()
 
 
 @pytest.fixture

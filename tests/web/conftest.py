@@ -12,7 +12,6 @@ from hosts import Host, Missing, Server, all_hosts, frontends, own_frontend, run
 from playwright.sync_api import Browser, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FIRST_WITH_NODES_2 = (1, 49)
 # Where macOS keeps them, for all users or for one.
 APPS = ("Chromium", "Google Chrome", "Microsoft Edge")
 

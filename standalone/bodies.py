@@ -28,7 +28,7 @@ __all__ = [
 
 MAX_DEPTH = 200
 T = TypeVar("T")
-Name = Annotated[str, Meta(max_length=255)]
+ClientId = Annotated[str, Meta(max_length=255)]
 # Keys of a PNG's text chunks.
 PngKey = Annotated[str, Meta(pattern="^[ -~]{1,79}$")]
 
@@ -37,7 +37,7 @@ class PromptBody(Struct):
     """POST /prompt."""
 
     prompt: Any = UNSET
-    client_id: Name | None = None
+    client_id: ClientId | None = None
     prompt_id: str | None = None
     extra_data: dict[str, Any] | None = None
     number: float | None = None

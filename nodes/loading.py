@@ -125,7 +125,7 @@ def load_vae(name: str = EMBEDDED[0], precision: str = "auto") -> VaeCalls:
     return _vae(name, precision)[0]
 
 
-def _vae(name: str, precision: str) -> tuple[Pictures, list[str]]:
+def _vae(name: str, precision: str) -> tuple[VaeCalls, list[str]]:
     """`load_vae`, and what there is to say about the file."""
     from ..kontext_core.weights import load
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -49,7 +50,25 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="serve the graph editor")
     serve.add_argument("--port", type=int, default=8188)
-    serve.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS")
+    serve.add_argument(
+        "--listen",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="0.0.0.0 lets everyone in the network use the server: it has no passwords",
+    )
+    serve.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also answer to this name (studio.lan), or to pages of an origin (https://studio.lan)",
+    )
+    serve.add_argument(
+        "--max-picture-mb",
+        type=int,
+        metavar="MIB",
+        help="how large pictures may be, decoded (default: KONTEXT_MAX_PICTURE_MB, or 1536)",
+    )
     serve.add_argument("--front-end-root", type=Path, help="folder of another graph editor")
     serve.add_argument(
         "--base-directory", type=Path, help="where input, output, temp, user and models lie"
@@ -73,16 +92,31 @@ def _registry(folders: Folders) -> tuple[Registry, runtime.Runtime]:
 
 
 def _serve(options: argparse.Namespace) -> tuple[str, int]:
-    from .server.app import build_app, find_frontend, open_port, serve
+    from kontext_core.reading import LIMIT_VARIABLE, max_pixels
 
+    from .server.app import build_app, find_frontend, open_port, serve
+    from .server.origin import Gate, is_loopback
+
+    if options.max_picture_mb is not None:
+        os.environ[LIMIT_VARIABLE] = str(options.max_picture_mb)
+    max_pixels()
+    gate = Gate(options.listen, options.allow_host)
     root = pack_root()
     folders = Folders.below(options.base_directory or root, samples=root / "workflows" / "input")
     frontend = find_frontend(options.front_end_root)
     opened = open_port(options.listen, options.port)
     registry, state = _registry(folders)
-    app = build_app(registry, state, frontend)
+    app = build_app(registry, state, frontend, gate)
 
-    def ready(url: str) -> None:
+    def ready(url: str, outside: str | None) -> None:
+        if not is_loopback(opened.getsockname()[0]):
+            print(
+                f"warning: listening on {options.listen}: everyone who reaches this machine can use "
+                "the server, see its pictures and write into its folders; it has no passwords",
+                file=sys.stderr,
+            )
+        if outside is not None:
+            print(f"From other machines: {outside}")
         print(f"Graph editor: {url}   (Ctrl-C stops it)")
         template = f"{url}/?template=two_references&source={PACK_NAME}"
         print(f"With the two-reference graph open: {template}", flush=True)

@@ -45,8 +45,8 @@ class WorkflowError(InputError):
 class BodyError(InputError):
     """A request that is not as it should be. `kind` is the error's type in ComfyUI's form."""
 
-    def __init__(self, kind: str, message: str, details: str = "") -> None:
-        self.kind, self.message, self.details = kind, message, details
+    def __init__(self, kind: str, message: str, details: str = "", status: int = 400) -> None:
+        self.kind, self.message, self.details, self.status = kind, message, details, status
         super().__init__(f"{message} ({details})" if details else message)
 
 

@@ -26,7 +26,7 @@ async def json_body(request: web.Request, kind: type[T]) -> T:
     """The request's JSON body by its schema in `bodies`; an empty one is an empty object.
 
     Raises:
-        BodyError: it is something else.
+        BodyError: it is something else, or says so.
         web.HTTPRequestEntityTooLarge: more than 32 MB.
     """
     if (request.content_length or 0) > MAX_JSON:
@@ -34,9 +34,30 @@ async def json_body(request: web.Request, kind: type[T]) -> T:
     body = await request.read()
     if len(body) > MAX_JSON:
         raise web.HTTPRequestEntityTooLarge(MAX_JSON, len(body))
+    if body.strip() and not _may_be_json(request):
+        raise BodyError(
+            "wrong_content_type",
+            f"the body's content type is {request.content_type[:80]!r}; send the header "
+            "'Content-Type: application/json'",
+            status=415,
+        )
     if len(body) > LARGE:
         return await asyncio.to_thread(read_json_text, body, kind)
     return read_json_text(body, kind)
+
+
+def _may_be_json(request: web.Request) -> bool:
+    """Whether the body is what no form or script of another site could send without asking.
+
+    The editor itself sends settings as text, with a header that such scripts may not set either.
+    Programs that name no type at all are let through, browsers are not.
+    """
+    if "Comfy-User" in request.headers:
+        return True
+    if "Content-Type" not in request.headers:
+        return "Origin" not in request.headers and "Sec-Fetch-Site" not in request.headers
+    kind = request.content_type
+    return kind == "application/json" or kind.endswith("+json")
 
 
 async def read_form(request: web.Request) -> Any:
@@ -83,7 +104,7 @@ def json_response(value: Any, status: int = 200) -> web.Response:
     )
 
 
-def refusal(error: BodyError, status: int = 400) -> web.Response:
+def refusal(error: BodyError) -> web.Response:
     """An error in the form of ComfyUI's `POST /prompt`."""
     told = {
         "type": error.kind,
@@ -91,4 +112,4 @@ def refusal(error: BodyError, status: int = 400) -> web.Response:
         "details": error.details,
         "extra_info": {},
     }
-    return json_response({"error": told, "node_errors": {}}, status)
+    return json_response({"error": told, "node_errors": {}}, error.status)

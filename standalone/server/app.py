@@ -25,7 +25,7 @@ from ..runtime import Runtime
 from ..tasks import TaskQueue
 from .answers import refusal
 from .hub import FEATURES, Hub
-from .origin import same_origin
+from .origin import ANYWHERE, Gate, add_headers
 from .pages import PageRoutes
 from .pictures import PictureRoutes
 from .runs import RunRoutes
@@ -57,17 +57,6 @@ def find_frontend(folder: Path | None = None) -> Path:
     return folder.resolve()
 
 
-# The page talks to this server only: a fresh editor would look for its tutorial's models outside.
-POLICY = "; ".join(
-    (
-        "default-src 'self' data: blob:",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
-        "style-src 'self' 'unsafe-inline'",
-        "object-src 'none'",
-    )
-)
-
-
 @web.middleware
 async def _cache_and_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Scripts and pages are asked for anew each time; a bad name is the client's error."""
@@ -89,8 +78,14 @@ async def _cache_and_errors(request: web.Request, handler: Handler) -> web.Strea
     return response
 
 
-def build_app(registry: Registry, runtime: Runtime, frontend: Path) -> web.Application:
-    """The whole server as an aiohttp application; its queue starts and stops with it."""
+def build_app(
+    registry: Registry, runtime: Runtime, frontend: Path, gate: Gate | None = None
+) -> web.Application:
+    """The whole server as an aiohttp application; its queue starts and stops with it.
+
+    Args:
+        gate: the names it answers to; None for this machine's own.
+    """
     # The system's table may know nothing of modules, and browsers refuse them then.
     for suffix in (".js", ".mjs"):
         mimetypes.add_type("text/javascript", suffix)
@@ -98,7 +93,8 @@ def build_app(registry: Registry, runtime: Runtime, frontend: Path) -> web.Appli
     tasks = TaskQueue(Engine(registry.nodes, runtime), hub.post_status)
     pages = PageRoutes(registry, runtime.folders, frontend)
     app = web.Application(
-        middlewares=[same_origin, _cache_and_errors], client_max_size=FEATURES["max_upload_size"]
+        middlewares=[(gate or Gate()).middleware(), _cache_and_errors],
+        client_max_size=FEATURES["max_upload_size"],
     )
     routes = [
         web.get("/ws", hub.handle),
@@ -113,7 +109,7 @@ def build_app(registry: Registry, runtime: Runtime, frontend: Path) -> web.Appli
 
     async def index(request: web.Request) -> web.FileResponse:
         page = frontend / "index.html"
-        return web.FileResponse(page, headers={"Content-Security-Policy": POLICY})
+        return web.FileResponse(page)
 
     app.add_routes([web.get("/", index), web.static("/", frontend)])
 
@@ -125,6 +121,7 @@ def build_app(registry: Registry, runtime: Runtime, frontend: Path) -> web.Appli
         await asyncio.to_thread(tasks.close)
 
     app.cleanup_ctx.append(life)
+    app.on_response_prepare.append(add_headers)
     return app
 
 
@@ -162,12 +159,13 @@ def _in_use(address: str, port: int) -> PortInUseError:
 
 
 async def serve(
-    app: web.Application, opened: socket.socket, on_ready: Callable[[str], None]
+    app: web.Application, opened: socket.socket, on_ready: Callable[[str, str | None], None]
 ) -> None:
     """Serves on a socket of `open_port` until SIGINT or SIGTERM; closes it in the end.
 
     Args:
-        on_ready: gets the URL once requests are answered.
+        on_ready: gets, once requests are answered, the URL for this machine, and that for others
+            where the server listens on all addresses and has one.
 
     Raises:
         PortInUseError: another program took the port since it was bound.
@@ -182,12 +180,32 @@ async def serve(
             if error.errno != errno.EADDRINUSE:
                 raise
             raise _in_use(address, port) from error
-        host = f"[{address}]" if ":" in address else address
-        on_ready(f"http://{host}:{port}")
+        on_ready(*_addresses(address, port))
         await _stop_signal()
     finally:
         await runner.cleanup()
         opened.close()
+
+
+def _addresses(address: str, port: int) -> tuple[str, str | None]:
+    """URLs that work: the address of all addresses is none that a browser could open."""
+    if address not in ANYWHERE:
+        return _url(address, port), None
+    is_six = ":" in address
+    own = "::1" if is_six else "127.0.0.1"
+    # Sends nothing: it only asks which address a packet would leave from. 192.0.2.0/24 and
+    # 2001:db8::/32 are kept for examples.
+    with socket.socket(socket.AF_INET6 if is_six else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("2001:db8::1" if is_six else "192.0.2.1", 9))
+            outside = probe.getsockname()[0]
+        except OSError:
+            outside = own
+    return _url(own, port), None if outside == own else _url(outside, port)
+
+
+def _url(address: str, port: int) -> str:
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
 async def _stop_signal() -> None:

@@ -20,6 +20,8 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Names that lead here, for what other sites may do.
+    "--host-resolver-rules=MAP *.test 127.0.0.1",
 ]
 # 1.27.10 knows the setting but draws on the canvas all the same; 1.49.6 and later were seen to
 # have it in a usable form.
@@ -31,7 +33,7 @@ PATIENCE = 120_000
 SETTINGS = {"Comfy.TutorialCompleted": False, "Comfy.InstalledVersion": "1.99.0"}
 
 # Not app.graph: asked too early, 1.49.6 logs an error.
-_BOOTED = "() => window.app?.canvas?.graph && window.app.extensionManager?.command"
+BOOTED = "() => window.app?.canvas?.graph && window.app.extensionManager?.command"
 _GRAPH = """() => app.graph._nodes.map(node => ({
     id: String(node.id),
     type: node.type,
@@ -110,7 +112,8 @@ class Editor:
         """Opens a page of its own and waits until the editor has booted."""
         for name, value in (SETTINGS | {"Comfy.VueNodes.Enabled": vue_nodes}).items():
             body = json.dumps(value).encode()
-            request = urllib.request.Request(f"{url}/settings/{name}", data=body, method="POST")
+            kind = {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"{url}/settings/{name}", body, kind, method="POST")
             urllib.request.urlopen(request, timeout=PATIENCE / 1000).close()
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
         page.set_default_timeout(PATIENCE)
@@ -118,7 +121,7 @@ class Editor:
         page.on("console", editor._on_console)
         page.on("pageerror", editor._on_page_error)
         page.goto(url)
-        page.wait_for_function(_BOOTED)
+        page.wait_for_function(BOOTED)
         editor.dialog().wait_for()
         page.wait_for_load_state("networkidle")
         return editor

@@ -91,7 +91,9 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def live(bench: Bench, packs: list[Any] | None = None) -> Iterator[SimpleNamespace]:
+def live(
+    bench: Bench, packs: list[Any] | None = None, gate: Any = None
+) -> Iterator[SimpleNamespace]:
     """The bench behind HTTP on a free port: `.url`, `.port`; a frontend of one page."""
     from aiohttp import web
 
@@ -107,7 +109,9 @@ def live(bench: Bench, packs: list[Any] | None = None) -> Iterator[SimpleNamespa
     started, stopping = threading.Event(), asyncio.Event()
 
     async def main() -> None:
-        runner = web.AppRunner(build_app(registry, bench.runtime, frontend), shutdown_timeout=1)
+        runner = web.AppRunner(
+            build_app(registry, bench.runtime, frontend, gate), shutdown_timeout=1
+        )
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -133,6 +137,8 @@ def live(bench: Bench, packs: list[Any] | None = None) -> Iterator[SimpleNamespa
 def fetch(url: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Any:
     """`.status`, `.body` and `.headers` of an answer, whatever the status."""
     request = urllib.request.Request(url, data=body, method=method)
+    if body is not None:
+        request.add_header("Content-Type", "application/json")
     for key, value in headers.items():
         request.add_header(key.replace("_", "-"), value)
     try:

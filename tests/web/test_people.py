@@ -47,7 +47,8 @@ _OFF = """async ([id, mode]) => {
 def set_language(server: Server, language: str) -> None:
     body = json.dumps(language).encode()
     url = f"{server.url}/settings/Comfy.Locale"
-    urllib.request.urlopen(urllib.request.Request(url, data=body, method="POST")).close()
+    kind = {"Content-Type": "application/json"}
+    urllib.request.urlopen(urllib.request.Request(url, body, kind, method="POST")).close()
 
 
 @pytest.fixture(params=LANGUAGES)

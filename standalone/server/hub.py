@@ -60,13 +60,14 @@ class _Client:
 
     def put(self, message: str | tuple[bytes, bytes]) -> None:
         """Queues a text, or a preview in two formats; lets a client go that does not read."""
-        if isinstance(message, tuple):
-            if self.features is None:
-                return
-            plain, rich = message
-            message = rich if self.features.get("supports_preview_metadata") else plain
-        self._outbox.append(message)
-        self._bytes += len(message)
+        if isinstance(message, str):
+            chosen: str | bytes = message
+        elif self.features is None:
+            return
+        else:
+            chosen = message[1 if self.features.get("supports_preview_metadata") else 0]
+        self._outbox.append(chosen)
+        self._bytes += len(chosen)
         self._filled.set()
         if len(self._outbox) > MAX_MESSAGES or self._bytes > MAX_BYTES:
             log.warning("a client that does not read its messages is let go")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from .errors import CheckpointError
+from .resolutions import KONTEXT_RESOLUTIONS
 
 __all__ = [
     "AutoEncoderParams",
@@ -19,6 +20,7 @@ __all__ = [
     "TextEncoderParams",
     "params_from",
     "read_config",
+    "resolutions_from",
 ]
 
 T = TypeVar("T")
@@ -121,7 +123,15 @@ def params_from(kind: type[T], values: dict[str, Any], source: str) -> T:
             f"{source}: unknown {kind.__name__} field(s) {', '.join(unknown)}; "
             f"expected some of {', '.join(sorted(known))}. Update the pack or fix the file."
         )
-    return kind(**values)
+    try:
+        return kind(**values)
+    except CheckpointError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise CheckpointError(
+            f"{source}: a value is of another type than expected ({error}). Fix the file or "
+            "download it again"
+        ) from error
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -137,3 +147,18 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(data).__name__}")
     return data
+
+
+def resolutions_from(config: dict[str, Any], path: Path) -> tuple[tuple[int, int], ...]:
+    """(width, height) of the sizes a model was trained at; the published ones where none are named.
+
+    Raises:
+        CheckpointError: not a list of pairs of whole numbers.
+    """
+    sizes = config.get("resolutions", KONTEXT_RESOLUTIONS)
+    try:
+        return tuple((int(width), int(height)) for width, height in sizes)
+    except (TypeError, ValueError, OverflowError):
+        raise CheckpointError(
+            f"{path}: resolutions is {str(sizes)[:60]!r}; expected a list of [width, height]"
+        ) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from .checks import check_whole
 from .errors import InputError
 from .images import to_pil
+from .partial import open_partial
 from .reading import open_picture, srgb_profile
 
 __all__ = ["check_target", "read_metadata", "save_image"]
@@ -51,35 +51,45 @@ def save_image(
     picture = to_pil(image)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+        file, temporary = open_partial(path.parent)
     except OSError as error:
         raise InputError(
             f"can't write into {path.parent} ({error}); choose another folder"
         ) from error
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             picture.save(file, **options)
-        # mkstemp makes the file private; give it what a plain open would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(
             f"can't write {path} ({error}); free some space or choose another"
         ) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return path
 
 
 def check_target(path: str | Path, quality: int | None = None) -> None:
-    """Refuse, before anything is computed, what `save_image` would refuse for its name.
+    """Refuse, before anything is computed, what `save_image` would refuse for its name or folder.
 
     Raises:
-        InputError: an unknown file ending, or a quality for a format that has none.
+        InputError: an unknown file ending, a quality for a format that has none, a folder in the
+            place of the picture, or a folder that can't be written to.
     """
-    _options(Path(path), {}, quality)
+    path = Path(path)
+    _options(path, {}, quality)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a picture in it")
+    # Folders that are missing are made for the result; the one that is there must allow it.
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        file, trial = open_partial(folder)
+        file.close()
+        trial.unlink()
+    except OSError as error:
+        raise InputError(
+            f"can't write {path} into {folder} ({error}); choose another folder"
+        ) from error
 
 
 def _options(path: Path, metadata: Mapping[str, str], quality: int | None) -> dict[str, Any]:

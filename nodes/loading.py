@@ -139,15 +139,14 @@ def _vae(name: str, precision: str) -> tuple[VaeCalls, list[str]]:
 
 def _resolutions(source: str) -> tuple[tuple[int, int], ...]:
     """Sizes the model of this autoencoder was trained at: its folder's, else the published."""
-    from ..kontext_core.config import read_config
+    from ..kontext_core.config import read_config, resolutions_from
     from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS
     from ..kontext_core.weights.files import find
 
     config: Path = find(source) / "config.json"
     if not config.is_file():
         return KONTEXT_RESOLUTIONS
-    sizes = read_config(config).get("resolutions", KONTEXT_RESOLUTIONS)
-    return tuple((int(width), int(height)) for width, height in sizes)
+    return resolutions_from(read_config(config), config)
 
 
 def _precision() -> Any:

@@ -16,7 +16,7 @@ from ..models.layers import RMSNorm
 from ..quant.linear import QuantLinear, ScaledLinear
 from .branch import LayerBranch, NormBranch
 from .build import build_branch, weight_of
-from .factors import Entry, delta, expected_shape
+from .factors import Entry, delta, expected_shape, on_rows
 from .load import Lora
 from .origin import refuse_deeper
 from .report import LoraReport, Report
@@ -88,7 +88,11 @@ def set_loras(model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> Report:
                 [(which, _norm_change(entry, module)) for which, entry in entries], strengths
             )
         else:
-            hooks[name] = build_branch(module, _size(module), entries, strengths)
+            try:
+                hooks[name] = build_branch(module, _size(module), entries, strengths)
+            except CheckpointError as error:
+                names = " or ".join(dict.fromkeys(str(files[which].path) for which, _ in entries))
+                raise CheckpointError(f"{names}: {error}") from None
     _remove(modules)
     for name, hook in hooks.items():
         modules[name].register_forward_hook(hook)
@@ -322,7 +326,9 @@ def _check_fit(lora: Lora, entry: Entry, module: nn.Module) -> None:
             f"{lora.path}: {entry.key} changes {found}; {where} of this model has "
             f"{has} x {size[1]}. The LoRA is for a model of another size: {advice}"
         )
-    if entry.magnitude is not None and entry.magnitude.numel() not in (has, size[1]):
+    if entry.magnitude is not None and entry.magnitude.numel() != (
+        has if on_rows(entry, has) else size[1]
+    ):
         raise CheckpointError(
             f"{lora.path}: {entry.key} has {entry.magnitude.numel()} DoRA lengths; expected {has} "
             f"(rows) or {size[1]} (columns). The file is damaged"

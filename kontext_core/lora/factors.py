@@ -127,13 +127,13 @@ def factor_pairs(entry: Entry) -> list[tuple[Tensor, Tensor]]:
 
 def kron_factors(entry: Entry) -> tuple[Tensor, Tensor]:
     """LoKr's two matrices, float32, products of their own factors where stored so."""
-    t = {role: tensor.float() for role, tensor in entry.tensors.items()}
+    t = {role: tensor.float().flatten(1) for role, tensor in entry.tensors.items()}
     w1 = t["lokr_w1"] if "lokr_w1" in t else t["lokr_w1_a"] @ t["lokr_w1_b"]
     if "lokr_w2" in t:
-        return w1, t["lokr_w2"].flatten(1)
-    a, b = t["lokr_w2_a"].flatten(1), t["lokr_w2_b"].flatten(1)
+        return w1, t["lokr_w2"]
+    a, b = t["lokr_w2_a"], t["lokr_w2_b"]
     if "lokr_t2" in t:
-        a = a.T @ t["lokr_t2"].flatten(1)
+        a = a.T @ t["lokr_t2"]
     return w1, a @ b
 
 
@@ -169,7 +169,15 @@ def rotation(entry: Entry) -> Tensor:
         if norm > entry.constraint:
             skew = skew * (entry.constraint / norm)
     eye = torch.eye(blocks.shape[-1])
-    return (eye + skew) @ torch.linalg.inv(eye - skew)
+    # Cayley's inverse exists for every finite skew matrix; numbers too large for float32 are none.
+    inverse, failed = torch.linalg.inv_ex(eye - skew)
+    turned = (eye + skew) @ inverse
+    if bool(failed.any()) or not bool(torch.isfinite(turned).all()):
+        raise CheckpointError(
+            f"{entry.key}: its OFT blocks hold NaN or numbers too large to make a rotation of; the "
+            "file is damaged, or its training diverged: use another"
+        )
+    return turned
 
 
 def rotate(y: Tensor, blocks: Tensor) -> Tensor:
@@ -221,6 +229,12 @@ def expected_shape(entry: Entry) -> tuple[int, int | None]:
                 f"{entry.key}: OFT blocks of {list(entry.tensors['oft_blocks'].shape)}; expected "
                 "square ones. The file is damaged"
             )
+        rescale = entry.tensors.get("rescale")
+        if rescale is not None and rescale.numel() not in (1, count * size):
+            raise CheckpointError(
+                f"{entry.key}: {rescale.numel()} lengths (rescale) for {count * size} rows of OFT; "
+                "expected one for each. The file is damaged"
+            )
         return count * size, None
     if entry.kind in ("diff", "set"):
         tensor = entry.tensors[entry.kind]
@@ -235,6 +249,12 @@ def expected_shape(entry: Entry) -> tuple[int, int | None]:
         b_up, b_down, a_up, a_down = (f"glora_{name}" for name in names)
         _join(entry, b_up, shapes[b_up], b_down, shapes[b_down])
         _join(entry, a_up, shapes[a_up], a_down, shapes[a_down])
+        if not shapes[a_up][0] == shapes[a_down][1] == shapes[b_down][1]:
+            raise CheckpointError(
+                f"{entry.key}: GLoRA's factors {a_up} {list(shapes[a_up])}, {a_down} "
+                f"{list(shapes[a_down])} and {b_down} {list(shapes[b_down])} are not for inputs of "
+                "one size; the file is damaged or cut together from two"
+            )
         return shapes[b_up][0], shapes[b_down][1]
     if entry.kind == "loha":
         sizes = {_product_shape(entry, shapes, f"hada_w{n}", f"hada_t{n}") for n in "12"}

@@ -96,8 +96,14 @@ def read_header_alpha(path: Path, metadata: Mapping[str, Any]) -> HeaderAlpha | 
 def _number(source: str, name: str, value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not -math.inf < value < math.inf
+    ):
         raise CheckpointError(f"{source}: {name} is {str(value)[:40]!r}; expected a number")
+    if abs(value) > 1e9:
+        raise CheckpointError(f"{source}: {name} is {value:g}; expected the size of a rank")
     return float(value)
 
 

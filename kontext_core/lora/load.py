@@ -34,6 +34,8 @@ WRITERS = {
 LAYOUTS = {"xlabs": "XLabs / USO", "diffsynth": "DiffSynth"}
 # Stands for "no factor of its own": a difference, a bias.
 PLAIN = ("diff", "set", "bias")
+# Alphas are of the size of ranks. Far beyond, a product is no number in float16 or float32.
+MOST_ALPHA = 1e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,6 +238,7 @@ def _tensor(file: WeightsFile, key: str, role: str) -> Tensor:
     tensor = file.tensor(key)
     if role == "alpha":
         return tensor
+    most = 3 if role == "oft_blocks" else 4
     least = 3 if role == "oft_blocks" else 2 if _is_factor(role) or role == "mid" else 1
     problem = ""
     if not tensor.dtype.is_floating_point:
@@ -247,6 +250,8 @@ def _tensor(file: WeightsFile, key: str, role: str) -> Tensor:
             f"{file.path}: {key} makes this BOFT, which is not supported; merge it into the model "
             "with the tool that made it"
         )
+    elif tensor.ndim > most:
+        problem = f"has shape {list(tensor.shape)}; expected at most {most} dimensions"
     elif tensor.ndim > 2 and role != "oft_blocks" and tensor.shape[2:].numel() != 1:
         problem = f"has shape {list(tensor.shape)}, a convolution; FLUX.1 has linear layers only"
     if problem:
@@ -256,9 +261,10 @@ def _tensor(file: WeightsFile, key: str, role: str) -> Tensor:
 
 def _alpha(file: WeightsFile, key: str, tensor: Tensor) -> float:
     value = float(tensor.reshape(-1)[0]) if tensor.numel() == 1 else math.nan
-    if not math.isfinite(value):
+    if not abs(value) <= MOST_ALPHA:
         raise CheckpointError(
-            f"{file.path}: {key} is {tensor.flatten()[:3].tolist()}; expected one finite number"
+            f"{file.path}: {key} is {tensor.flatten()[:3].tolist()}; expected one finite number, at "
+            f"most {MOST_ALPHA:g}. The file is damaged"
         )
     return value
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..config import Shaped
 from ..errors import CheckpointError
-from .t5 import empty_table
+from .t5 import count_layers, empty_table
 
 __all__ = ["END_OF_TEXT", "ClipParams", "ClipTextModel", "clip_params"]
 
@@ -72,13 +72,12 @@ def clip_params(
                 f"{source}: tensor {key} is {found}; expected the text model of CLIP ViT-L/14. "
                 "Use clip_l.safetensors"
             )
-    layers = {int(k.split(".")[3]) for k in state if k.startswith("text_model.encoder.layers.")}
     vocab, width = state[words].shape
     return ClipParams(
         vocab_size=vocab,
         width=width,
         mlp=state[mlp].shape[0],
-        num_layers=max(layers) + 1,
+        num_layers=count_layers(state, "text_model.encoder.layers.", source),
         num_heads=num_heads or max(1, width // 64),
         max_positions=state[places].shape[0],
     )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..config import Shaped
 from ..errors import CheckpointError
 
-__all__ = ["T5Encoder", "T5Params", "empty_table", "position_buckets", "t5_params"]
+__all__ = ["T5Encoder", "T5Params", "count_layers", "empty_table", "position_buckets", "t5_params"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,22 @@ class T5Params:
 
 FIRST_BLOCK = "encoder.block.0.layer.0.SelfAttention."
 BIAS = "relative_attention_bias.weight"
+
+
+def count_layers(state: Mapping[str, Shaped], start: str, source: str | Path) -> int:
+    """How many numbered layers follow `start`.
+
+    Raises:
+        CheckpointError: a layer has no number, or numbers are left out.
+    """
+    parts = {key[len(start) :].partition(".")[0] for key in state if key.startswith(start)}
+    for part in sorted(parts):
+        if not (part.isascii() and part.isdecimal()) or int(part[:9]) >= len(parts):
+            raise CheckpointError(
+                f"{source}: a tensor is named {start + part[:40]!a}, but there are {len(parts)} such "
+                f"layers; expected numbers from 0 to {len(parts) - 1}. Download the file again"
+            )
+    return len(parts)
 
 
 def t5_params(state: Mapping[str, Shaped], source: str | Path) -> T5Params:
@@ -64,7 +80,7 @@ def t5_params(state: Mapping[str, Shaped], source: str | Path) -> T5Params:
                 "Use t5xxl_fp16.safetensors, an fp8 form of it, or a GGUF of it"
             )
         shapes[role] = tuple(state[key].shape)
-    layers = {int(key.split(".")[2]) for key in state if key.startswith("encoder.block.")}
+    layers = count_layers(state, "encoder.block.", source)
     # UMT5 (for Wan and others) has relative positions of its own in every block.
     umt5 = sorted(k for k in state if k.endswith(BIAS) and not k.startswith(FIRST_BLOCK))
     if umt5:
@@ -84,7 +100,7 @@ def t5_params(state: Mapping[str, Shaped], source: str | Path) -> T5Params:
         d_model=shapes["words"][1],
         d_kv=inner // heads,
         d_ff=shapes["mlp"][0],
-        num_layers=max(layers) + 1,
+        num_layers=layers,
         num_heads=heads,
         num_buckets=buckets,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..config import FluxParams, TextEncoderParams, params_from, read_config
+from ..config import FluxParams, TextEncoderParams, params_from, read_config, resolutions_from
 from ..errors import CheckpointError
 from ..latents import FLUX_LATENT, LatentFormat
 from ..models.autoencoder import AutoEncoder
@@ -70,7 +70,7 @@ def load_model(
         config = read_config(folder / "config.json")
         params = _params(FluxParams, config, "transformer", folder)
         latent_format = _params(LatentFormat, config, "latent_format", folder)
-        resolutions = tuple((int(w), int(h)) for w, h in config.get("resolutions", resolutions))
+        resolutions = resolutions_from(config, folder / "config.json")
     else:
         params = flux_params(state)
     with torch.device("meta"):

@@ -9,7 +9,6 @@ import math
 import os
 import shutil
 import struct
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from types import TracebackType
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..partial import clear_partial, open_partial
 from ..quant.types import BLOCK_TYPES, row_bytes
 
 __all__ = ["GgufTensor", "GgufWriter"]
@@ -67,7 +67,6 @@ class GgufWriter:
     ) -> None:
         self.path = path
         self.tensors = tuple(tensors)
-        self.partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
         self._header = _header(path, metadata, self.tensors)
         self._done = 0  # tensors written whole
         self._written = 0  # bytes of the one under way
@@ -75,13 +74,15 @@ class GgufWriter:
 
     def __enter__(self) -> GgufWriter:
         try:
+            # A killed run of the same may have left as much as is missing.
+            clear_partial(self.path.parent)
             free = shutil.disk_usage(self.path.parent).free
             if free < self.size:
                 raise CheckpointError(
                     f"{self.path}: takes {self.size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free "
                     "there; make room or write it to another disk"
                 )
-            self._file = self.partial.open("xb")
+            self._file, self.partial = open_partial(self.path.parent)
         except OSError as error:
             raise self._unwritable(error) from error
         self._put(self._header)

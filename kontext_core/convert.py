@@ -25,6 +25,7 @@ from .weights.fit import blueprint, left_over
 from .weights.install import plain
 from .weights.source import open_weights
 from .weights.state import Weight, read_state
+from .weights.unchanged import check_unchanged
 from .weights.write_gguf import GgufTensor, GgufWriter
 
 __all__ = ["QuantizeReport", "quantize_file"]
@@ -121,6 +122,7 @@ def quantize_file(
         try:
             for tensor in tensors:
                 name = tensor.name
+                check_unchanged(file.stamps)
                 for count, data in _pack(state[name], tensor.kind, device):
                     out.write(data)
                     done += count

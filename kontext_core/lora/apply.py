@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, InputError
 from ..models.layers import RMSNorm
 from ..quant.linear import QuantLinear, ScaledLinear
+from ..weights.unchanged import check_unchanged
 from .branch import LayerBranch, NormBranch
 from .build import build_branch, weight_of
 from .factors import Entry, delta, expected_shape, on_rows
@@ -69,6 +70,8 @@ def set_loras(model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> Report:
         InputError: a strength that is no finite number.
     """
     files, strengths = _checked(loras)
+    for lora in files:
+        check_unchanged(lora.stamps)
     state = model.__dict__.get(STATE)
     modules = dict(model.named_modules())
     if isinstance(state, _State) and state.loras == files and _intact(modules, state.hooks):

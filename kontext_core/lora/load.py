@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, ModelNotFoundError
 from ..weights.source import WeightsFile, open_weights
+from ..weights.unchanged import Stamp
 from .factors import Entry, expected_shape, glora_is_old
 from .formats import KINDS, REFUSED, kind_of, split_key
 from .formats_alpha import HeaderAlpha, read_header_alpha
@@ -51,6 +52,7 @@ class Lora:
         encoders: "t5" and "clip_l" to the changes of their layers, for `set_text_loras`.
         notes: sentences about choices made while reading.
         rank: the largest rank in it, 0 where nothing has one.
+        stamps: what the file was when it was read, for `check_unchanged`.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class Lora:
     encoders: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     rank: int = 0
+    stamps: tuple[Stamp, ...] = ()
 
 
 @dataclass
@@ -151,6 +154,7 @@ def load_lora(path: str | Path, *, header_alpha: bool = True) -> Lora:
         {name: tuple(found) for name, found in encoders.items()},
         tuple(notes),
         max(ranks, default=0),
+        file.stamps,
     )
 
 

@@ -18,6 +18,7 @@ from ..weights.detect import detect, require
 from ..weights.install import Progress, default_dtype, install
 from ..weights.source import WeightsFile, open_weights
 from ..weights.state import read_state
+from ..weights.unchanged import guard
 from .pair import COMFYUI_LENGTH, FluxTextEncoders
 
 __all__ = ["load_clip_l", "load_flux_text_encoders", "load_t5"]
@@ -115,6 +116,7 @@ def _t5(
     if compute == torch.float16:
         compute = torch.float32
     install(t5, state, file.path, dtype=compute, device=device, pack=pack, progress=progress)
+    guard(t5, file.stamps)
     return t5
 
 
@@ -131,6 +133,7 @@ def _clip_l(
         clip_l = ClipTextModel(params)
     compute = dtype or default_dtype(device)
     install(clip_l, state, file.path, dtype=compute, device=device, pack=pack, progress=progress)
+    guard(clip_l, file.stamps)
     return clip_l
 
 

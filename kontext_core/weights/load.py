@@ -27,6 +27,7 @@ from .files import find, is_model_folder
 from .install import Progress, default_dtype, install
 from .source import WeightsFile, open_weights
 from .state import Weight, autoencoder_params, flux_params, read_state
+from .unchanged import guard
 
 if TYPE_CHECKING:
     from ..text.pair import FluxTextEncoders
@@ -77,6 +78,7 @@ def load_model(
         model = Flux(params, latent_format=latent_format, resolutions=resolutions)
     dtype = dtype or default_dtype(device)
     install(model, state, file.path, dtype=dtype, device=device, pack=pack, progress=progress)
+    guard(model, file.stamps)
     return model
 
 

@@ -20,6 +20,7 @@ from .gguf_header import GgufArray, read_gguf_array, read_gguf_header
 from .mapping import Mapping as FileMapping
 from .safetensors_header import read_safetensors_header
 from .shards import files_of
+from .unchanged import stamp_of
 
 __all__ = ["TensorEntry", "WeightsFile", "open_weights"]
 
@@ -37,13 +38,14 @@ class WeightsFile:
         metadata: `__metadata__` strings of safetensors, key-values of GGUF. Long GGUF arrays are
             stand-ins; `array` reads them.
         entries: every tensor by name.
+        stamps: what the files were when their headers were read, for `check_unchanged`.
     """
 
     def __init__(
         self,
         path: Path,
         kind: str,
-        files: Mapping[Path, int],
+        files: Mapping[Path, os.stat_result],
         metadata: Mapping[str, Any],
         entries: Mapping[str, TensorEntry],
     ) -> None:
@@ -52,7 +54,8 @@ class WeightsFile:
         self.files = tuple(files)
         self.metadata = MappingProxyType(dict(metadata))
         self.entries = MappingProxyType(dict(entries))
-        self._mappings = {file: FileMapping(file, size) for file, size in files.items()}
+        self.stamps = tuple(stamp_of(file, found) for file, found in files.items())
+        self._mappings = {file: FileMapping(file, found.st_size) for file, found in files.items()}
 
     def tensor(self, name: str) -> Tensor:
         """The tensor as stored, a view on a private mapping: nothing is read or copied here.
@@ -138,12 +141,12 @@ def open_weights(path: str | Path, role: str | None = None) -> WeightsFile:
     """
     path = Path(path).expanduser()
     _stat(path)
-    sizes: dict[Path, int] = {}
+    stats: dict[Path, os.stat_result] = {}
     metadata: dict[str, Any] = {}
     entries: dict[str, TensorEntry] = {}
     kind = ""
     for file in files_of(path, role):
-        sizes[file], file_kind, file_metadata, file_entries = _read_header(file)
+        stats[file], file_kind, file_metadata, file_entries = _read_header(file)
         if kind and file_kind != kind:
             raise CheckpointError(f"{path}: its shards are {kind} and {file_kind}; expected one")
         kind = file_kind
@@ -156,7 +159,7 @@ def open_weights(path: str | Path, role: str | None = None) -> WeightsFile:
         entries.update(file_entries)
     if not entries:
         raise CheckpointError(f"{path}: holds no tensors; download it again")
-    return WeightsFile(path, kind, sizes, metadata, entries)
+    return WeightsFile(path, kind, stats, metadata, entries)
 
 
 def _stat(path: Path) -> os.stat_result:
@@ -175,7 +178,7 @@ def _stat(path: Path) -> os.stat_result:
 
 def _read_header(
     path: Path,
-) -> tuple[int, str, dict[str, Any], dict[str, TensorEntry]]:
+) -> tuple[os.stat_result, str, dict[str, Any], dict[str, TensorEntry]]:
     found = _stat(path)
     if not stat.S_ISREG(found.st_mode):
         # Opening a pipe would wait for a writer, and a device may have no end.
@@ -192,12 +195,13 @@ def _read_header(
         raise CheckpointError(f"{path}: is {what}; expected a .safetensors or .gguf file")
     try:
         with path.open("rb", buffering=1 << 16) as file:
-            size = os.fstat(file.fileno()).st_size
+            found = os.fstat(file.fileno())
+            size = found.st_size
             start = file.read(512)
             refuse_foreign(path, start, size)
             if start[:4] == b"GGUF":
-                return size, "gguf", *read_gguf_header(path, file, size)
-            return size, "safetensors", *read_safetensors_header(path, file, size)
+                return found, "gguf", *read_gguf_header(path, file, size)
+            return found, "safetensors", *read_safetensors_header(path, file, size)
     except OSError as error:
         raise CheckpointError(
             f"{path}: can't be read ({error.strerror or error}); check its permissions"

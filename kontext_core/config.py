@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from .errors import CheckpointError
 from .resolutions import KONTEXT_RESOLUTIONS
+from .small_files import read_small_text
 
 __all__ = [
     "AutoEncoderParams",
@@ -141,8 +142,8 @@ def read_config(path: Path) -> dict[str, Any]:
         CheckpointError: unreadable or not a JSON object.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data = json.loads(read_small_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: can't read the model's config ({error})") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(data).__name__}")

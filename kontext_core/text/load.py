@@ -14,6 +14,7 @@ import torch
 from ..errors import CheckpointError
 from ..models.clip import ClipTextModel, clip_params
 from ..models.t5 import T5Encoder, t5_params
+from ..small_files import read_small_text
 from ..weights.detect import detect, require
 from ..weights.install import Progress, default_dtype, install
 from ..weights.source import WeightsFile, open_weights
@@ -147,8 +148,8 @@ def _heads(file: WeightsFile) -> int | None:
     if not config.is_file():
         return None
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = json.loads(read_small_text(config))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{config}: can't be read ({error}); download it again, or remove it if the file "
             "beside it is clip_l.safetensors"

@@ -22,6 +22,8 @@ ROLES = (
 # Token channels of FLUX.1 and Kontext; Fill takes 384, Canny and Depth 128.
 TOKEN_CHANNELS = 64
 LATENT_CHANNELS = 16
+# An all-in-one checkpoint has six. Each is read by going through all names.
+MOST_NETWORKS = 16
 # A ControlNet of FLUX.1 has the model's own names besides.
 CONTROLNET = "controlnet_blocks.0.weight"
 
@@ -205,10 +207,18 @@ def detect(file: WeightsFile) -> tuple[Contents, ...]:
 
     Empty if there is nothing, or if the weights are quantized in a way that is not read. The
     transformer comes first, and of several networks of a kind the one with the shortest prefix.
+
+    Raises:
+        CheckpointError: far more networks than any model has.
     """
     if blocked(file):
         return ()
     found = set(_found(file))
+    if len(found) > MOST_NETWORKS:
+        raise CheckpointError(
+            f"{file.path}: names {len(found)} networks; expected at most {MOST_NETWORKS} in one file. "
+            "It is damaged: download it again"
+        )
     if not any(contents.role == "transformer" for contents in found) and any(
         _looks_like_lora(name) for name in file.entries
     ):

@@ -22,6 +22,7 @@ from ..models.autoencoder import AutoEncoder
 from ..models.flux import Flux
 from ..models.text import TextEncoder
 from ..resolutions import KONTEXT_RESOLUTIONS
+from ..small_files import read_small_text
 from .detect import detect, require
 from .files import find, is_model_folder
 from .install import Progress, default_dtype, install
@@ -148,8 +149,8 @@ def load_text_encoders(
     params = _params(TextEncoderParams, read_config(path / "config.json"), "text_encoder", path)
     vocabulary = path / "vocab.json"
     try:
-        words = json.loads(vocabulary.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        words = json.loads(read_small_text(vocabulary))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{vocabulary}: can't read the vocabulary ({error})") from error
     with torch.device("meta"):
         encoder = TextEncoder(params, words)

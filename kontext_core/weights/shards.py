@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..small_files import read_small_text
 from .entry import shown, shown_list
 from .files import is_model_folder, part_of
 
@@ -62,9 +63,7 @@ def parse_index(index: Path) -> tuple[Path, ...]:
         CheckpointError: not an index, or a shard is missing.
     """
     try:
-        if index.stat().st_size > MAX_INDEX:
-            raise CheckpointError(f"{index}: larger than {MAX_INDEX} bytes, so it is no index")
-        data = json.loads(index.read_text(encoding="utf-8"))
+        data = json.loads(read_small_text(index, MAX_INDEX))
     except (OSError, ValueError, RecursionError) as error:
         reason = shown(error, 160)[1:-1]
         raise CheckpointError(

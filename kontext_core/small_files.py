@@ -1,0 +1,28 @@
+"""Reads small text files of models (configurations, indices, vocabularies): regular ones, bounded."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+__all__ = ["read_small_text"]
+
+LIMIT = 32 << 20
+
+
+def read_small_text(path: Path, limit: int = LIMIT) -> str:
+    """The UTF-8 text of a file of at most `limit` bytes.
+
+    Raises:
+        OSError: not there, not to be read, or no regular file: a pipe would wait for its writer, a
+            device may have no end.
+        ValueError: larger, or not UTF-8.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no regular file")
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"it is larger than {limit} bytes")
+    return data.decode("utf-8")

@@ -5,6 +5,7 @@
 #   make check   style and types only
 #   make hosts   the tests that need a host, on every ComfyUI that COMFYUI_DIRS names; docs/hosts.md
 #   make faults  plants faults in nodes/native, in a copy, and expects the tests to find each
+#   make attack  damaged prompts and requests against the host, by the thousand: COUNT=20000 SEED=0
 #   make clean   remove the virtual environment and what the demo wrote
 
 PYTHON ?= python3
@@ -13,13 +14,16 @@ TORCH ?= torch==2.13.0
 PORT ?= 8188
 # Files of tests run at a time; each takes up to 3 GB.
 JOBS ?= 2
+# How many requests `make attack` sends, and from which seed.
+COUNT ?= 20000
+SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Import by name is for kontext_core only; -P would hide `standalone`, which is run from here.
 HOST := $(BIN)/python -m standalone
 
-.PHONY: demo test serve check hosts faults clean
+.PHONY: demo test serve check hosts faults attack clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/run.ready
@@ -45,6 +49,9 @@ hosts: $(VENV)/test.ready
 
 faults: $(VENV)/test.ready
 	$(BIN)/python -P tests/faults/plant.py
+
+attack: $(VENV)/test.ready
+	$(BIN)/python -m tests.attack requests --count $(COUNT) --seed $(SEED)
 
 $(VENV)/run.ready: requirements.txt standalone/requirements.txt pyproject.toml
 	@sh standalone/setup.sh "$(PYTHON)" "$(VENV)"

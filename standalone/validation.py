@@ -295,7 +295,7 @@ def _constant(spec: InputSpec, inputs: dict[str, Any], check_range: bool) -> Rea
     elif (
         spec.choices is None
         and spec.type != "*"
-        and value is not None
+        and (value is not None or spec.required)
         # What has no socket is a widget of the pack's own.
         and not spec.options.get("socketless")
     ):
@@ -307,6 +307,10 @@ def _constant(spec: InputSpec, inputs: dict[str, Any], check_range: bool) -> Rea
             received_value=value,
         )
     extra["received_value"] = value
+    if spec.choices is not None and (isinstance(value, dict) or value is None and spec.required):
+        # Never a choice, even of a node that checks its choices itself: None means linked there.
+        details = f"{spec.name}: {str(value)[:80]}"
+        return _reason("value_not_in_list", "Value not in list", details, **extra)
     if not check_range:
         return _finite(spec, value, extra)
     low, high = spec.options.get("min"), spec.options.get("max")

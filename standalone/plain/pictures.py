@@ -48,6 +48,8 @@ def _check(image: str | None) -> bool | str:
     """Validation of a picture's name; None stands for a linked value, which is not known yet."""
     if image is None:
         return True
+    if not isinstance(image, str):
+        return f"Invalid image file: {str(image)[:80]}"
     try:
         path = runtime.current().folders.find(image)
         if path is None:

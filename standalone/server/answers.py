@@ -9,13 +9,16 @@ from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ..bodies import read_json_text
 from ..errors import BodyError
 
-__all__ = ["MAX_JSON", "json_body", "json_response", "read_form", "refusal", "to_json"]
+__all__ = ["BROKEN", "MAX_JSON", "json_body", "json_response", "read_form", "refusal", "to_json"]
 
 T = TypeVar("T")
+# What aiohttp raises at bodies that are no HTTP, or not encoded as they say.
+BROKEN = (HttpProcessingError, web.RequestPayloadError)
 # Bytes of a JSON body; a large workflow has 2 MB.
 MAX_JSON = 32 * 1024 * 1024
 # From here on parsing is left to a thread.
@@ -68,7 +71,7 @@ async def read_form(request: web.Request) -> Any:
     """
     try:
         return await request.post()
-    except (ValueError, LookupError, AssertionError, RuntimeError, OSError) as error:
+    except (*BROKEN, ValueError, LookupError, AssertionError, RuntimeError, OSError) as error:
         raise BodyError("invalid_form", f"the form can't be read: {error}") from error
 
 

@@ -23,7 +23,7 @@ from ..errors import BodyError, FrontendNotFoundError, ListenError, PortInUseErr
 from ..loader import Registry
 from ..runtime import Runtime
 from ..tasks import TaskQueue
-from .answers import refusal
+from .answers import BROKEN, refusal
 from .hub import FEATURES, Hub
 from .origin import ANYWHERE, Gate, add_headers
 from .pages import PageRoutes
@@ -66,7 +66,7 @@ async def _cache_and_errors(request: web.Request, handler: Handler) -> web.Strea
         return refusal(error)
     except InputError as error:
         return refusal(BodyError("invalid_request", str(error)))
-    except (OSError, web.RequestPayloadError) as error:
+    except (*BROKEN, OSError) as error:
         if isinstance(error, ConnectionError):
             raise
         # A full disk, a name that the file system refuses, a body that breaks off.

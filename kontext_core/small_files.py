@@ -22,7 +22,8 @@ def read_small_text(path: Path, limit: int = LIMIT) -> str:
     if not stat.S_ISREG(found.st_mode):
         raise OSError("it is no regular file")
     with path.open("rb") as file:
-        data = file.read(limit + 1)
+        # Python makes room for as much as is asked for.
+        data = file.read(min(limit, found.st_size) + 1)
     if len(data) > limit:
         raise ValueError(f"it is larger than {limit} bytes")
     return data.decode("utf-8")

@@ -34,7 +34,7 @@ def as_text(told: dict[str, Any]) -> str:
     """The report for people; sizes in GB of 10^9 bytes."""
     files = f", {len(told['files'])} files" if len(told["files"]) > 1 else ""
     lines = [
-        ascii(told["path"])[1:-1],
+        repr(told["path"])[1:-1],
         f"  {told['format']}{files}, {told['tensors']} tensors, {_size(told['bytes'])}",
     ]
     if not told["networks"]:

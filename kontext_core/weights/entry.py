@@ -73,7 +73,7 @@ def shown(name: object, limit: int = 90) -> str:
     text = str(name)
     if len(text) > limit:
         text = f"{text[: limit - 20]}...{text[-12:]}"
-    return ascii(text)
+    return repr(text)
 
 
 def shown_list(names: list[str], count: int = 3) -> str:

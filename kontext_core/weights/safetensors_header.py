@@ -19,9 +19,9 @@ from .entry import KIND_BITS, TensorEntry, shown
 
 __all__ = ["MAX_HEADER", "read_safetensors_header"]
 
-# A full FLUX.1 header has 100 to 200 KB; LoRAs with training logs reach a few MB. The safetensors
-# library stops at 100 MB, which would take seconds and a gigabyte to parse.
-MAX_HEADER = 32 << 20
+# A full FLUX.1 header has 100 to 200 KB, LoRAs with training logs reach many MB. The safetensors
+# library stops here too; how much there is to parse is bounded by MAX_MARKS.
+MAX_HEADER = 100_000_000
 MAX_DIMS = 16
 # Commas and brackets outside of texts: six a tensor, so this is room for 50 thousand.
 MAX_MARKS = 300_000

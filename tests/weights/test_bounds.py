@@ -9,7 +9,7 @@ import pytest
 from sparse import sparse_safetensors
 
 from kontext_core.config import read_config
-from kontext_core.errors import CheckpointError
+from kontext_core.errors import CheckpointError, ModelNotFoundError
 from kontext_core.weights.detect import detect
 from kontext_core.weights.shards import parse_index
 from kontext_core.weights.source import open_weights
@@ -37,3 +37,17 @@ def test_only_regular_files_are_read(kind: str, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="no regular file") as error:
             read(path)
         assert str(path) in str(error.value)
+
+
+def test_headers_up_to_the_librarys_own_limit(tmp_path: Path) -> None:
+    """Training logs make them large; what there is to parse is bounded apart."""
+    path = tmp_path / "log.safetensors"
+    sparse_safetensors(path, {"a": ("BF16", (4, 4))}, {"log": "[1,2] " * 7_000_000})
+    assert list(open_weights(path).entries) == ["a"]
+
+
+def test_names_of_files_are_printed_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="'.*/Größe 大.safetensors'"):
+        open_weights(tmp_path / "Größe 大.safetensors")
+    with pytest.raises(ModelNotFoundError, match=r"\\x1b"):
+        open_weights(tmp_path / "red\x1b[31m.safetensors")

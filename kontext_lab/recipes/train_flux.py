@@ -223,6 +223,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=12_000, help="of the whole run")
     parser.add_argument("--more", type=int, help="steps from --begin on, in place of --steps")
     parser.add_argument("--cool", type=int, default=2_000, help="last steps, with a falling rate")
+    parser.add_argument("--rate", type=float, default=1.0, help="share of the full rates")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--depth", type=int, default=2)
@@ -278,7 +279,7 @@ def main(arguments: list[str] | None = None) -> None:
     for step, groups in zip(
         range(first, last), step_groups(iter(loader), first, last), strict=True
     ):
-        share = rate(step - began, steps - began, args.cool)
+        share = args.rate * rate(step - began, steps - began, args.cool)
         flow, cells, count = trainer.step(step, groups, share)
         seen += count
         made += count

@@ -53,13 +53,15 @@ def _may_be_json(request: web.Request) -> bool:
     """Whether the body is what no form or script of another site could send without asking.
 
     The editor itself sends settings as text, with a header that such scripts may not set either.
-    Programs that name no type at all are let through, browsers are not.
+    Programs that name no type, or the one that urllib and curl put there unasked, are let through:
+    ComfyUI's own examples post that way. Browsers, which always say where a page comes from, are not.
     """
     if "Comfy-User" in request.headers:
         return True
-    if "Content-Type" not in request.headers:
-        return "Origin" not in request.headers and "Sec-Fetch-Site" not in request.headers
+    browser = "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
     kind = request.content_type
+    if "Content-Type" not in request.headers or kind == "application/x-www-form-urlencoded":
+        return not browser
     return kind == "application/json" or kind.endswith("+json")
 
 

@@ -109,7 +109,7 @@ def test_lora_changes_its_own_branch_of_the_graph_only(client: Client) -> None:
     first, second = sorted(run.files(), key=lambda entry: entry["filename"])
     assert client.view(first).tobytes() != client.view(second).tobytes()
     [notes] = [d["output"]["kontext_notes"] for d in run.data("executed") if d["node"] == "10"]
-    assert "double_blocks.77" in "\n".join(notes)
+    assert "double_blocks.17" in "\n".join(notes)
     assert pixels(client, client.run(graph(seed=2))) == expected
 
 

@@ -59,8 +59,8 @@ def write_models(base: Path) -> Path:
         f"{layer}.lora_A.weight": draw(1, 4, columns),
         f"{layer}.lora_B.weight": draw(2, rows, 4) / 4,
         # A layer no FLUX.1 has.
-        "diffusion_model.double_blocks.77.img_attn.qkv.lora_A.weight": draw(3, 4, columns),
-        "diffusion_model.double_blocks.77.img_attn.qkv.lora_B.weight": draw(4, rows, 4),
+        "diffusion_model.double_blocks.17.img_attn.qkv.lora_A.weight": draw(3, 4, columns),
+        "diffusion_model.double_blocks.17.img_attn.qkv.lora_B.weight": draw(4, rows, 4),
     }
     save_file(lora, base / "loras" / LORA)
     return base

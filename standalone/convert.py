@@ -16,6 +16,7 @@ from .comfy_api.nodes import ComfyNode
 from .errors import WorkflowError
 from .graph import SKIPPED, Graph, Source
 from .prompt import SEEDS, InputSpec, NodeInfo, Prompt, specs_of
+from .templates import with_older_name
 
 __all__ = ["NOTES", "info_of", "is_editor_format", "read_workflow", "to_prompt"]
 
@@ -29,12 +30,13 @@ EMPTY = {"INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False}
 
 def read_workflow(path: Path) -> Any:
     """The content of a workflow file, of either format or of none: `to_prompt` judges that.
+    Templates are also found by the names that they once had.
 
     Raises:
         WorkflowError: it is not there, or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(with_older_name(path).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise WorkflowError(
             f"the workflow {path} can't be read ({error}); check the path"

@@ -1,10 +1,9 @@
-"""Writes the templates of graphs/: workflows/NAME.json for the editor, workflows/api/NAME.json.
+"""Writes the templates of graphs/: workflows/TITLE.json for the editor, workflows/api/NAME.json.
 
     python tools/templates.py [NAME ...]
 
 Nodes get their slots and widgets from the schemas; those of ComfyUI's own nodes that the embedded
-host lacks stand in host_nodes.json. one_reference_edit, text_to_image and two_references are older
-and are kept as they were drawn.
+host lacks stand in host_nodes.json.
 """
 
 from __future__ import annotations
@@ -20,8 +19,21 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = ROOT / "workflows"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 ROW, WIDGET, TITLE, NOTE = 20, 24, 30, 370
-# Nodes 2.0 draw a line of their own below the widgets, for the name of the pack.
-GAP = 56
+# Nodes 2.0 draw lines of their own below the widgets: the pack's name, advanced inputs, and a
+# warning under each loader whose file is missing, 60 pixels in all.
+GAP = 72
+# What App mode offers of each node, in this order, and which nodes' results it shows.
+APP_INPUTS = (
+    ("LoadImage", ("image",)),
+    ("LoadImageMask", ("image",)),
+    ("CLIPTextEncode", ("text",)),
+    ("KontextBatch", ("lines", "seed")),
+    ("KontextEdit", ("prompt", "seed")),
+    ("EmptySD3LatentImage", ("width", "height")),
+    ("KontextSampler", ("seed",)),
+    ("KSampler", ("seed",)),
+)
+APP_OUTPUTS = ("SaveImage",)
 # Ids of a saved workflow must stay the same when it is written again.
 NAMESPACE = uuid.UUID("6f5c3d3e-0d7f-4f5e-9a55-2f4f3b8a9c10")
 
@@ -74,7 +86,7 @@ class Drawing:
     def __init__(self, name: str, graph: Any, known: dict[str, dict[str, Any]]) -> None:
         self.name, self.graph, self.known = name, graph, known
         self.nodes = [node for column in graph.columns for node in column.nodes]
-        self.ids = {node.key: number for number, node in enumerate(self.nodes, 1)}
+        self.ids = {node.key: node.number or at for at, node in enumerate(self.nodes, 1)}
         self.links: list[list[Any]] = []
         self.drawn: dict[str, dict[str, Any]] = {}
 
@@ -99,16 +111,42 @@ class Drawing:
         editor = {
             "id": str(uuid.uuid5(NAMESPACE, self.name)),
             "revision": 0,
-            "last_node_id": len(nodes),
+            "last_node_id": max(node["id"] for node in nodes),
             "last_link_id": len(self.links),
             "nodes": nodes,
             "links": self.links,
             "groups": groups,
             "config": {},
-            "extra": {"ds": {"scale": 0.6, "offset": [NOTE + 80, 140]}},
+            "extra": self._extra(x),
             "version": 0.4,
         }
         return editor, {str(self.ids[node.key]): self._prompt(node) for node in self.nodes}
+
+    def _extra(self, right: int) -> dict[str, Any]:
+        """Where to look first, the older name, what App mode offers, and for web/js/compare.js what
+        to compare on hosts that have a node for it, `right` of the graph."""
+        extra: dict[str, Any] = {
+            "ds": {"scale": 0.6, "offset": [NOTE + 80, 140]},
+            "kontext_template": self.name,
+        }
+        inputs = [
+            [self.ids[node.key], widget]
+            for kind, widgets in APP_INPUTS
+            for node in self.nodes
+            if node.type == kind
+            for widget in widgets
+            if not is_link(node.values.get(widget), "STRING", set(self.ids))
+        ]
+        outputs = [self.ids[node.key] for node in self.nodes if node.type in APP_OUTPUTS]
+        if outputs:
+            extra["linearData"] = {"inputs": inputs, "outputs": outputs}
+        if self.graph.compare:
+            before, after = (
+                [self.ids[key], int(output)]
+                for key, _, output in (link.rpartition(".") for link in self.graph.compare)
+            )
+            extra["kontext_compare"] = {"before": before, "after": after, "pos": [right + 15, 0]}
+        return extra
 
     def _node(self, node: Any, x: int, y: int, width: int) -> dict[str, Any]:
         schema = self.known[node.type]
@@ -176,7 +214,7 @@ class Drawing:
         words = len(re.sub(r"\]\([^)]*\)", "", self.graph.note))
         lines = self.graph.note.count("\n")
         return {
-            "id": len(self.nodes) + 1,
+            "id": min(set(range(1, len(self.nodes) + 2)) - set(self.ids.values())),
             "type": "MarkdownNote",
             "pos": [-NOTE - 40, 0],
             "size": [NOTE, 70 + lines * 10 + words * 15 // 52],
@@ -221,12 +259,12 @@ def files_of(values: list[Any]) -> dict[str, Any]:
 
 
 def main(names: list[str]) -> int:
-    from graphs import TEMPLATES
+    from graphs import TEMPLATES, TITLES
 
     known = schemas()
     for name in names or TEMPLATES:
         editor, prompt = Drawing(name, TEMPLATES[name], known).draw()
-        for path, data in ((f"{name}.json", editor), (f"api/{name}.json", prompt)):
+        for path, data in ((f"{TITLES[name]}.json", editor), (f"api/{name}.json", prompt)):
             text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
             (WORKFLOWS / path).write_text(text, encoding="utf-8")
     return 0

@@ -1,4 +1,4 @@
-"""Writes workflows/NAME.jpg: pictures that go in, an arrow, what comes out, and a line of words.
+"""Writes workflows/TITLE.jpg: pictures that go in, an arrow, what comes out, and a line of words.
 
     python tools/thumbnails.py [NAME ...]
 
@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from graphs import TITLES
 from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,7 +122,7 @@ def main(names: list[str]) -> int:
                 after = results_of(name, Path(folder))
             before = [Image.open(WORKFLOWS / f"input/{one}.png").convert("RGB") for one in inputs]
             card = draw_thumbnail(before, after, text)
-        card.save(WORKFLOWS / f"{name}.jpg", quality=88, optimize=True)
+        card.save(WORKFLOWS / f"{TITLES[name]}.jpg", quality=88, optimize=True)
     return 0
 
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from ..convert import NOTES
 from ..folders import MODEL_FOLDERS, Folders
 from ..loader import Pack, Registry
+from ..templates import with_older_name
 from .answers import json_response
 from .hub import FEATURES
 
@@ -39,6 +40,8 @@ class PageRoutes:
             web.get("/extensions", self.extensions),
             web.get("/i18n", self.i18n),
             web.get("/workflow_templates", self.templates),
+            # Before the folders themselves, for links with the names that templates once had.
+            web.get(r"/workflow_templates/{pack}/{file:[a-z_0-9]+\.(json|jpg)}", self.template),
             web.get("/features", self.features),
             web.get("/system_stats", self.system_stats),
             # The frontend's own gallery, whose graphs need nodes that are not here.
@@ -105,6 +108,14 @@ class PageRoutes:
             for pack in self.registry.packs
         }
         return json_response({name: names for name, names in found.items() if names})
+
+    async def template(self, request: web.Request) -> web.StreamResponse:
+        for pack in self.registry.packs:
+            if pack.name == request.match_info["pack"]:
+                path = with_older_name(pack.root / "workflows" / request.match_info["file"])
+                if path.is_file():
+                    return web.FileResponse(path)
+        raise web.HTTPNotFound
 
     def _can_show(self, workflow: dict[str, Any]) -> bool:
         """Whether every node of a template is here: some are made for ComfyUI's own nodes."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from host_client import Client
 from hosts import PACK_NAME, Server, trouble_of
+from templates import TITLES
 
 # Output types in order. Ids, order and types are what saved workflows are made of: append only.
 OUTPUTS = {
@@ -104,8 +105,9 @@ def test_routes_answer_with_and_without_api(client: Client) -> None:
 
 def test_templates_and_thumbnails_are_served(client: Client) -> None:
     templates: dict[str, list[str]] = client.get("/api/workflow_templates")
-    [pack] = [name for name, found in templates.items() if "two_references" in found]
-    assert {"text_to_image", "one_reference_edit", "two_references"} <= set(templates[pack])
+    [pack] = [name for name, found in templates.items() if TITLES["two_references"] in found]
+    named = ("text_to_image", "one_reference_edit", "two_references")
+    assert {TITLES[name] for name in named} <= set(templates[pack])
     for name in templates[pack]:
         assert client.get(f"/api/workflow_templates/{pack}/{name}.json")["nodes"]
         status, body = client.call(f"/api/workflow_templates/{pack}/{name}.jpg")

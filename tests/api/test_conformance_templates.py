@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 from host_client import Client
-from hosts import Server
-from templates import HOST_NODES, NAMES, api_format, editor_format, needs_comfyui, needs_files
+from hosts import PACK_NAME, Server
+from templates import (
+    HOST_NODES,
+    NAMES,
+    TITLES,
+    api_format,
+    editor_format,
+    needs_comfyui,
+    needs_files,
+)
 
 WITH_FILES = [name for name in NAMES if needs_files(name)]
 
@@ -73,10 +81,23 @@ def _kinds(schema: dict[str, Any]) -> list[tuple[str, str]]:
 
 def test_every_template_that_the_host_can_show_is_listed(client: Client, server: Server) -> None:
     listed = next(
-        names for names in client.get("/workflow_templates").values() if "two_references" in names
+        names
+        for names in client.get("/workflow_templates").values()
+        if TITLES["two_references"] in names
     )
     can = [name for name in NAMES if server.host.is_comfyui or not needs_comfyui(name)]
-    assert sorted(listed) == can
+    assert sorted(listed) == sorted(TITLES[name] for name in can)
+
+
+def test_links_with_older_names_open_them(client: Client, server: Server) -> None:
+    if server.host.is_comfyui:
+        pytest.skip("ComfyUI serves the folder as it is")
+    for name in ("two_references", "batch"):
+        path = f"/workflow_templates/{PACK_NAME}/{name}"
+        assert client.get(f"{path}.json") == editor_format(name)
+        assert client.get(f"/api{path}.json") == editor_format(name)
+        assert client.call(f"{path}.jpg")[1][:3] == b"\xff\xd8\xff"
+    assert client.call(f"/workflow_templates/{PACK_NAME}/gone.json")[0] == 404
 
 
 def test_translations_are_served(client: Client) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from host_client import Client
 from hosts import PACK_NAME, ROOT, Host, Server, all_hosts, running
-from templates import RUNNABLE, WORKFLOWS, needs_comfyui
+from templates import RUNNABLE, TITLES, WORKFLOWS, needs_comfyui
 
 from standalone.convert import info_of, to_prompt
 from standalone.loader import load_pack
@@ -21,7 +21,7 @@ from standalone.plain import PLAIN_NODES
 
 SAMPLES = sorted(path.name for path in (WORKFLOWS / "input").iterdir())
 # The template that README names.
-FIRST = "one_reference_edit"
+FIRST = TITLES["one_node_edit"]
 
 
 def hosts() -> list[Any]:
@@ -90,7 +90,7 @@ def test_every_template_finds_its_pictures(fresh: Server, name: str) -> None:
     client = Client(fresh.url)
     choices = client.get("/object_info/LoadImage")["LoadImage"]["input"]["required"]["image"]
     listed = choices[0] if isinstance(choices[0], list) else choices[1]["options"]
-    workflow = client.get(f"/api/workflow_templates/{PACK_NAME}/{name}.json")
+    workflow = client.get(f"/api/workflow_templates/{PACK_NAME}/{TITLES[name]}.json")
     loaders = [node for node in workflow["nodes"] if node["type"].startswith("LoadImage")]
     wanted = {node["widgets_values"][0] for node in loaders}
     assert wanted <= set(listed)

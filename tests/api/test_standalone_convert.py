@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from embedded_host import ROOT, Bench, node
-from templates import NAMES, api_format, editor_format, needs_comfyui
+from templates import NAMES, WORKFLOWS, api_format, editor_format, needs_comfyui
 
 from standalone.changes import apply_changes
 from standalone.convert import info_of, read_workflow, to_prompt
@@ -399,3 +399,9 @@ def test_the_packs_workflows_become_their_api_twins(name: str, tmp_path: Path) -
     bench = Bench(tmp_path, ROOT / "workflows/input")
     nodes = bench.nodes | load_pack(ROOT).nodes
     assert to_prompt(editor_format(name), info_of(nodes)) == api_format(name)
+
+
+def test_a_template_is_found_by_its_older_name() -> None:
+    assert read_workflow(WORKFLOWS / "two_references.json") == editor_format("two_references")
+    with pytest.raises(WorkflowError, match="check the path"):
+        read_workflow(WORKFLOWS / "three_references.json")

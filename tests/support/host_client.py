@@ -69,8 +69,9 @@ class Client:
     def call(
         self, path: str, body: bytes | None = None, content_type: str = "application/json"
     ) -> tuple[int, bytes]:
-        """GET without a body, POST with one. Returns status and answer, also for 4xx and 5xx."""
-        request = urllib.request.Request(self.url + path, data=body)
+        """GET without a body, POST with one. Returns status and answer, also for 4xx and 5xx.
+        Spaces in the path are quoted here, as a browser does."""
+        request = urllib.request.Request(self.url + path.replace(" ", "%20"), data=body)
         if body is not None:
             request.add_header("Content-Type", content_type)
         try:

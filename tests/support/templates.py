@@ -8,11 +8,19 @@ from typing import Any
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 HOST_NODES = WORKFLOWS.parent / "tools/host_nodes.json"
-NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+
+
+def _name_of(path: Path) -> str:
+    return json.loads(path.read_text(encoding="utf-8"))["extra"]["kontext_template"]
+
+
+# Name to title: the editor shows titles, twins in workflows/api have names.
+TITLES = {_name_of(path): path.stem for path in sorted(WORKFLOWS.glob("*.json"))}
+NAMES = sorted(TITLES)
 
 
 def editor_format(name: str) -> dict[str, Any]:
-    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((WORKFLOWS / f"{TITLES[name]}.json").read_text(encoding="utf-8"))
 
 
 def api_format(name: str) -> dict[str, Any]:

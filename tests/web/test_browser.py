@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from editor import FIRST_WITH_NODES_2, Editor
 from host_client import Client
-from hosts import ROOT, Server
+from hosts import Server
 from playwright.sync_api import Browser
+from templates import TITLES, editor_format
 
-TEMPLATE = "two_references"
+TEMPLATE = TITLES["two_references"]
 
 # What every frontend says on a fresh host, real ComfyUI included: optional files of the user,
 # a favicon, and one error that 1.27.10 throws in its own settings code while it boots.
@@ -105,8 +106,7 @@ def test_nodes_2_render_the_same_graph(browser: Browser, server: Server, tmp_pat
 @pytest.mark.slow
 def test_an_error_is_shown_and_the_page_lives(editor: Editor) -> None:
     editor.close_dialog()
-    text = (ROOT / "workflows" / f"{TEMPLATE}.json").read_text(encoding="utf-8")
-    editor.page.evaluate("(graph) => app.loadGraphData(graph)", json.loads(text))
+    editor.load(editor_format("two_references"))
     editor.fit()
     editor.set_widget("KontextSampler", "steps", 0)
     editor.queue()

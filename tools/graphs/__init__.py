@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from .embedded import WITH_EMBEDDED
 from .files import FILES
+from .first import FIRST
 from .pages import PAGES
 from .parts import Column, Graph, Node
 from .published import WITH_FILES
 
-__all__ = ["FILES", "PAGES", "TEMPLATES", "Column", "Graph", "Node"]
+__all__ = ["FILES", "PAGES", "TEMPLATES", "TITLES", "Column", "Graph", "Node"]
 
-TEMPLATES: dict[str, Graph] = {**WITH_EMBEDDED, **WITH_FILES}
+# The name of a template in the editor, the easiest first: the file's. Its key is the name of its
+# twin in workflows/api, and what older links and commands say.
+TITLES: dict[str, str] = {
+    "one_node_edit": "01 Edit a picture with one node",
+    "one_reference_edit": "02 Edit a picture step by step",
+    "two_references": "03 Combine two pictures",
+    "text_to_image": "04 Paint from words",
+    "inpaint_with_mask": "05 Change only what a mask covers",
+    "chain_of_two_turns": "06 Edit the result again",
+    "batch": "07 Many edits with one Run",
+    "ksampler_with_our_loaders": "08 Paint with the KSampler of ComfyUI",
+    "gguf_edit": "09 Kontext from GGUF files",
+    "fp8_with_lora": "10 Kontext in fp8 with a LoRA",
+    "large_picture": "11 A large picture in tiles",
+    "stitch_with_native_flux": "12 Stitch with a model that ComfyUI loads",
+    "quantize": "13 Make a smaller model file",
+}
+TEMPLATES: dict[str, Graph] = {**FIRST, **WITH_EMBEDDED, **WITH_FILES}

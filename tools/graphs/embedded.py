@@ -51,6 +51,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
             ),
             result(save("edit", "one_node_edit")),
         ),
+        compare=("image.0", "edit.0"),
     ),
     "chain_of_two_turns": Graph(
         "## Edit the edited picture\n\nThe first turn's latent goes straight into the reference of "
@@ -92,6 +93,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
                 save("finish", "chain_of_two_turns", "After turn 2"),
             ),
         ),
+        compare=("image.0", "finish.0"),
     ),
     "inpaint_with_mask": Graph(
         "## Change only what the mask covers\n\nThe mask is white where the picture may change. "
@@ -120,6 +122,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
                 save("finish", "inpaint_with_mask"),
             ),
         ),
+        compare=("image.0", "finish.0"),
     ),
     "ksampler_with_our_loaders": Graph(
         "## Our loaders with ComfyUI's KSampler\n\nMODEL, CLIP, VAE, CONDITIONING and LATENT are "
@@ -140,6 +143,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
                 save("decode", "ksampler_with_our_loaders"),
             ),
         ),
+        compare=("image.0", "decode.0"),
     ),
     "batch": Graph(
         "## Many edits with one Run\n\n*Kontext: Batch* gives out one row after another; what "

@@ -49,13 +49,15 @@ LICENCE = "\n\nFLUX.1 Kontext [dev] has its own licence: read it on the page of 
 
 @dataclass(frozen=True)
 class Node:
-    """`key` is its name in links; `values` holds widget values and links; `more` is extra height."""
+    """`key` is its name in links; `values` holds widget values and links; `more` is extra height.
+    `number` is its id where commands name it; others are numbered in order."""
 
     key: str
     type: str
     values: dict[str, Any] = field(default_factory=dict)
     title: str = ""
     more: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Graph:
-    """`note` is the Markdown of its note; the columns become groups."""
+    """`note` is the Markdown of its note; the columns become groups. `compare` names the outputs
+    that ComfyUI's Compare Images shows: before and after."""
 
     note: str
     columns: tuple[Column, ...]
+    compare: tuple[str, str] | None = None
 
 
 def loaders(

@@ -63,6 +63,7 @@ WITH_FILES: dict[str, Graph] = {
             loaders(GGUF, T5_GGUF, CLIP_L, AE),
             seed=1,
         ),
+        compare=("image.0", "finish.0"),
     ),
     "fp8_with_lora": Graph(
         "## fp8 file with a LoRA\n\nThe Hyper LoRA needs 8 steps instead of 28, at a strength of "
@@ -88,6 +89,7 @@ WITH_FILES: dict[str, Graph] = {
             seed=1,
             steps=8,
         ),
+        compare=("image.0", "finish.0"),
     ),
     "stitch_with_native_flux": Graph(
         "## Our Stitch with ComfyUI's own FLUX.1\n\nThe model comes from ComfyUI's *Load Diffusion "

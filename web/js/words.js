@@ -7,6 +7,7 @@ import { app } from "../../../scripts/app.js";
 /** The English of locales/en/main.json, for languages the pack does not speak. */
 const ENGLISH = {
   close: "Close",
+  compare: "Before and after",
   download: "Download page",
   gguf_text:
     "This workflow uses GGUF files that are not here. ComfyUI's own list of missing models does not " +

@@ -1,0 +1,125 @@
+"""Templates as a person opens them: nothing covered, App mode, a comparison where there is one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from editor import Editor
+from templates import NAMES, editor_format
+
+# Each node by id as drawn, [left, top, right, bottom] in the graph's units: Nodes 2.0 by what the page
+# shows, buttons below the frame too; canvas nodes by their size, under a title of 30.
+_BOXES = """() => Object.fromEntries(app.graph._nodes.map((node) => {
+    const element = document.querySelector(`[data-node-id="${node.id}"]`);
+    const { scale, offset } = app.canvas.ds;
+    let [left, top] = [node.pos[0], node.pos[1] - 30];
+    let [right, bottom] = [node.pos[0] + node.size[0], node.pos[1] + node.size[1]];
+    if (element) {
+        const canvas = app.canvas.canvas.getBoundingClientRect();
+        const boxes = [element, ...element.querySelectorAll('button, img, textarea')]
+            .map((one) => one.getBoundingClientRect()).filter((box) => box.width && box.height);
+        const y = (value) => (value - canvas.top) / scale - offset[1];
+        top = Math.min(...boxes.map((box) => y(box.top)));
+        bottom = Math.max(...boxes.map((box) => y(box.bottom)));
+    }
+    return [`${node.id} ${node.type}`, [left, top, right, bottom]];
+}))"""
+_GROUPS = """() => app.graph._groups.map((group) => {
+    const [x, y, width, height] = group.bounding ?? group._bounding;
+    return [x, y, x + width, y + height];
+})"""
+_COMPARE = "() => app.graph._nodes.filter((node) => node.type === 'ImageCompare').length"
+_CAN_COMPARE = """() => Boolean(LiteGraph.registered_node_types.ImageCompare
+    && app.extensionManager.setting.get('Comfy.VueNodes.Enabled'))"""
+_APP_MODE = (
+    "() => app.extensionManager.command.commands.some((one) => one.id === 'Comfy.ToggleLinear')"
+)
+# Rounding of lengths to pixels of a page that is zoomed out.
+SLACK = 4
+
+
+@pytest.mark.slow
+def test_no_node_covers_another_or_leaves_its_group(page: Editor) -> None:
+    for name in NAMES:
+        page.load(editor_format(name))
+        page.fit()
+        boxes: dict[str, list[float]] = page.page.evaluate(_BOXES)
+        groups: list[list[float]] = page.page.evaluate(_GROUPS)
+        names = list(boxes)
+        for at, one in enumerate(names):
+            a = boxes[one]
+            for other in names[at + 1 :]:
+                b = boxes[other]
+                apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+                assert apart, (name, one, a, other, b)
+            inside = any(
+                g[0] <= a[0] + SLACK
+                and g[1] <= a[1] + SLACK
+                and a[2] <= g[2] + SLACK
+                and a[3] <= g[3] + SLACK
+                for g in groups
+            )
+            assert inside or one.endswith("MarkdownNote"), (name, one, a, groups)
+
+
+@pytest.mark.slow
+def test_the_comparison_stands_where_it_can_be_shown(page: Editor) -> None:
+    graph = editor_format("one_reference_edit")
+    page.load(graph)
+    can = page.page.evaluate(_CAN_COMPARE)
+    assert page.page.evaluate(_COMPARE) == can
+    assert "ImageCompare" not in {node["type"] for node in graph["nodes"]}
+    if not can:
+        # Nothing is said to be missing.
+        assert len(page.graph()) == len(graph["nodes"])
+        return
+    [compare] = [node for node in page.prompt().values() if node["class_type"] == "ImageCompare"]
+    assert compare["inputs"]["image_a"] == ["5", 0]
+    assert compare["inputs"]["image_b"] == ["9", 0]
+    # Removed by a person, it does not come back with the saved workflow.
+    saved = page.page.evaluate(
+        """() => {
+          app.graph.remove(app.graph._nodes.find((node) => node.type === 'ImageCompare'));
+          return JSON.parse(JSON.stringify(app.graph.serialize()));
+        }"""
+    )
+    page.load(saved)
+    assert page.page.evaluate(_COMPARE) == 0
+
+
+def app_inputs(name: str) -> list[tuple[str, str]]:
+    """(node type, widget) of what a template offers in App mode."""
+    graph: dict[str, Any] = editor_format(name)
+    kinds = {node["id"]: node["type"] for node in graph["nodes"]}
+    return [(kinds[node], widget) for node, widget in graph["extra"]["linearData"]["inputs"]]
+
+
+@pytest.mark.slow
+def test_app_mode_offers_pictures_words_and_seed(page: Editor) -> None:
+    assert app_inputs("two_references") == [
+        ("LoadImage", "image"),
+        ("LoadImage", "image"),
+        ("CLIPTextEncode", "text"),
+        ("KontextSampler", "seed"),
+    ]
+    if not page.page.evaluate(_APP_MODE):
+        pytest.skip("this frontend has no App mode")
+    page.load(editor_format("two_references"))
+    toggle = "() => app.extensionManager.command.execute('Comfy.ToggleLinear')"
+    page.page.evaluate(toggle)
+    panel = page.page.locator('[data-testid="linear-widgets"]').first
+    panel.wait_for()
+    page.page.wait_for_timeout(1000)
+    page.screenshot("app")
+    text = panel.inner_text()
+    assert [line for line in text.split("\n") if line in ("image", "text", "seed")] == [
+        "image",
+        "image",
+        "text",
+        "seed",
+    ]
+    words = panel.locator("textarea").first.input_value()
+    assert words == "put the star of image 1 on the background of image 2"
+    page.page.evaluate(toggle)
+    panel.wait_for(state="hidden")

@@ -21,6 +21,7 @@ from .resolutions import nearest_resolution
 __all__ = [
     "FITS",
     "OTHER_SHAPE",
+    "ROUNDED",
     "Framing",
     "alike",
     "bring_to",
@@ -34,6 +35,8 @@ __all__ = [
 FITS = ("trained size", "shrink", "keep")
 OTHER_SHAPE = ("refuse", "crop", "pad", "stretch")
 TOKEN = 16
+# Pixels that a side may be off when a shape was rounded to whole tokens.
+ROUNDED = 8
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .checks import check_number, check_whole
 from .errors import InputError
 from .finite import not_finite
+from .framing import ROUNDED, alike, same_shape
 from .guidance import Conditioning
 from .images import as_image, load_mask, resize, to_model, to_picture
 from .inputs import Images, Loras, as_given, as_list, as_loras, as_prompts, check_instruction
@@ -151,14 +152,14 @@ def edit(
             first one's is the result's unless width and height are given.
         seed: 0 .. 2^64 - 1; same noise as ComfyUI's for the same latent size.
         steps, denoise, schedule: see `schedule.make_timesteps`. denoise below 1 starts from the
-            first picture.
+            first picture, which must have the result's shape.
         guidance: see `guidance.Conditioning`.
         width, height: of the result in pixels, multiples of 16, both or neither.
         batch: how many results of each instruction, 1..64 in all, from one noise stream.
         negative, cfg: true classifier-free guidance, off at cfg 1.
         method: how references are placed, see `stitch`.
-        noise_mask: [h, w] or [1, 1, h, w] at any size over the whole result: 1 is painted, 0 keeps
-            the first picture, as the autoencoder gives it back.
+        noise_mask: [h, w] or [1, 1, h, w], of the result's shape or the first picture's, at any size:
+            1 is painted, 0 keeps the first picture, as the autoencoder gives it back.
         loras: a path, a loaded LoRA, or (one of them, strength) each, for this one run, as low-rank
             branches in place of any that the model had; afterwards it has those again. Keys that
             match nothing are logged. Without any, the model's own act.
@@ -217,7 +218,10 @@ def edit(
             for image in given
         ]
         shape = (batch * len(prompts), latent_format.channels, size[1] // scale, size[0] // scale)
-        start = _start(given[0], size, shape, autoencoder, starting) if starts else None
+        start = None
+        if starts:
+            _check_shapes(given[0], size, noise_mask, starting, flux.resolutions)
+            start = _start(given[0], size, shape, autoencoder, starting)
         context = stitch(shape, references, method=method, latent_format=latent_format)
         wanted = Conditioning(*pipeline.text_encoder.encode(prompts), guidance)
         unwanted = None
@@ -242,6 +246,35 @@ def edit(
         if not bool(torch.isfinite(decoded).all()):
             raise not_finite(autoencoder, decoded.dtype, "in decoding the picture")
         return to_picture(decoded).cpu()
+
+
+def _check_shapes(
+    image: Tensor | Reference,
+    size: tuple[int, int],
+    noise_mask: Tensor | None,
+    why: str,
+    sizes: Sequence[tuple[int, int]],
+) -> None:
+    """Refuse what would be distorted: image 1, or a mask, of another shape than the result."""
+    shapes = [size]
+    if not isinstance(image, Reference):
+        picture = image.shape[2], image.shape[1]
+        shapes.append(picture)
+        if size != nearest_resolution(*picture, sizes) and not same_shape(size, picture, ROUNDED):
+            raise InputError(
+                f"{why}, which starts from image 1, but that is {picture[0]} x {picture[1]} and the "
+                f"result {size[0]} x {size[1]}: another shape; crop or pad the picture to it, or "
+                "leave out width and height"
+            )
+    if noise_mask is None or noise_mask.ndim < 2:
+        # Of a wrong number of axes: `sample` says so.
+        return
+    mask = noise_mask.shape[-1], noise_mask.shape[-2]
+    if not any(alike(mask, one) for one in shapes):
+        raise InputError(
+            f"noise_mask is {mask[0]} x {mask[1]}, the result {size[0]} x {size[1]}: of another "
+            "shape, so it can't say which part is meant; crop or pad it to the result's shape"
+        )
 
 
 def _start(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError, ShapeError
-from ..kontext_core.framing import OTHER_SHAPE, alike, bring_to, put_back, same_shape
+from ..kontext_core.framing import OTHER_SHAPE, ROUNDED, alike, bring_to, put_back, same_shape
 from ..kontext_core.images import check_image, resize
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, nearest_resolution
 from .native.vae import require_vae
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from ..kontext_core.framing import Framing
 
 __all__ = ["KontextFinish", "composite", "place", "soften"]
-
-# Pixels that a side may be off when a picture's shape was rounded to whole tokens.
-ROUNDED = 8
 
 
 def soften(mask: Tensor, feather: int) -> Tensor:
@@ -166,7 +163,8 @@ class KontextFinish(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="White is taken from the result, black from the original, pixel by "
-                    "pixel. Needs the original, and has its shape, at any size.",
+                    "pixel. Needs the original, and has its shape, at any size: one of another "
+                    "size is resized bilinearly, which softens its edge.",
                 ),
                 io.Int.Input(
                     "feather",

@@ -168,3 +168,17 @@ def test_from_a_folder(model_folder: Path, small_pipeline: Pipeline) -> None:
     assert (result - saved).abs().max() < 2e-5
     by_name = edit(model_folder, PROMPT, [picture(1)], **values)
     assert (by_name - saved).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("part", ["picture", "mask"])
+def test_nothing_is_squashed_into_another_shape(part: str, small_pipeline: Pipeline) -> None:
+    """A start or a mask of another shape than the result is refused, at any size of it taken."""
+
+    def run(picture: tuple[int, int], mask: tuple[int, int]) -> None:
+        image = torch.rand(1, picture[1], picture[0], 3)
+        given = {"noise_mask": torch.ones(mask[1], mask[0])} if part == "mask" else {"denoise": 0.5}
+        edit(small_pipeline, "a", [image], width=64, height=64, steps=2, **given)
+
+    run((128, 128), (32, 32))
+    with pytest.raises(InputError, match="another shape"):
+        run((128, 64) if part == "picture" else (64, 64), (64, 32))

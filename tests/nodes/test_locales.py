@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from templates import NAMES, editor_format
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCALES = ROOT / "locales"
@@ -114,7 +115,7 @@ def test_numbers_folders_and_options_stay_as_they_are(language: str) -> None:
 
 
 def test_option_names_in_tooltips_are_those_of_the_choices(pack: Any) -> None:
-    """A choice's values are not translated, so a tooltip has to name them as they are."""
+    """A tooltip calls a choice what the node shows: its translation, or a name as it is."""
     for node_id, node in pack.nodes.items():
         for socket in node.GET_SCHEMA().inputs:
             for option in getattr(socket, "options", None) or []:
@@ -122,11 +123,54 @@ def test_option_names_in_tooltips_are_those_of_the_choices(pack: Any) -> None:
                     continue
                 for language in LANGUAGES[1:]:
                     text = read(language, "nodeDefs")[node_id]["inputs"][socket.id]["tooltip"]
-                    assert re.search(rf"{re.escape(option)}[:：]", text), (
+                    shown = read(language, "main")["kontextOptions"].get(option, option)
+                    assert re.search(rf"{re.escape(shown)}[:：]", text), (
                         node_id,
                         option,
                         language,
                     )
+
+
+def test_choices_that_are_words_have_translations(pack: Any) -> None:
+    """Names of methods, solvers, number formats and files stay; two choices of one input differ."""
+    names = {"euler", "heun", "kontext", "simple", "offset", "index", "uxo", "index_timestep_zero"}
+    told = read("en", "main")["kontextOptions"]
+    used = set()
+    for node_id, node in pack.nodes.items():
+        for socket in node.GET_SCHEMA().inputs:
+            words = [
+                option
+                for option in map(str, getattr(socket, "options", None) or [])
+                if re.fullmatch("[a-z ]+", option) and option not in names
+            ]
+            used.update(words)
+            assert set(words) <= set(told), (node_id, socket.id)
+            for language in LANGUAGES[1:]:
+                shown = [read(language, "main")["kontextOptions"][word] for word in words]
+                assert len(set(shown)) == len(shown), (node_id, socket.id, language)
+    assert used == set(told)
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_templates_are_translated(language: str) -> None:
+    """Every note and title; names of files, addresses, prompts and figures are those of the
+    English note."""
+    texts = json.loads((ROOT / f"web/templates/{language}.json").read_text(encoding="utf-8"))
+    assert set(texts["notes"]) == set(NAMES)
+    kept = re.compile(r"`[^`]+`|\]\([^)]+\)|\"[^\"]+\"|\d+\.\d+|\d\d+", re.ASCII)
+    titles = set()
+    for name in NAMES:
+        graph = editor_format(name)
+        [note] = [node for node in graph["nodes"] if node["type"] == "MarkdownNote"]
+        english, text = note["widgets_values"][0], texts["notes"][name]
+        assert re.search(SCRIPTS[language], text), name
+        assert sorted(kept.findall(text)) == sorted(kept.findall(english)), name
+        assert text.count("\n- ") == english.count("\n- "), name
+        titles |= {one["title"] for one in (*graph["nodes"], *graph["groups"]) if one.get("title")}
+    # The number of a reference is shown live, beside the node's own name.
+    titles = {title for title in titles if not title.startswith("Reference: ")}
+    assert set(texts["titles"]) == titles
+    assert all(re.search(SCRIPTS[language], text) for text in texts["titles"].values())
 
 
 def test_the_panels_english_is_the_same_in_both_places() -> None:

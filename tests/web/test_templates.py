@@ -12,16 +12,16 @@ from templates import NAMES, editor_format
 # shows, buttons below the frame too; canvas nodes by their size, under a title of 30.
 _BOXES = """() => Object.fromEntries(app.graph._nodes.map((node) => {
     const element = document.querySelector(`[data-node-id="${node.id}"]`);
-    const { scale, offset } = app.canvas.ds;
-    let [left, top] = [node.pos[0], node.pos[1] - 30];
-    let [right, bottom] = [node.pos[0] + node.size[0], node.pos[1] + node.size[1]];
+    const [left, top] = [node.pos[0], node.pos[1] - 30];
+    const [right, low] = [node.pos[0] + node.size[0], node.pos[1] + node.size[1]];
+    let bottom = low;
     if (element) {
-        const canvas = app.canvas.canvas.getBoundingClientRect();
-        const boxes = [element, ...element.querySelectorAll('button, img, textarea')]
+        const frame = element.getBoundingClientRect();
+        const parts = [element, ...element.querySelectorAll('button, img, textarea')]
             .map((one) => one.getBoundingClientRect()).filter((box) => box.width && box.height);
-        const y = (value) => (value - canvas.top) / scale - offset[1];
-        top = Math.min(...boxes.map((box) => y(box.top)));
-        bottom = Math.max(...boxes.map((box) => y(box.bottom)));
+        // Measured within the node: the page may still be moving.
+        const scale = frame.width / node.size[0];
+        bottom = top + (Math.max(...parts.map((box) => box.bottom)) - frame.top) / scale;
     }
     return [`${node.id} ${node.type}`, [left, top, right, bottom]];
 }))"""
@@ -123,3 +123,40 @@ def test_app_mode_offers_pictures_words_and_seed(page: Editor) -> None:
     assert words == "put the star of image 1 on the background of image 2"
     page.page.evaluate(toggle)
     panel.wait_for(state="hidden")
+
+
+@pytest.mark.slow
+def test_notes_and_choices_speak_the_editors_language(page: Editor) -> None:
+    speak = (
+        "async (language) => { await app.extensionManager.setting.set('Comfy.Locale', language) }"
+    )
+    ready = "() => window.app?.canvas?.graph && app.extensionManager?.command"
+    page.page.evaluate(speak, "ja")
+    try:
+        page.page.reload()
+        page.page.wait_for_function(ready)
+        page.page.wait_for_load_state("networkidle")
+        page.load(editor_format("one_reference_edit"))
+        page.fit()
+        page.screenshot("ja")
+        found = page.page.evaluate(
+            """() => ({
+              note: app.graph._nodes.find((node) => node.type === 'MarkdownNote').widgets[0].value,
+              groups: app.graph._groups.map((group) => group.title),
+              fit: app.graph._nodes.find((node) => node.type === 'KontextReference')
+                .widgets.find((widget) => widget.name === 'fit')
+                .options.getOptionLabel?.('trained size'),
+            })"""
+        )
+        assert "画像を一枚編集" in found["note"]
+        assert {"モデル", "参照", "結果"} <= set(found["groups"])
+        assert found["fit"] == "学習サイズ"
+        # Sent and saved as ever.
+        reference = next(
+            node for node in page.prompt().values() if node["class_type"] == "KontextReference"
+        )
+        assert reference["inputs"]["fit"] == "trained size"
+    finally:
+        page.page.evaluate(speak, "en")
+        page.page.reload()
+        page.page.wait_for_function(ready)

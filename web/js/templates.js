@@ -1,11 +1,13 @@
 // @ts-check
-// The pack's templates in the editor: in the order of their names, and with ComfyUI's own Compare
+// The pack's templates in the editor: in the order of their names, with notes and titles in the
+// editor's language (web/templates/<language>.json), and with ComfyUI's own Compare
 // Images at the end where there is something to compare and the editor can show that node.
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { say } from "./words.js";
+import { language, say } from "./words.js";
 
+const TRANSLATED = ["ja", "ko", "zh"];
 const COMPARE = "ImageCompare";
 const SIZE = [400, 460];
 // /extensions/NAME/js/templates.js
@@ -20,6 +22,23 @@ function inOrder() {
     found?.[PACK]?.sort();
     return found;
   };
+}
+
+/**
+ * Puts a template into the editor's language; what a person has written since stays.
+ * @param {any} graph in the editor's format, changed in place
+ */
+async function translate(graph) {
+  const name = graph.extra.kontext_template;
+  // Asked once, like the comparison below.
+  delete graph.extra.kontext_template;
+  if (!TRANSLATED.includes(language())) return;
+  const answer = await fetch(new URL(`../templates/${language()}.json`, import.meta.url));
+  const { titles, notes } = await answer.json();
+  for (const one of [...graph.nodes, ...graph.groups]) {
+    if (one.type === "MarkdownNote") one.widgets_values = [notes[name] ?? one.widgets_values[0]];
+    if (one.title in titles) one.title = titles[one.title];
+  }
 }
 
 /**
@@ -70,6 +89,7 @@ app.registerExtension({
     inOrder();
   },
   async beforeConfigureGraph(graph) {
+    if (graph?.extra?.kontext_template) await translate(graph);
     // The node has nothing to show on the older canvas.
     const drawn = app.extensionManager?.setting?.get("Comfy.VueNodes.Enabled");
     if (!graph?.extra?.kontext_compare || !drawn) return;

@@ -33,6 +33,9 @@ const ENGLISH = {
 
 /** @type {Record<string, string>} */
 let words = ENGLISH;
+/** Choices by their value; a value without an entry is a name, or English. */
+/** @type {Record<string, string>} */
+let choices = {};
 
 /**
  * A word or sentence in the editor's language; after `setup` of this module's extension.
@@ -43,17 +46,33 @@ export function say(key) {
   return words[key] ?? ENGLISH[key];
 }
 
+/** The editor's language, "en" for instance. */
+export function language() {
+  return app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
+}
+
 app.registerExtension({
   name: "kontext.words",
   // Awaited by the editor before any node is made.
   async init() {
-    const language = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
     try {
       const answer = await api.fetchApi("/i18n");
-      words = { ...ENGLISH, ...(await answer.json())[language]?.kontext };
+      const texts = (await answer.json())[language()];
+      words = { ...ENGLISH, ...texts?.kontext };
+      choices = texts?.kontextOptions ?? {};
     } catch (error) {
       // A host without that route speaks English.
       console.warn("kontext: no translations", error);
+    }
+  },
+  /** Choices are shown in the editor's language, and saved and sent as they are. */
+  async nodeCreated(node) {
+    if (!node.comfyClass?.startsWith("Kontext")) return;
+    for (const widget of node.widgets ?? []) {
+      const { values } = widget.options ?? {};
+      if (!Array.isArray(values) || !values.some((value) => value in choices)) continue;
+      widget.options.getOptionLabel = (/** @type {string | null} */ value) =>
+        choices[value ?? ""] ?? value ?? "";
     }
   },
 });

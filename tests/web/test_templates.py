@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from editor import Editor
+from host_client import Client
+from hosts import Server
+from playwright.sync_api import Browser
 from templates import NAMES, editor_format
 
 # Each node by id as drawn, [left, top, right, bottom] in the graph's units: Nodes 2.0 by what the page
@@ -126,16 +130,13 @@ def test_app_mode_offers_pictures_words_and_seed(page: Editor) -> None:
 
 
 @pytest.mark.slow
-def test_notes_and_choices_speak_the_editors_language(page: Editor) -> None:
-    speak = (
-        "async (language) => { await app.extensionManager.setting.set('Comfy.Locale', language) }"
-    )
-    ready = "() => window.app?.canvas?.graph && app.extensionManager?.command"
-    page.page.evaluate(speak, "ja")
+def test_notes_and_choices_speak_the_editors_language(
+    browser: Browser, server: Server, tmp_path: Path
+) -> None:
+    client = Client(server.url)
+    client.post("/settings/Comfy.Locale", "ja")
+    page = Editor.open(browser, server.url, tmp_path)
     try:
-        page.page.reload()
-        page.page.wait_for_function(ready)
-        page.page.wait_for_load_state("networkidle")
         page.load(editor_format("one_reference_edit"))
         page.fit()
         page.screenshot("ja")
@@ -157,6 +158,5 @@ def test_notes_and_choices_speak_the_editors_language(page: Editor) -> None:
         )
         assert reference["inputs"]["fit"] == "trained size"
     finally:
-        page.page.evaluate(speak, "en")
-        page.page.reload()
-        page.page.wait_for_function(ready)
+        page.close()
+        client.post("/settings/Comfy.Locale", "en")

@@ -6,6 +6,7 @@ import json
 import logging
 import platform
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -40,8 +41,15 @@ class PageRoutes:
             web.get("/extensions", self.extensions),
             web.get("/i18n", self.i18n),
             web.get("/workflow_templates", self.templates),
-            # Before the folders themselves, for links with the names that templates once had.
-            web.get(r"/workflow_templates/{pack}/{file:[a-z_0-9]+\.(json|jpg)}", self.template),
+            # Before the folders themselves, for links with the names that templates once had. The
+            # pack's name stands in the path: the router tries the longest fixed beginning first.
+            *(
+                web.get(
+                    f"/workflow_templates/{quote(pack.name)}/{{file:[a-z_0-9]+\\.(json|jpg)}}",
+                    partial(self.template, pack.root),
+                )
+                for pack in self.registry.packs
+            ),
             web.get("/features", self.features),
             web.get("/system_stats", self.system_stats),
             # The frontend's own gallery, whose graphs need nodes that are not here.
@@ -109,13 +117,11 @@ class PageRoutes:
         }
         return json_response({name: names for name, names in found.items() if names})
 
-    async def template(self, request: web.Request) -> web.StreamResponse:
-        for pack in self.registry.packs:
-            if pack.name == request.match_info["pack"]:
-                path = with_older_name(pack.root / "workflows" / request.match_info["file"])
-                if path.is_file():
-                    return web.FileResponse(path)
-        raise web.HTTPNotFound
+    async def template(self, root: Path, request: web.Request) -> web.StreamResponse:
+        path = with_older_name(root / "workflows" / request.match_info["file"])
+        if not path.is_file():
+            raise web.HTTPNotFound
+        return web.FileResponse(path)
 
     def _can_show(self, workflow: dict[str, Any]) -> bool:
         """Whether every node of a template is here: some are made for ComfyUI's own nodes."""

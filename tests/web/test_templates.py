@@ -10,7 +10,7 @@ from editor import Editor
 from host_client import Client
 from hosts import Server
 from playwright.sync_api import Browser
-from templates import NAMES, editor_format
+from templates import NAMES, editor_format, needs_comfyui
 
 # Each node by id as drawn, [left, top, right, bottom] in the graph's units: Nodes 2.0 by what the page
 # shows, buttons below the frame too; canvas nodes by their size, under a title of 30.
@@ -44,8 +44,10 @@ SLACK = 4
 
 
 @pytest.mark.slow
-def test_no_node_covers_another_or_leaves_its_group(page: Editor) -> None:
+def test_no_node_covers_another_or_leaves_its_group(page: Editor, server: Server) -> None:
     for name in NAMES:
+        if needs_comfyui(name) and not server.host.is_comfyui:
+            continue  # not offered there; missing nodes are drawn larger
         page.load(editor_format(name))
         page.fit()
         boxes: dict[str, list[float]] = page.page.evaluate(_BOXES)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from kontext_core.images import save_image
+from kontext_core.writing import save_image
 from kontext_lab.world.render import render
 from kontext_lab.world.scene import Scene, Thing, placed
 

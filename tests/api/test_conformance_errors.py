@@ -122,8 +122,10 @@ def test_steps_that_are_no_number(client: Client, prompt: dict[str, Any]) -> Non
     assert error["type"] == "invalid_input_type"
 
 
-def test_nan_is_no_guidance(client: Client, prompt: dict[str, Any]) -> None:
+def test_nan_is_no_guidance(client: Client, server: Server, prompt: dict[str, Any]) -> None:
     # Python's JSON reads NaN, and no comparison with a limit refuses it: the node has to.
+    if not server.host.is_comfyui:
+        pytest.skip("the embedded host takes no body with NaN")
     sampler = node_of(prompt, "KontextSampler")
     prompt[sampler]["inputs"]["guidance"] = float("nan")
     error = rejection(client, prompt, sampler)

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from host_client import Client, Run, load_prompt, node_of
 from hosts import ROOT, Server
-from templates import RUNNABLE, needs_comfyui
+from templates import RUNNABLE, editor_format, needs_comfyui
 
 API_WORKFLOWS = [ROOT / "workflows/api" / f"{name}.json" for name in RUNNABLE]
 TWO_REFERENCES = ROOT / "workflows/api/two_references.json"
-SHIPPED_UI = {path.stem: path for path in (ROOT / "workflows").glob("*.json")}
 
 
 def quick(prompt: dict[str, Any], *, steps: int = 2, seed: int = 1) -> dict[str, Any]:
@@ -54,7 +53,7 @@ def test_shipped_workflow_gives_a_picture_that_carries_it(
     if needs_comfyui(path.stem) and not server.host.is_comfyui:
         pytest.skip("the embedded host lacks some of its nodes")
     prompt = load_prompt(path)
-    workflow = json.loads(SHIPPED_UI[path.stem].read_text(encoding="utf-8"))
+    workflow = editor_format(path.stem)
     run = client.run(prompt, workflow=workflow)
     assert run.ok, run.error
     entries = [entry for entry in run.files() if entry["type"] == "output"]

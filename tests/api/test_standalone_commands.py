@@ -146,7 +146,11 @@ BAD: dict[str, tuple[Any, list[str], str]] = {
         "text.png can't be read as a picture",
     ),
     "half a picture": (LOAD_SAVE, ["--set", "1.image=half.png"], "image file is truncated"),
-    "picture too large": (LOAD_SAVE, ["--set", "1.image=huge.png"], "too large a picture"),
+    "picture too large": (
+        LOAD_SAVE,
+        ["--set", "1.image=huge.png"],
+        "is 20000x20000 px; at most 16384",
+    ),
     "empty prompt file": (LOAD_SAVE, ["--set", "2.filename_prefix=@{empty}"], "is empty"),
     "saving outside": (LOAD_SAVE, ["--set", "2.filename_prefix=../x"], "leads out of its folder"),
     "unknown model": (

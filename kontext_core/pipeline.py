@@ -266,8 +266,8 @@ def _check_shapes(
                 f"result {size[0]} x {size[1]}: another shape; crop or pad the picture to it, or "
                 "leave out width and height"
             )
-    if noise_mask is None or noise_mask.ndim < 2:
-        # Of a wrong number of axes: `sample` says so.
+    if not isinstance(noise_mask, Tensor) or noise_mask.ndim < 2:
+        # None, or something else than a mask: `sample` says so.
         return
     mask = noise_mask.shape[-1], noise_mask.shape[-2]
     if not any(alike(mask, one) for one in shapes):

@@ -77,6 +77,11 @@ _CENTRE = """(id) => {
     app.canvas.ds.offset = [300 - node.pos[0], 200 - node.pos[1]];
     app.canvas.setDirty(true, true);
 }"""
+_NEAR = """(type) => {
+    app.canvas.ds.scale = 0.7;
+    app.canvas.centerOnNode(app.graph._nodes.find((node) => node.type === type));
+    app.canvas.setDirty(true, true);
+}"""
 _PICTURE = """(id) => {
     const node = app.graph._nodes.find(node => String(node.id) === id);
     const image = node?.imgs?.[0] ?? document.querySelector(`[data-node-id="${id}"] img`);
@@ -215,6 +220,10 @@ class Editor:
         """Zooms so that every node is in the window: canvas nodes off screen load no picture."""
         self.page.evaluate("() => { app.extensionManager.command.execute('Comfy.Canvas.FitView') }")
         self.page.wait_for_timeout(1000)
+
+    def near(self, node_type: str) -> None:
+        """Zooms to a node: below half size, which a wide graph has after `fit`, widgets are left out."""
+        self.page.evaluate(_NEAR, node_type)
 
     def queue(self) -> None:
         """Clicks the Run button."""

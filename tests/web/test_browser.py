@@ -72,7 +72,9 @@ def test_template_run_and_drop(editor: Editor, server: Server) -> None:
     editor.screenshot("finished")
     assert "type=output" in shown["src"]
     # The stitch node draws the target and both references.
-    assert editor.page.locator(".kontext-layout svg rect").count() == 3
+    editor.near("KontextStitch")
+    boxes = "() => document.querySelectorAll('.kontext-layout svg rect').length === 3"
+    editor.page.wait_for_function(boxes)
     with urllib.request.urlopen(shown["src"]) as answer:
         saved = answer.read()
     assert not our_errors(editor, server)

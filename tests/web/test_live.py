@@ -191,12 +191,6 @@ def layout(editor: Editor) -> dict[str, Any]:
     )
 
 
-# Below half size the editor leaves widgets out.
-_NEAR_STITCH = """() => {
-    app.canvas.ds.scale = 0.7;
-    app.canvas.centerOnNode(app.graph._nodes.find((node) => node.type === 'KontextStitch'));
-    app.canvas.setDirty(true, true);
-}"""
 DRAWN = {"boxes": 3, "pictures": 2, "grey": False, "words": ""}
 OUTDATED = {**DRAWN, "grey": True, "words": "The graph has changed since this was drawn."}
 
@@ -236,11 +230,11 @@ def test_the_layout_lives_as_long_as_the_picture(page: Editor) -> None:
     page.page.wait_for_function("() => !document.querySelector('.kontext-layout svg')")
     page.page.evaluate(run, "Workspace.PreviousOpenedWorkflow")
     page.page.wait_for_function(_READY)
-    page.page.evaluate(_NEAR_STITCH)
+    page.near("KontextStitch")
     wait_for_layout(page, DRAWN, 40_000)
     page.page.reload()
     page.page.wait_for_function(_READY)
-    page.page.evaluate(_NEAR_STITCH)
+    page.near("KontextStitch")
     wait_for_layout(page, DRAWN, 60_000)
     # Nothing is left to do: all comes from the cache.
     page.queue()
@@ -258,5 +252,5 @@ def test_a_cancelled_run_leaves_its_layout(page: Editor) -> None:
     page.page.wait_for_timeout(2000)
     page.page.reload()
     page.page.wait_for_function(_READY)
-    page.page.evaluate(_NEAR_STITCH)
+    page.near("KontextStitch")
     wait_for_layout(page, DRAWN, 60_000)

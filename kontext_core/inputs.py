@@ -37,7 +37,7 @@ def check_instruction(prompt: str, name: str = "the instruction") -> str:
     """Return the instruction stripped of surrounding blanks.
 
     Raises:
-        InputError: nothing is left, or it is no text.
+        InputError: nothing is left, or it is not a text.
     """
     if not isinstance(prompt, str):
         raise InputError(f"{name} is a {type(prompt).__name__}; expected a text")

@@ -46,7 +46,7 @@ DEFAULT_LIMIT_MB = 1536
 PIXEL_BYTES = 12
 # All their frames have the size of the first.
 ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
-# Their further frames are no moments of one picture: a phone's depth map, layers.
+# Their further frames are not moments of one picture: a phone's depth map, layers.
 ONE_PICTURE = ("MPO", "PSD")
 # The colour space an ICC profile has to be of, for each mode.
 SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
@@ -66,7 +66,7 @@ def max_pixels() -> int:
     """How many pixels a picture may have in all its frames: the limit on decoded bytes by 12.
 
     Raises:
-        InputError: KONTEXT_MAX_PICTURE_MB is no whole number of MiB from 1.
+        InputError: KONTEXT_MAX_PICTURE_MB is not a whole number of MiB from 1.
     """
     # This one variable only: the registry holds back packs that read the whole environment.
     unset = f"${LIMIT_VARIABLE}"

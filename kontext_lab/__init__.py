@@ -1,4 +1,4 @@
 """Everything that makes and judges models: a drawn world, training pieces, recipes, judge, benchmark.
 
-Runs beside `kontext_core` and is no part of what a node needs.
+Runs beside `kontext_core` and is not part of what a node needs.
 """

@@ -30,7 +30,7 @@ def _pictures(items: list[Item], images: Tensor | None) -> list[Tensor | None]:
     """[1, h, w, 3] in 0..1 for each row, None where it has none.
 
     Raises:
-        InputError: a file that is no picture, or more than 4 GB of pixels.
+        InputError: a file that is not a picture, or more than 4 GB of pixels.
     """
     from ..kontext_core.images import load_image
 

@@ -1,6 +1,6 @@
 """What clients may send, as schemas: one class a body. Unknown fields are left alone, as in ComfyUI.
 
-JSON is read strictly: NaN, infinite numbers and halves of surrogate pairs are no JSON, and what is
+JSON is read strictly: NaN, infinite numbers and halves of surrogate pairs are not JSON, and what is
 nested deeper than 200 levels is refused, so that whatever came in can be written out again.
 """
 
@@ -118,7 +118,7 @@ def read_json_text(text: bytes | str, kind: type[T]) -> T:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BodyError(
-            "invalid_json", f"the body must be JSON, but {error}; NaN and Infinity are no JSON"
+            "invalid_json", f"the body must be JSON, but {error}; NaN and Infinity are not JSON"
         ) from error
     if _depth_above(value, MAX_DEPTH):
         raise BodyError(

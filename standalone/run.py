@@ -76,7 +76,7 @@ def run_file(
         the files that were written, the sheet last.
 
     Raises:
-        WorkflowError: the file or a change is no good, or the prompt fails validation.
+        WorkflowError: the file or a change is wrong, or the prompt fails validation.
         NodeFailedError: a node raised; its message says which and why.
         Interrupted: the user pressed Ctrl-C.
     """

@@ -96,7 +96,7 @@ def read_prompt(path: str) -> str:
         InputError: it can't be read as UTF-8, or holds nothing.
     """
     try:
-        # Editors on Windows begin a file with a byte order mark; it is no part of the words.
+        # Editors on Windows begin a file with a byte order mark; it is not part of the words.
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't read the instruction from {path} ({error})") from error

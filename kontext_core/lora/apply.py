@@ -67,7 +67,7 @@ def set_loras(model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> Report:
 
     Raises:
         CheckpointError: a LoRA's tensors don't fit the model's layers; names the key.
-        InputError: a strength that is no finite number.
+        InputError: a strength that is not a finite number.
     """
     files, strengths = _checked(loras)
     for lora in files:
@@ -168,7 +168,7 @@ def merge_lora(model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> Report:
 
     Raises:
         CheckpointError: a LoRA's tensors don't fit the model's layers; names the key.
-        InputError: a strength that is no finite number, or a layer whose weights are packed
+        InputError: a strength that is not a finite number, or a layer whose weights are packed
             (GGUF, fp8): nothing is changed then.
     """
     files, strengths = _checked(loras)

@@ -2,7 +2,7 @@
 
 A branch is a forward hook. All low-rank parts on a layer share one product with the input; each
 group of rows then adds its own product into the output in place. A strength is a factor given to
-that product, so changing it rebuilds nothing. What is no low-rank product has a term of its own
+that product, so changing it rebuilds nothing. What is not a low-rank product has a term of its own
 (`terms`). Exact in real numbers: y = (W + sum of strength * delta) x + b, each delta taken on the
 original weight, so the order of LoRAs makes no difference.
 """

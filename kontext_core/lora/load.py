@@ -35,7 +35,7 @@ WRITERS = {
 LAYOUTS = {"xlabs": "XLabs / USO", "diffsynth": "DiffSynth"}
 # Stands for "no factor of its own": a difference, a bias.
 PLAIN = ("diff", "set", "bias")
-# Alphas are of the size of ranks. Far beyond, a product is no number in float16 or float32.
+# Alphas are of the size of ranks. Far beyond, a product is not a number in float16 or float32.
 MOST_ALPHA = 1e9
 
 

@@ -108,7 +108,7 @@ def refuse_other(
         )
     if matched and len(unmatched) > matched:
         raise CheckpointError(
-            f"{path}: no LoRA for FLUX.1: only {matched} of its {matched + len(unmatched)} layers "
+            f"{path}: not a LoRA for FLUX.1: only {matched} of its {matched + len(unmatched)} layers "
             f"have names of FLUX.1's, others don't, such as {next(iter(unmatched))[:120]!r}. {INSTEAD}"
         )
 

@@ -1,4 +1,4 @@
-"""Parts of a LoRA branch that are no plain low-rank product: Kronecker, Hadamard, full, DoRA, OFT.
+"""Parts of a LoRA branch that are not a plain low-rank product: Kronecker, Hadamard, full, DoRA, OFT.
 
 Each gives, for inputs x [n, columns], what its delta adds to its rows [n, rows] at strength 1.
 """

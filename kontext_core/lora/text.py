@@ -27,7 +27,7 @@ def set_text_loras(encoders: nn.Module, loras: Sequence[tuple[Lora, float]]) -> 
 
     Raises:
         CheckpointError: a LoRA's tensors don't fit an encoder's layers; names the key.
-        InputError: a strength that is no finite number.
+        InputError: a strength that is not a finite number.
     """
     parts = [set_loras(network, own) for network, own in _split(encoders, loras)]
     return Report(tuple(part for report in parts for part in report.loras))

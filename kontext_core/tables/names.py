@@ -76,7 +76,7 @@ def inside(folder: Path, name: str, folder_too: bool = False) -> Path:
     if not real.is_relative_to(folder.resolve()):
         raise InputError(f"the {what} {name[:200]!r} is a link that leads out of {folder}")
     if not (real.is_file() or (folder_too and real.is_dir())):
-        raise InputError(f"{name[:200]!r} in {folder} is no file; expected a {what}")
+        raise InputError(f"{name[:200]!r} in {folder} is not a file; expected a {what}")
     return path
 
 

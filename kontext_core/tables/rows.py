@@ -69,7 +69,7 @@ def read_rows(path: Path) -> list[Row]:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InputError(
-            f"{path.name} is no kind of file that holds rows; expected {', '.join(readers)} or a "
+            f"{path.name} is not a kind of file that holds rows; expected {', '.join(readers)} or a "
             "folder of pictures"
         )
     rows = _number(reader(text))
@@ -185,14 +185,14 @@ def _json_list(text: str) -> Iterator[_Raw]:
     except ValueError as error:
         raise InputError(f"the rows are no JSON ({error}); expected a list of objects") from error
     if not isinstance(found, list):
-        raise InputError("the rows are no list; expected a list of objects: [{...}, {...}]")
+        raise InputError("the rows are not a list; expected a list of objects: [{...}, {...}]")
     for number, value in enumerate(found, 1):
         yield _object(value, f"entry {number}")
 
 
 def _loads(text: str) -> Any:
     def refuse(word: str) -> Any:
-        raise ValueError(f"{word} is no number")
+        raise ValueError(f"{word} is not a number")
 
     try:
         return json.loads(text, parse_constant=refuse)

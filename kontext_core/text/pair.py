@@ -132,7 +132,7 @@ class FluxTextEncoders(nn.Module):
             layer, tick: as `T5Encoder.forward`.
 
         Raises:
-            InputError: a half is missing or empty, or a token is no number.
+            InputError: a half is missing or empty, or a token is not a number.
         """
         with torch.no_grad():
             parts = [
@@ -216,7 +216,7 @@ def _rows(
     for row in rows:
         if not all(isinstance(token[0], int) for token in row):
             raise InputError(
-                f"a token of half {half!r} is no number; textual inversions are not supported, "
+                f"a token of half {half!r} is not a number; textual inversions are not supported, "
                 "take 'embedding:...' out of the prompt"
             )
         out.append([Token(int(token[0]), float(token[1])) for token in row])

@@ -1,7 +1,7 @@
 """The one check whether stored weights make a network: for loading, `inspect` and `quantize` alike.
 
-What is missing, misshapen or no number that can be computed with refuses the file. What is left over
-is harmless (training counters, a sampler's sigmas) and noted.
+A file is refused for what is missing, misshapen or of a type that can't be computed with. What is
+left over is harmless (training counters, a sampler's sigmas) and noted.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def left_over(network: nn.Module, state: Mapping[str, Weight], source: Path) -> 
         for what, items in (
             ("missing", missing),
             ("misshapen", wrong),
-            ("stored as numbers that no weights are", strange),
+            ("stored as a type that weights don't have", strange),
         )
         if items
     ]
@@ -83,7 +83,7 @@ def left_over(network: nn.Module, state: Mapping[str, Weight], source: Path) -> 
 
 def note_of(surplus: tuple[str, ...] | list[str]) -> str:
     """A sentence about what is left over."""
-    return f"{len(surplus)} tensors are no part of this network and were left out: " + shown_list(
+    return f"{len(surplus)} tensors don't belong to this network and were left out: " + shown_list(
         list(surplus)
     )
 

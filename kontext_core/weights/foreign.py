@@ -1,4 +1,4 @@
-"""Recognises files that are no weights, or weights in a form that is not opened, by first bytes."""
+"""Recognises files that are not weights, or weights in a form that is not opened, by first bytes."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def install(
         Names in `state` that the network has no use for; they are kept as `network.left_over` too.
 
     Raises:
-        CheckpointError: missing or misshapen tensors, or numbers that no weights are; the first few
+        CheckpointError: missing or misshapen tensors, or numbers of a type that weights don't have; the first few
             are named.
     """
     surplus = left_over(network, state, source)

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..errors import CheckpointError
 
-__all__ = ["FileGuard", "Stamp", "check_unchanged", "guard", "stamp_of"]
+__all__ = ["FileGuard", "Stamp", "check_unchanged", "guard", "guard_alike", "stamp_of"]
 
 
 @dataclass(frozen=True)
@@ -75,3 +75,10 @@ def guard(network: nn.Module, stamps: tuple[Stamp, ...]) -> None:
         for tensor in network.parameters()
     ):
         network.register_forward_pre_hook(FileGuard(stamps))
+
+
+def guard_alike(wrapper: nn.Module, network: nn.Module) -> None:
+    """Make a module that calls a network's layers itself check the files that the network checks."""
+    for hook in network._forward_pre_hooks.values():
+        if isinstance(hook, FileGuard):
+            wrapper.register_forward_pre_hook(hook)

@@ -31,7 +31,7 @@ def add_bench(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     bench.add_argument("--json", action="store_true", help="print the results as JSON, no tables")
     bench.add_argument(
-        "--progress", action="store_true", help="show progress even where stderr is no terminal"
+        "--progress", action="store_true", help="show progress even where stderr is not a terminal"
     )
     bench.add_argument("--device", default="cpu", help="cpu, cuda, mps (%(default)s)")
     bench.set_defaults(run=run)

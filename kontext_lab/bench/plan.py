@@ -86,7 +86,7 @@ class Settings:
     guidances: tuple[float, ...] = GUIDANCES
 
     def check(self) -> Settings:
-        """Itself, or InputError for a count that is no count."""
+        """Itself, or InputError for a count that can't be one."""
         for name in ("cases", "probes", "chains", "turns", "rebuilt", "timed", "shown"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; expected 1 or more")

@@ -67,7 +67,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(results, Mapping) or results.get("format") != FORMAT:
         raise InputError(
-            f"{path} is no result of this version's benchmark; make a new one with "
+            f"{path} is not a result of this version's benchmark; make a new one with "
             "python -m kontext_lab bench tiny"
         )
     return dict(results)

@@ -23,6 +23,7 @@ from ...kontext_core.models.attention import Attend
 from ...kontext_core.models.flux import Flux, finite
 from ...kontext_core.models.layers import SplitRows
 from ...kontext_core.models.rope import rope_table
+from ...kontext_core.weights.unchanged import guard_alike
 from .attention import attend, joined_mask, rotations
 from .modulation import KeptModulations, ModulationRows
 from .references import ImageTokens, arrange
@@ -53,6 +54,7 @@ class NativeFlux(Flux):
         self.hidden_size = network.params.hidden_size
         self.num_heads = network.params.num_heads
         self.modulated = KeptModulations(self)
+        guard_alike(self, network)
         self.train(network.training)
 
     def forward(  # type: ignore[override]

@@ -40,7 +40,7 @@ class Client:
     def __init__(self, url: str) -> None:
         """
         Raises:
-            InputError: it is no http or https URL.
+            InputError: it is not an http or https URL.
         """
         if "://" not in url:
             url = f"http://{url}"
@@ -53,7 +53,9 @@ class Client:
             ) from error
         host = parts.hostname or ""
         if parts.scheme not in ("http", "https") or not host:
-            raise InputError(f"{url!r} is no server's URL; expected such as http://127.0.0.1:8188")
+            raise InputError(
+                f"{url!r} is not a server's URL; expected such as http://127.0.0.1:8188"
+            )
         shown = f"[{host}]" if ":" in host else host
         # A name and password go into a header, and nowhere else.
         self.url = f"{parts.scheme}://{shown}{port}{parts.path.rstrip('/')}"

@@ -61,7 +61,7 @@ class Cluster:
             models: folder of models on every machine; None takes that of the checkout.
 
         Raises:
-            InputError: Ray is not installed, no cluster there, or this is no checkout.
+            InputError: Ray is not installed, no cluster there, or this is not a checkout.
         """
         try:
             import ray

@@ -154,9 +154,9 @@ class Journal:
                 if not isinstance(name, str) or not isinstance(entry["bytes"], int):
                     raise TypeError("a file needs a name and a size")
         if kind in ("sent", "done", "failed") and not isinstance(record["key"], str):
-            raise TypeError("the key is no text")
+            raise TypeError("the key is not a text")
         if kind == "sent" and not isinstance(record["server"] + record["id"], str):
-            raise TypeError("server and id are no texts")
+            raise TypeError("server and id are not texts")
 
     def _lock(self) -> None:
         """Two commands in one folder would run every row twice. The system frees the lock of a

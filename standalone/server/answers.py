@@ -82,7 +82,7 @@ def to_json(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value, enc_hook=str)
     except (TypeError, ValueError, RecursionError):
-        # Keys that are no text, halves of surrogate pairs in file names, numbers without end.
+        # Keys that are not text, halves of surrogate pairs in file names, numbers without end.
         return json.dumps(_plain(value, 0), allow_nan=False).encode()
 
 

@@ -102,7 +102,7 @@ class Gate:
                 self.names.add(host[0])
             else:
                 raise InputError(
-                    f"--allow-host {entry!r} is no name; expected one as studio.lan, or an origin "
+                    f"--allow-host {entry!r} is not a name; expected one as studio.lan, or an origin "
                     "as https://studio.example"
                 )
 

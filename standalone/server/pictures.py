@@ -81,7 +81,7 @@ class PictureRoutes:
         folder = inside(self.folders.by_kind(kind), subfolder)
         target = inside(folder, field.filename)
         if target.suffix.lower() not in PICTURE_SUFFIXES:
-            raise BodyError("invalid_form", f"{target.name[:80]} is no picture file")
+            raise BodyError("invalid_form", f"{target.name[:80]} is not a picture file")
         data = field.file.read() if content is None else content
         if str(form.get("overwrite", "")).lower() not in ("true", "1"):
             target = _free_name(target, data)
@@ -198,6 +198,6 @@ def _converted(path: Path, preview: str | None, channel: str) -> web.Response:
 
 
 def _quality(text: str) -> int:
-    """1 to 100; 90 where there is no number."""
+    """1 to 100; 90 where there is not a number."""
     whole = text.isascii() and text.isdecimal() and len(text) < 10
     return min(max(int(text), 1), 100) if whole else 90

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
+
+from kontext_core.partial import open_partial
 
 from ..errors import BodyError
 
@@ -19,18 +20,13 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Of a length of its own: a name of 255 bytes has no room for an ending.
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=".kontext-", suffix=".part")
+        file, part = open_partial(path.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with file:
                 file.write(content)
-            # mkstemp makes the file private; give it what a plain open would have given.
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(part, 0o666 & ~mask)
             os.replace(part, path)
         finally:
-            Path(part).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise BodyError(
             "cannot_write",

@@ -173,7 +173,7 @@ def test_a_failing_node_ends_the_run_and_is_named(bench: Bench) -> None:
     (error,) = recorder.of("execution_error")
     assert error["node_id"] == "2" and error["node_type"] == "Fail"
     assert error["exception_type"] == "ValueError"
-    assert error["exception_message"] == "5 is no good\n"
+    assert error["exception_message"] == "5 is wrong\n"
     assert error["executed"] == ["1"] and error["current_inputs"] == {"value": [5]}
     assert any("execute" in line for line in error["traceback"])
     assert outcome.messages[-1][0] == "execution_error"

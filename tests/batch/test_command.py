@@ -246,7 +246,7 @@ def test_a_folder_with_common_values_and_counted_seeds(folder: Path, fake: FakeC
 BAD = [
     (["--set", "steps"], "expected COLUMN=VALUE"),
     (["--set", "stepz=1"], "no input for the column 'stepz'"),
-    (["--server", "ftp://x"], "is no server's URL"),
+    (["--server", "ftp://x"], "is not a server's URL"),
     (["--depth", "0"], "--depth is 0"),
 ]
 

@@ -92,7 +92,7 @@ BAD_ROWS = [
     ("rows.jsonl", '{"a": 1}\nnonsense\n{"a": 2}', "line 2 is not JSON"),
     ("rows.jsonl", '{"a": 1}\n[1]\n{"a": 2}', "line 2 is a list"),
     ("rows.jsonl", '{"a": 1}\n{"a": ["4", 0]}\n{"a": 2}', "'a' is ['4', 0]; expected a text"),
-    ("rows.jsonl", '{"a": 1}\n{"a": NaN}\n{"a": 2}', "NaN is no number"),
+    ("rows.jsonl", '{"a": 1}\n{"a": NaN}\n{"a": 2}', "NaN is not a number"),
     ("rows.jsonl", '{"a": 1}\n{"a": 1e999}\n{"a": 2}', "'a' is inf"),
     ("rows.jsonl", '{"a": 1}\n' + "[" * 100_000 + '\n{"a": 2}', "line 2 is not JSON"),
     ("rows.csv", "a,b\n1,2\n1,2,3\n1,2\n", "line 3 has 3 cells, the header 2"),
@@ -111,12 +111,12 @@ BAD_FILES = [
     ("none.csv", None, "there are no rows at"),
     ("empty.csv", "", "there are no rows in"),
     ("header.csv", "a,b\n", "a table needs a header and a line below it"),
-    ("rows.xlsx", "PK", "no kind of file that holds rows"),
+    ("rows.xlsx", "PK", "not a kind of file that holds rows"),
     ("bytes.csv", b"a,b\n\xff,\xfe", "save it as UTF-8"),
     ("twice.csv", "a,b,a\n1,2,3\n", "column 'a' stands twice"),
     ("blank.csv", "a,,c\n1,2,3\n", "column 2 of the table has no name"),
     ("quote.csv", 'a,b\n"x,1\n', "is damaged"),
-    ("rows.json", '{"a": 1}', "the rows are no list"),
+    ("rows.json", '{"a": 1}', "the rows are not a list"),
     ("rows.json", "[", "the rows are no JSON"),
 ]
 
@@ -177,6 +177,6 @@ def test_pictures_stay_inside_their_folder(tmp_path: Path) -> None:
         inside(folder, "link.png")
     with pytest.raises(InputError, match="there is no picture"):
         inside(folder, "none.png")
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="is not a file"):
         inside(folder, "sub")
     assert inside(folder, "sub", folder_too=True) == folder / "sub"

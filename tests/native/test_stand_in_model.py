@@ -5,6 +5,7 @@ The oracle is the core's own forward: same network, same tokens. Both are float3
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -329,3 +330,18 @@ def test_a_run_that_gives_no_numbers_is_refused(inside: Any) -> None:
         guide(inside, model, [])
     with pytest.raises(error, match="guidance is nan"):
         guide(inside, model, [[draw(1, 1, 5, 40), {}]], guidance=float("nan"))
+
+
+def test_a_file_overwritten_in_place_is_noticed_by_the_hosts_forward_too(
+    inside: Any, tmp_path: Path
+) -> None:
+    """The host calls its own wrapper of the layers, not the network that was loaded."""
+    unchanged = inside.module("kontext_core.weights.unchanged")
+    flux, path = inside.flux(), tmp_path / "model.safetensors"
+    path.write_bytes(b"whole")
+    flux.register_forward_pre_hook(unchanged.FileGuard((unchanged.stamp_of(path, path.stat()),)))
+    network = inside.module("nodes.native.forward").NativeFlux(flux)
+    network(**given())
+    path.write_bytes(b"half")
+    with pytest.raises(inside.module("kontext_core.errors").CheckpointError, match="written to"):
+        network(**given())

@@ -107,6 +107,6 @@ def test_files_of_the_user_are_listed_and_found(
     mine.with_name("old.ckpt").write_bytes(b"")
     options = pack.nodes["KontextLoadModel"].INPUT_TYPES()["required"]["model_name"][1]["options"]
     assert options == ["embedded: tiny", "mine.safetensors"]
-    # An autoencoder is no transformer, and the message says which file it was.
+    # An autoencoder is not a transformer, and the message says which file it was.
     with pytest.raises(pack.error("CheckpointError"), match="mine.safetensors"):
         pack.run("KontextLoadModel", model_name="mine.safetensors")

@@ -220,7 +220,7 @@ class Fail(n.ComfyNode):
 
     @classmethod
     def execute(cls, value: int) -> n.NodeOutput:
-        raise ValueError(f"{value} is no good")
+        raise ValueError(f"{value} is wrong")
 
 
 class Picky(n.ComfyNode):

@@ -71,7 +71,7 @@ def take(extra: Mapping[str, Any] | None = None, roots: tuple[str, ...] = ROOTS)
 
 
 def changes(picture: Picture) -> list[Change]:
-    """What differs now. An import adds submodules to packages; these are no changes."""
+    """What differs now. An import adds submodules to packages; these are not changes."""
     found: list[Change] = []
     names: dict[str, set[str]] = {place: set() for place in picture.places}
     for key in picture.values:

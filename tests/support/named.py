@@ -43,7 +43,7 @@ IS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 @functools.cache
 def files() -> tuple[Path, ...]:
-    """Every source of the project that is no document."""
+    """Every source of the project that is not a document."""
     found = [ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / ".ci/run", ROOT / "__init__.py"]
     found += (ROOT / ".github").rglob("*.yml")
     for package in (*PACKAGES, "web"):

@@ -95,7 +95,7 @@ def test_names_and_origins(server: Any, host: str, origin: str | None, allowed: 
     if origin is not None:
         headers["Origin"] = origin.format(port=server.port)
     answer = ask(server.port, "/queue", body=b"{}", Content_Type="application/json", **headers)
-    # What is no header at all aiohttp refuses itself, with 400.
+    # What is not a header at all aiohttp refuses itself, with 400.
     assert (answer.status == 200) == allowed and answer.status in (200, 400, 403)
     assert (upgrade(server.port, **headers) == 101) == allowed
 

@@ -129,7 +129,7 @@ def test_a_failing_node_is_told_and_kept(client: Client) -> None:
         "3": node("Show", value=["2", 0]),
     }
     run = client.run(prompt)
-    assert run.error == "ValueError: 5 is no good\n"
+    assert run.error == "ValueError: 5 is wrong\n"
     job = client.get(f"/api/jobs/{run.prompt_id}")
     assert job["status"] == "failed" and job["execution_error"]["node_id"] == "2"
     assert client.run(SUM).ok

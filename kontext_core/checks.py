@@ -10,8 +10,6 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["check_choice", "check_number", "check_whole", "is_number"]
-
 
 def check_whole(value: Any, name: str, low: int, high: int, advice: str = "") -> int:
     """`value` as an int, from `low` to `high`; NumPy's whole numbers count, True does not.

@@ -14,16 +14,6 @@ from .errors import CheckpointError
 from .resolutions import KONTEXT_RESOLUTIONS
 from .small_files import read_small_text
 
-__all__ = [
-    "AutoEncoderParams",
-    "FluxParams",
-    "Shaped",
-    "TextEncoderParams",
-    "params_from",
-    "read_config",
-    "resolutions_from",
-]
-
 T = TypeVar("T")
 
 

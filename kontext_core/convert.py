@@ -28,8 +28,6 @@ from .weights.state import Weight, read_state
 from .weights.unchanged import check_unchanged
 from .weights.write_gguf import GgufTensor, GgufWriter
 
-__all__ = ["QuantizeReport", "quantize_file"]
-
 log = logging.getLogger(__name__)
 
 # Numbers decoded and packed at once: 16 MiB in float32.

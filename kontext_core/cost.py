@@ -14,17 +14,6 @@ from dataclasses import dataclass
 from .latents import token_grid
 from .resolutions import nearest_resolution
 
-__all__ = [
-    "FLUX_HIDDEN",
-    "ROOM",
-    "Cost",
-    "beyond_trained",
-    "estimate",
-    "plain_size",
-    "step_cost",
-    "tokens_of",
-]
-
 FLUX_HIDDEN = 3072
 # From so many times the trained area on a picture counts as far above it.
 ROOM = 1.5

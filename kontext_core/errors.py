@@ -14,16 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = [
-    "Cancelled",
-    "CheckpointError",
-    "InputError",
-    "KontextError",
-    "ModelNotFoundError",
-    "ShapeError",
-]
-
-
 # In a ComfyUI the pack's modules bear its installation path in their names, and the editor shows an
 # error's module before its sentence: errors of core and nodes name themselves by this instead.
 PUBLIC_NAME = "kontext_core"

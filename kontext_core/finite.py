@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from .errors import InputError, KontextError
 
-__all__ = ["check_finite", "not_finite"]
-
 
 def check_finite(value: Tensor, name: str, advice: str) -> None:
     """Refuse a tensor with NaN or infinite values.

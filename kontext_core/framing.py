@@ -18,20 +18,6 @@ from .errors import InputError, ShapeError
 from .images import resize
 from .resolutions import nearest_resolution
 
-__all__ = [
-    "FITS",
-    "OTHER_SHAPE",
-    "ROUNDED",
-    "Framing",
-    "alike",
-    "bring_to",
-    "fit_picture",
-    "frame_mask",
-    "plan_fit",
-    "put_back",
-    "same_shape",
-]
-
 FITS = ("trained size", "shrink", "keep")
 OTHER_SHAPE = ("refuse", "crop", "pad", "stretch")
 TOKEN = 16

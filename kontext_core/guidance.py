@@ -14,8 +14,6 @@ from torch import Tensor
 from .checks import check_number
 from .errors import ShapeError
 
-__all__ = ["Conditioning", "classifier_free"]
-
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:

@@ -15,17 +15,6 @@ from .errors import InputError, ShapeError
 from .reading import max_pixels, read_frames, read_picture
 from .resolutions import MAX_SIDE
 
-__all__ = [
-    "as_image",
-    "check_image",
-    "load_image",
-    "load_mask",
-    "resize",
-    "to_model",
-    "to_picture",
-    "to_pil",
-]
-
 log = logging.getLogger(__name__)
 
 MIN_SIDE = 16

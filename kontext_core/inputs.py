@@ -15,17 +15,6 @@ from .images import as_image
 from .lora.load import Lora
 from .stitcher import Reference
 
-__all__ = [
-    "Image",
-    "Images",
-    "Loras",
-    "as_given",
-    "as_list",
-    "as_loras",
-    "as_prompts",
-    "check_instruction",
-]
-
 # Of every FLUX.1 autoencoder: by them a latent is told from a picture.
 LATENT_CHANNELS = 16
 Image: TypeAlias = str | Path | PillowImage | Tensor | Reference

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from .errors import ShapeError
 
-__all__ = ["FLUX_LATENT", "LatentFormat", "pack", "pad_to_patch", "token_grid", "unpack"]
-
 
 @dataclass(frozen=True)
 class LatentFormat:

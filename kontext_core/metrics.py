@@ -10,8 +10,6 @@ from torch import Tensor
 
 from .errors import InputError, ShapeError
 
-__all__ = ["ms_ssim", "mse", "psnr", "ssim", "wilson"]
-
 # Weights of the scales of MS-SSIM (Wang et al. 2003, table 1), finest first.
 _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 

@@ -17,8 +17,6 @@ try:
 except ImportError:
     fcntl = None
 
-__all__ = ["clear_partial", "open_partial"]
-
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"\.kontext-[0-9a-f]{8}\.part")

@@ -18,7 +18,7 @@ from .finite import not_finite
 from .framing import ROUNDED, alike, same_shape
 from .guidance import Conditioning
 from .images import as_image, load_mask, resize, to_model, to_picture
-from .inputs import Images, Loras, as_given, as_list, as_loras, as_prompts, check_instruction
+from .inputs import Images, Loras, as_given, as_list, as_loras, as_prompts
 from .lora.apply import loras_for_now
 from .lora.load import Lora, load_lora
 from .lora.text import text_loras_for_now
@@ -33,8 +33,6 @@ from .weights.load import load_autoencoder, load_model, load_text_encoders
 
 if TYPE_CHECKING:
     from .text.pair import FluxTextEncoders
-
-__all__ = ["Pipeline", "check_instruction", "edit", "load_pipeline"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,16 +30,6 @@ from torch import Tensor
 from .errors import InputError
 from .resolutions import MAX_SIDE
 
-__all__ = [
-    "LIMIT_VARIABLE",
-    "Frames",
-    "max_pixels",
-    "open_picture",
-    "read_frames",
-    "read_picture",
-    "srgb_profile",
-]
-
 LIMIT_VARIABLE = "KONTEXT_MAX_PICTURE_MB"
 DEFAULT_LIMIT_MB = 1536
 # Three float32 numbers.

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 
 from .errors import InputError
 
-__all__ = ["KONTEXT_RESOLUTIONS", "MAX_SIDE", "check_size", "nearest_resolution"]
-
 KONTEXT_RESOLUTIONS: tuple[tuple[int, int], ...] = (
     (672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248),
     (880, 1184), (944, 1104), (1024, 1024), (1104, 944), (1184, 880), (1248, 832),

@@ -23,18 +23,6 @@ from .latents import pack, unpack
 from .models.flux import Flux, Modulations
 from .stitcher import Context
 
-__all__ = [
-    "SOLVERS",
-    "Callback",
-    "OldCallback",
-    "SamplerState",
-    "euler",
-    "heun",
-    "make_noise",
-    "sample",
-    "sample_steps",
-]
-
 # Timesteps whose modulations are held at a time: 270 MB a text for the published sizes in float32.
 WINDOW = 64
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from .checks import check_choice, check_number, check_whole
 from .errors import InputError
 
-__all__ = ["SCHEDULES", "comfy_simple", "flux_schedule", "make_timesteps", "mu_for", "time_shift"]
-
 SCHEDULES = ("kontext", "simple")
 MAX_STEPS = 1000
 

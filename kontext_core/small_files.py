@@ -5,8 +5,6 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-__all__ = ["read_small_text"]
-
 LIMIT = 32 << 20
 
 

@@ -36,19 +36,6 @@ from .latents import FLUX_LATENT, LatentFormat, pack, token_grid
 if TYPE_CHECKING:
     from .framing import Framing
 
-__all__ = [
-    "INDEX_AT_ZERO",
-    "METHODS",
-    "Context",
-    "Placed",
-    "Position",
-    "Reference",
-    "StepContext",
-    "arrange",
-    "place",
-    "stitch",
-]
-
 INDEX_AT_ZERO = "index_timestep_zero"
 METHODS = ("offset", "index", "uxo", INDEX_AT_ZERO)
 # (t, h, w) of an image's first token, in token units.

@@ -17,8 +17,6 @@ from .images import to_pil
 from .partial import open_partial
 from .reading import open_picture, srgb_profile
 
-__all__ = ["check_target", "read_metadata", "save_image"]
-
 # Formats that take a quality, and those that carry metadata as EXIF.
 LOSSY = ("JPEG", "WEBP", "AVIF")
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286

@@ -16,8 +16,6 @@ from .schema import make
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["KontextBatch"]
-
 SEEDS = ("count up", "the same")
 # Pictures of a list are all in memory at once, as floats.
 MAX_BYTES = 4 << 30

@@ -14,8 +14,6 @@ from ..kontext_core.tables.rows import COMMENT, Row, parse_rows, read_rows
 from .host import get_host
 from .inputs import MAX_SEED
 
-__all__ = ["COMBINE", "Item", "items_from", "names_for", "problem_of", "stamp"]
-
 COMBINE = ("each with each", "in pairs")
 # What the node has outputs for.
 COLUMNS = ("image", "prompt", "seed")

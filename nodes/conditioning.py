@@ -21,17 +21,6 @@ if TYPE_CHECKING:
 
     from ..kontext_core.guidance import Conditioning
 
-__all__ = [
-    "Entries",
-    "Instruction",
-    "ReferenceChain",
-    "attach",
-    "beyond_native",
-    "check_text",
-    "read",
-    "references_of",
-]
-
 log = logging.getLogger(__name__)
 
 # CONDITIONING: [tensor, options] each.

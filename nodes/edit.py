@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from ..kontext_core.framing import Framing
 
-__all__ = ["KontextEdit"]
-
 
 def _size(
     width: int, height: int, like: Framing | None, sizes: Sequence[tuple[int, int]]
@@ -170,7 +168,7 @@ class KontextEdit(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, prompt: str | None = None) -> bool | str:
         """Refuses an empty instruction before anything runs; a linked one is judged later."""
-        from ..kontext_core.pipeline import check_instruction
+        from ..kontext_core.inputs import check_instruction
 
         try:
             check_instruction("linked" if prompt is None else prompt, "the prompt")
@@ -197,7 +195,7 @@ class KontextEdit(io.ComfyNode):
     ) -> io.NodeOutput:
         import torch
 
-        from ..kontext_core.pipeline import check_instruction
+        from ..kontext_core.inputs import check_instruction
 
         prompt = check_instruction(prompt, "the prompt")
         slots = (image1, image2, image3)

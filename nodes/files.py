@@ -17,8 +17,6 @@ from pathlib import Path, PurePosixPath
 from ..kontext_core.errors import ModelNotFoundError
 from .host import get_host
 
-__all__ = ["EMBEDDED", "choices", "complaint", "find", "own_folder", "source_of", "stamp"]
-
 # Shown before the user's files; the part after the colon is the core's name of it.
 EMBEDDED = ("embedded: tiny",)
 SUFFIXES = (".safetensors", ".sft", ".gguf")

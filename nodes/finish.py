@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from ..kontext_core.framing import Framing
 
-__all__ = ["KontextFinish", "composite", "place", "soften"]
-
 
 def soften(mask: Tensor, feather: int) -> Tensor:
     """Fade the inside of a mask [b, h, w] over about `feather` pixels; outside stays exactly 0."""

@@ -4,16 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-__all__ = [
-    "MAX_SEED",
-    "SAME_SEED",
-    "guidance_input",
-    "like_input",
-    "present_like",
-    "seed_input",
-    "steps_input",
-]
-
 MAX_SEED = 2**64 - 1
 SAME_SEED = "Starting noise; the same seed and settings give the same picture."
 

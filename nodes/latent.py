@@ -10,8 +10,6 @@ from ..kontext_core.latents import FLUX_LATENT, LatentFormat
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["noise_for", "target_samples"]
-
 
 def target_samples(latent: dict[str, Any], latent_format: LatentFormat = FLUX_LATENT) -> Tensor:
     """The samples of a LATENT to paint on, [b, c, h, w].

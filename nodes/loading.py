@@ -19,16 +19,6 @@ from .schema import make
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "EMBEDDED",
-    "KontextLoadModel",
-    "KontextLoadTextEncoders",
-    "KontextLoadVAE",
-    "load_clip",
-    "load_model",
-    "load_vae",
-]
-
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # How weights lie in memory; the core calls it `pack`.
 MEMORY = {"auto": None, "as stored": True, "converted": False}
@@ -40,7 +30,7 @@ def _dtype(precision: str, role: str = "model") -> torch.dtype:
     `--cpu-vae`) and what the device can do."""
     import torch
 
-    from ..kontext_core.weights.load import default_dtype
+    from ..kontext_core.weights.install import default_dtype
 
     host = get_host()
     own = getattr(host, "vae_dtype", None)

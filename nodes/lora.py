@@ -17,8 +17,6 @@ from .schema import make
 if TYPE_CHECKING:
     from ..kontext_core.lora.load import Lora
 
-__all__ = ["KontextLoadLora", "load_file"]
-
 MODES = ("branch", "merge")
 # Another strength for the same file must not read it again. Goes with the last MODEL that has it.
 _loaded: weakref.WeakValueDictionary[tuple[str, str], Lora] = weakref.WeakValueDictionary()

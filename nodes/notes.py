@@ -18,17 +18,6 @@ if TYPE_CHECKING:
     from ..kontext_core.cost import Cost
     from ..kontext_core.framing import Framing
 
-__all__ = [
-    "FRAMING",
-    "TEXT_NOTES",
-    "batch_notes",
-    "cost_notes",
-    "cost_payload",
-    "output",
-    "size_notes",
-    "told_by",
-]
-
 # Keys of ours in the host's dicts: what a text encoder has to say, in a CONDITIONING; which part of
 # which picture a LATENT shows.
 TEXT_NOTES = "kontext_text_notes"

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ..kontext_core.latents import LatentFormat
     from ..kontext_core.models.taef1 import TinyDecoder
 
-__all__ = ["picture_of", "reporter", "thumbnail", "tiny_decoder"]
-
 logger = logging.getLogger(__name__)
 
 # ComfyUI's folder and name for it. Pickles (.pth) are never opened.

@@ -12,8 +12,6 @@ from .files import choices, complaint, find, own_folder, stamp
 from .host import counter, get_host
 from .schema import make
 
-__all__ = ["KontextQuantize"]
-
 # Largest first. Names are those under which files are published: in an M file the fused q, k, v
 # matrices of the double blocks keep more bits than in an S file.
 TYPES = (

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from ..kontext_core.framing import Framing
 
-__all__ = ["KontextReference", "encode_reference"]
-
 PLACEMENTS = ("auto", "explicit")
 # A reference latent of unknown origin may have been resized to a trained shape near the picture's.
 NEAR = 0.1

@@ -22,15 +22,6 @@ if TYPE_CHECKING:
 
     from .native import KontextModel
 
-__all__ = [
-    "KontextSampler",
-    "check_model",
-    "idle_notes",
-    "network_of",
-    "notes_of",
-    "run_sampler",
-]
-
 SOLVERS = ("euler", "heun")
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from .host import get_host
 
-__all__ = ["SAMPLES", "place_samples"]
-
 logger = logging.getLogger(__name__)
 
 SAMPLES = Path(__file__).parent.parent / "workflows" / "input"

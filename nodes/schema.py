@@ -8,8 +8,6 @@ from typing import Any
 
 from comfy_api.latest import io
 
-__all__ = ["CATEGORY", "Layout", "References", "make", "widget"]
-
 CATEGORY = "Kontext"
 
 # The one socket type of ours: a chain of pictures to look at.

@@ -18,8 +18,6 @@ from .latent import target_samples
 from .notes import FRAMING, TEXT_NOTES, cost_notes, cost_payload, output, told_by
 from .schema import Layout, References, make
 
-__all__ = ["KontextStitch", "layout_payload", "native_leaves_out"]
-
 EMBEDDED = Path(__file__).parents[1] / "kontext_core/assets/tiny"
 
 # Hidden size of the transformer by the width of its text features, where they differ.

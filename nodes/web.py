@@ -15,8 +15,6 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["needs_routes", "serve_files"]
-
 ROOT = Path(__file__).parent.parent
 # What ComfyUI serves below a pack's name, and from which of its folders.
 SERVED = {"/extensions": ROOT / "web", "/workflow_templates": ROOT / "workflows"}

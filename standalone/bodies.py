@@ -13,19 +13,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from .errors import BodyError
 
-__all__ = [
-    "CancelBody",
-    "ClientMessage",
-    "FreeBody",
-    "InterruptBody",
-    "ListBody",
-    "PictureReference",
-    "PromptBody",
-    "PromptNode",
-    "check_shape",
-    "read_json_text",
-]
-
 MAX_DEPTH = 200
 T = TypeVar("T")
 ClientId = Annotated[str, Meta(max_length=255)]

@@ -14,8 +14,6 @@ from .calls import call_over_lists, overrides
 from .comfy_api.nodes import ComfyNode, Hidden
 from .prompt import Prompt, inputs_of, is_link
 
-__all__ = ["Cached", "OutputCache", "signatures"]
-
 log = logging.getLogger(__name__)
 
 

@@ -14,8 +14,6 @@ from typing import Any
 from .comfy_api.nodes import ComfyNode, HiddenHolder, NodeOutput
 from .errors import WorkflowError
 
-__all__ = ["call_over_lists", "merge_outputs", "overrides"]
-
 
 def overrides(cls: type[Any], name: str) -> bool:
     """Whether a node class defines an optional function (the real base class has stubs of all)."""

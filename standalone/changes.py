@@ -9,8 +9,6 @@ from .comfy_api.nodes import ComfyNode
 from .errors import WorkflowError
 from .prompt import InputSpec, Prompt, inputs_of
 
-__all__ = ["apply_changes"]
-
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 

@@ -18,8 +18,6 @@ from .graph import SKIPPED, Graph, Source
 from .prompt import SEEDS, InputSpec, NodeInfo, Prompt, specs_of
 from .templates import with_older_name
 
-__all__ = ["NOTES", "info_of", "is_editor_format", "read_workflow", "to_prompt"]
-
 NOTES = ("Note", "MarkdownNote")
 CONTROLS = ("fixed", "increment", "decrement", "randomize")
 # The hidden button beside a picture's name is saved as a value of its own.

@@ -16,8 +16,6 @@ from .errors import Interrupted, core_errors
 from .prompt import Prompt, inputs_of, is_link, links
 from .runtime import Listener, Runtime
 
-__all__ = ["Engine", "Job", "Outcome", "described"]
-
 log = logging.getLogger(__name__)
 
 

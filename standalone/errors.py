@@ -8,21 +8,6 @@ from typing import Any
 import kontext_core.errors
 from kontext_core.errors import InputError, KontextError
 
-__all__ = [
-    "BodyError",
-    "FrontendNotFoundError",
-    "Interrupted",
-    "ListenError",
-    "NodeFailedError",
-    "PackError",
-    "PortInUseError",
-    "ValidationError",
-    "WorkflowError",
-    "core_errors",
-    "know_errors",
-]
-
-
 # Every copy of the core's errors in this process: ours, and that of each loaded pack.
 _copies: list[ModuleType] = [kontext_core.errors]
 

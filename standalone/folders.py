@@ -10,8 +10,6 @@ from pathlib import Path
 
 from kontext_core.errors import InputError, ModelNotFoundError
 
-__all__ = ["Folders", "PICTURE_SUFFIXES", "inside"]
-
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 # Bytes of a file's name; file systems take 255.
 MAX_NAME = 255

@@ -9,8 +9,6 @@ from typing import Any
 
 from .errors import WorkflowError
 
-__all__ = ["BYPASSED", "MUTED", "SKIPPED", "Constant", "Graph", "Source"]
-
 MUTED, BYPASSED = 2, 4
 SKIPPED = (MUTED, BYPASSED)
 # The ids that stand for a subgraph's own inputs and outputs inside it.

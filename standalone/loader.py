@@ -17,8 +17,6 @@ from .comfy_api.install import install
 from .comfy_api.nodes import ComfyNode
 from .errors import PackError, know_errors
 
-__all__ = ["Pack", "Registry", "load_pack", "pack_root"]
-
 log = logging.getLogger(__name__)
 
 

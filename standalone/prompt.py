@@ -6,18 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = [
-    "SEEDS",
-    "InputSpec",
-    "NodeInfo",
-    "Prompt",
-    "inputs_of",
-    "is_link",
-    "links",
-    "seeds_of",
-    "specs_of",
-]
-
 Prompt = dict[str, dict[str, Any]]
 # A node type's entry of `object_info`.
 NodeInfo = dict[str, Any]

@@ -21,8 +21,6 @@ from .runtime import Runtime
 from .sheet import write_sheet
 from .validation import validate
 
-__all__ = ["run_file"]
-
 
 class TerminalListener:
     """Shows a run as progress bars on the error stream."""

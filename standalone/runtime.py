@@ -16,8 +16,6 @@ from PIL import Image
 from .errors import Interrupted
 from .folders import Folders
 
-__all__ = ["Listener", "Runtime", "current", "install"]
-
 # How many nodes, those that changed last, a message about progress tells of.
 MAX_STATES = 32
 

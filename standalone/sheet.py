@@ -16,8 +16,6 @@ from .errors import WorkflowError
 from .folders import Folders
 from .prompt import Prompt, inputs_of
 
-__all__ = ["draw_sheet", "write_sheet"]
-
 SIDE = 384
 MARGIN = 32
 GAP = 56

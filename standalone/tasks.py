@@ -16,8 +16,6 @@ from PIL import Image
 from .engine import Engine, Job, Outcome, described
 from .runtime import Listener
 
-__all__ = ["QueuedTask", "TaskQueue"]
-
 log = logging.getLogger(__name__)
 MAX_HISTORY = 10_000
 

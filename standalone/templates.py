@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-__all__ = ["with_older_name"]
-
 
 def with_older_name(path: Path) -> Path:
     """The template's file that was once called `path`; `path` itself when there is none.

@@ -17,8 +17,6 @@ from .comfy_api.nodes import ComfyNode
 from .errors import BodyError, ValidationError
 from .prompt import InputSpec, Prompt, inputs_of, is_link
 
-__all__ = ["Validated", "validate"]
-
 log = logging.getLogger(__name__)
 # Longer lists of choices, and circles, are not repeated in an error.
 MAX_CHOICES = 20

@@ -9,8 +9,6 @@ from ..errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["usable_device"]
-
 
 def usable_device(name: str) -> torch.device:
     """The device, once something was put on it.

@@ -11,8 +11,6 @@ from ..errors import InputError
 from .device import usable_device
 from .settings import SETTINGS, recall, record
 
-__all__ = ["add_edit"]
-
 
 def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
     """Add the command and its options; pictures carry the version they were made by."""

@@ -6,8 +6,6 @@ import argparse
 import json
 from typing import Any
 
-__all__ = ["add_inspect"]
-
 
 def add_inspect(commands: argparse._SubParsersAction) -> None:
     """Add the command and its options."""

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from .device import usable_device
 
-__all__ = ["add_quantize"]
-
 
 def add_quantize(commands: argparse._SubParsersAction) -> None:
     """Add the command and its options."""

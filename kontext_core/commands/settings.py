@@ -8,8 +8,6 @@ from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["KEY", "SETTINGS", "recall", "record"]
-
 # Under which a picture carries them, as JSON.
 KEY = "kontext_edit"
 # All that a picture depends on, with what holds where nothing is said.

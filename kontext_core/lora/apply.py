@@ -22,8 +22,6 @@ from .load import Lora
 from .origin import refuse_deeper
 from .report import LoraReport, Report
 
-__all__ = ["loras_for_now", "loras_on", "match_loras", "merge_lora", "release_factors", "set_loras"]
-
 logger = logging.getLogger(__name__)
 
 STATE = "_kontext_loras"

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from .terms import Term
 
-__all__ = ["LayerBranch", "LowRank", "NormBranch"]
-
 
 @dataclass(frozen=True, eq=False)
 class LowRank:

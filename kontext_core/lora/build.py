@@ -25,8 +25,6 @@ from .factors import (
 from .formats_names import RowRanges
 from .terms import Bias, ColumnScale, Full, Hadamard, Kronecker, Rotation, RowScale, Term
 
-__all__ = ["build_branch", "weight_of"]
-
 
 def weight_of(module: nn.Module) -> Tensor:
     """Float32 [out, in] a layer multiplies by; a host's layer gives it by a method `plain_weight`."""

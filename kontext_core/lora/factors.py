@@ -17,20 +17,6 @@ from torch import Tensor
 from ..errors import CheckpointError
 from .formats_names import Target
 
-__all__ = [
-    "Entry",
-    "delta",
-    "dora_gain",
-    "expected_shape",
-    "factor_pairs",
-    "glora_is_old",
-    "glora_pairs",
-    "kron_factors",
-    "on_rows",
-    "rotate",
-    "rotation",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Entry:

@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["KINDS", "REFUSED", "Kind", "kind_of", "split_key"]
-
 # Adapter names ("default") stand between PEFT's role and `.weight`.
 _PEFT = r"(?:\.(?!weight$|bias$)[\w-]+)?"
 ENDINGS: tuple[tuple[str, str], ...] = (

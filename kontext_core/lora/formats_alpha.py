@@ -16,8 +16,6 @@ from typing import Any
 
 from ..errors import CheckpointError
 
-__all__ = ["HeaderAlpha", "read_header_alpha"]
-
 LIMIT = 4 << 20
 
 

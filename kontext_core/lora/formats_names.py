@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from ..errors import CheckpointError
 
-__all__ = ["Name", "RowRanges", "Target", "is_text_encoder", "parse_name", "parse_text"]
-
 # Of a layer: (start, stop) each.
 RowRanges = tuple[tuple[int, int], ...]
 

@@ -19,8 +19,6 @@ from .formats_alpha import HeaderAlpha, read_header_alpha
 from .formats_names import Name, is_text_encoder, parse_name, parse_text
 from .origin import header_note, other_architecture, refuse_other
 
-__all__ = ["Lora", "load_lora"]
-
 # What PEFT and diffusers call the file in a folder.
 IN_FOLDER = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 WRITERS = {

@@ -16,8 +16,6 @@ from typing import Any
 from ..errors import CheckpointError
 from .factors import Entry
 
-__all__ = ["header_note", "other_architecture", "refuse_deeper", "refuse_other"]
-
 INSTEAD = "Use one trained for FLUX.1 [dev] or Kontext"
 # FLUX.1's blocks, double and single.
 DEPTHS = {"double_blocks": 19, "single_blocks": 38}

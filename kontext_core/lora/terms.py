@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from .factors import rotate
 
-__all__ = ["Bias", "ColumnScale", "Full", "Hadamard", "Kronecker", "Rotation", "RowScale", "Term"]
-
 # Rows of a Hadamard product made at once: a few MB.
 CHUNK = 1024
 

@@ -12,8 +12,6 @@ from .apply import loras_for_now, set_loras
 from .load import Lora
 from .report import Report
 
-__all__ = ["set_text_loras", "text_loras_for_now"]
-
 
 def set_text_loras(encoders: nn.Module, loras: Sequence[tuple[Lora, float]]) -> Report:
     """Make these, and only these, LoRAs act on T5 and CLIP-L; as `set_loras` on a transformer.

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from .rope import apply_rope
 
-__all__ = ["Attend", "attention"]
-
 # (q, k, v, table, bias) -> result, as `attention` below; what the blocks are given to call.
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
 

@@ -30,8 +30,6 @@ from .autoencoder_layers import (
 from .feathered import feathered
 from .tiled import Tick, decode_exact, encode_exact
 
-__all__ = ["AutoEncoder", "Decoder", "Encoder", "Level", "ResnetBlock"]
-
 logger = logging.getLogger(__name__)
 
 # Tiles taken when the device runs out of memory, in pixels: about 1 GB for the published network.

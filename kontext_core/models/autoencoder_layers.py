@@ -15,19 +15,6 @@ from torch import Tensor, nn
 
 from ..config import AutoEncoderParams
 
-__all__ = [
-    "AttnBlock",
-    "Downsample",
-    "Level",
-    "Middle",
-    "ResnetBlock",
-    "Upsample",
-    "attend",
-    "group_norm",
-    "silu",
-    "tracked",
-]
-
 # Scores at once in the middle's attention, where no fused kernel keeps them out of memory (few
 # have one for heads of 512): 256 MB in float32. Pictures up to 724 px a side fit in one piece.
 SCORES = 1 << 26

@@ -22,8 +22,6 @@ from ..config import Shaped
 from ..errors import CheckpointError
 from .t5 import count_layers, empty_table
 
-__all__ = ["END_OF_TEXT", "ClipParams", "ClipTextModel", "clip_params"]
-
 END_OF_TEXT = 49407
 
 

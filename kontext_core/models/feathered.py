@@ -12,8 +12,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["feathered", "starts"]
-
 # Latent cells that go through the network together: small tiles alone leave it waiting.
 TOGETHER = 1024
 

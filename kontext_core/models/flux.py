@@ -28,8 +28,6 @@ from .layers import (
 )
 from .rope import rope_table
 
-__all__ = ["BlockRun", "Flux", "Modulations", "finite"]
-
 
 @dataclass(frozen=True, eq=False)
 class Modulations:

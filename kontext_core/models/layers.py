@@ -19,18 +19,6 @@ from torch import Tensor, nn
 
 from .attention import Attend, attention
 
-__all__ = [
-    "DoubleStreamBlock",
-    "LastLayer",
-    "MLPEmbedder",
-    "Modulation",
-    "RMSNorm",
-    "SingleStreamBlock",
-    "SplitRows",
-    "split_rows",
-    "timestep_embedding",
-]
-
 
 def timestep_embedding(t: Tensor, dim: int = 256, max_period: float = 10_000.0) -> Tensor:
     """Sinusoids of a scalar in 0..1 (timestep) or of the guidance value.

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["apply_rope", "rope_table"]
-
 
 def rope_table(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Tensor:
     """Cosines and sines for every token.

@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from ..config import Shaped
 from ..errors import CheckpointError
 
-__all__ = ["T5Encoder", "T5Params", "count_layers", "empty_table", "position_buckets", "t5_params"]
-
 
 @dataclass(frozen=True)
 class T5Params:

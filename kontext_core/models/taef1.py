@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from ..errors import ShapeError
 
-__all__ = ["TinyBlock", "TinyDecoder", "TinyEncoder"]
-
 WIDTH = 64
 
 

@@ -21,8 +21,6 @@ from torch import Tensor, nn
 from ..config import TextEncoderParams
 from ..errors import CheckpointError, InputError
 
-__all__ = ["END", "FIRST_BYTE", "FIRST_WORD", "PAD", "TextEncoder", "Tokenizer"]
-
 log = logging.getLogger(__name__)
 
 PAD, END = 0, 1

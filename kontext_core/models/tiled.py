@@ -23,8 +23,6 @@ from torch import Tensor, nn
 
 from .autoencoder_layers import AttnBlock, Downsample, Level, Middle, ResnetBlock, Upsample, attend
 
-__all__ = ["Moments", "Tick", "Tiles", "decode_exact", "encode_exact"]
-
 Span = tuple[int, int, int, int]  # top, bottom, left, right
 Step = Callable[[Tensor], Tensor]
 Tick = Callable[[], None]

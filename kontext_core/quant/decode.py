@@ -18,8 +18,6 @@ from .decode_cpu_k import LARGE_BLOCK_DECODERS
 from .decode_plain import PLAIN_DECODERS
 from .types import BLOCK_TYPES, BlockType
 
-__all__ = ["dequantize", "uninitialised"]
-
 log = logging.getLogger(__name__)
 
 # Number types that need no decoding, only a view.

@@ -22,17 +22,6 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-__all__ = [
-    "SMALL_BLOCK_DECODERS",
-    "Array",
-    "CpuDecoder",
-    "Scales",
-    "field",
-    "shifts",
-    "tensor_of",
-    "word",
-]
-
 Array = NDArray[Any]
 
 

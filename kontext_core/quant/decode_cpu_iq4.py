@@ -12,8 +12,6 @@ from torch import Tensor
 from .decode_cpu import Array, CpuDecoder, Scales, field, shifts, tensor_of
 from .decode_plain import IQ4_VALUES
 
-__all__ = ["NON_LINEAR_DECODERS"]
-
 
 @functools.cache
 def _iq4_tables() -> tuple[Tensor, Tensor]:

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from .decode_cpu import Array, CpuDecoder, Scales, field, shifts, tensor_of, word
 
-__all__ = ["LARGE_BLOCK_DECODERS"]
-
 ONE, TWO, THREE, FOUR = (np.uint64(i) for i in range(1, 5))
 LOW, TOP = word(0x0F), word(0x80)
 

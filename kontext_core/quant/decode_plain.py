@@ -13,8 +13,6 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-__all__ = ["IQ4_VALUES", "PLAIN_DECODERS", "scales_and_mins"]
-
 # The 16 values of ggml's non-linear four-bit types (kvalues_iq4nl).
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 

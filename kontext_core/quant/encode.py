@@ -18,8 +18,6 @@ from .encode_plain import PLAIN_ENCODERS
 from .encode_search import AFFINE, SYMMETRIC, search_affine, search_symmetric
 from .types import BLOCK_TYPES, row_bytes
 
-__all__ = ["ENCODED", "NUMBERS", "quantize_blocks"]
-
 NUMBERS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 THROUGH_GGUF = ("Q8_0", "TQ1_0", "TQ2_0", "MXFP4")
 # Everything `quantize_blocks` can write.

@@ -16,8 +16,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["Rounded", "fit_lines", "fit_steps", "half", "inverse"]
-
 
 class Rounded:
     """Levels of sub-blocks [positions, ...] and their sums, in buffers that are used again.

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from .encode_search import Lines
 
-__all__ = ["PACKERS"]
-
 
 def _bytes(values: Tensor) -> Tensor:
     """Whole numbers 0..255, [..., blocks] -> uint8 [blocks, ...flattened]."""

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from .encode_fit import Rounded, fit_lines, fit_steps, half, inverse
 
-__all__ = ["PLAIN_ENCODERS"]
-
 LINES = {
     15: ((-0.3, 0.0), (-0.3, -0.25), (-0.3, 0.25), (0.6, -0.5), (-0.3, 0.125), (-0.3, -0.125)),
     31: ((-0.15, 0.0), (-0.15, -0.25), (-0.15, 0.25), (0.6, -0.5), (-0.15, 0.125), (-0.15, -0.125)),

@@ -19,16 +19,6 @@ from torch import Tensor
 
 from .encode_fit import Rounded, fit_lines, fit_steps, half, inverse
 
-__all__ = [
-    "AFFINE",
-    "SYMMETRIC",
-    "Affine",
-    "Lines",
-    "Symmetric",
-    "search_affine",
-    "search_symmetric",
-]
-
 
 @dataclass(frozen=True)
 class Affine:

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from ..errors import ShapeError
 
-__all__ = ["widen"]
-
 # Smaller chunks were measured slower: the calls cost more than the cache gains.
 CHUNK = 1 << 18
 MAGNITUDES = np.uint64(0x7F7F7F7F7F7F7F7F)

@@ -25,8 +25,6 @@ from .decode import dequantize, uninitialised
 from .fp8 import widen
 from .types import row_bytes
 
-__all__ = ["QuantEmbedding", "QuantLinear", "ScaledEmbedding", "ScaledLinear", "plain_weight"]
-
 # Weights decoded at once: 16 MB of float32. Fewer rows than 512 slow the matrix product down.
 CHUNK, MIN_ROWS = 1 << 22, 512
 _own = threading.local()

@@ -23,8 +23,6 @@ from ..errors import CheckpointError
 from .encode import NUMBERS
 from .types import BLOCK_TYPES, is_packed
 
-__all__ = ["MIXES", "Mix", "find_mix", "kind_for"]
-
 SENSITIVE = ("img_in.", "txt_in.", "time_in.", "vector_in.", "guidance_in.", "final_layer.")
 FUSED_ATTENTION = "attn.qkv.weight"
 SMALL = 1024

@@ -10,8 +10,6 @@ from types import MappingProxyType
 
 from ..errors import CheckpointError
 
-__all__ = ["BLOCK_TYPES", "BlockType", "is_packed", "row_bytes"]
-
 
 @dataclass(frozen=True)
 class BlockType:

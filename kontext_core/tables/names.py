@@ -7,8 +7,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..errors import InputError
 
-__all__ = ["PICTURE_SUFFIXES", "inside", "natural", "plain_name"]
-
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # Longer parts fit on no file system, and the ending and a number still have to fit behind.
 MAX_PART_BYTES = 200

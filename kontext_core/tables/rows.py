@@ -14,8 +14,6 @@ from typing import Any
 from ..errors import InputError
 from .names import PICTURE_SUFFIXES, natural, plain_name
 
-__all__ = ["COMMENT", "Row", "Scalar", "parse_rows", "read_rows"]
-
 # A column that begins with this is for people only.
 COMMENT = "#"
 # One of these in the first line of pasted text makes it a table's header.

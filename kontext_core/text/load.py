@@ -22,8 +22,6 @@ from ..weights.state import read_state
 from ..weights.unchanged import guard
 from .pair import COMFYUI_LENGTH, FluxTextEncoders
 
-__all__ = ["load_clip_l", "load_flux_text_encoders", "load_t5"]
-
 
 def load_t5(
     path: str | Path,

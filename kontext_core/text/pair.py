@@ -20,8 +20,6 @@ from ..models.t5 import T5Encoder
 from .rows import Token, clip_rows, empty_t5_row, t5_row
 from .vocabularies import CLIP_VOCABULARY, T5_PAD, T5_VOCABULARY
 
-__all__ = ["COMFYUI_LENGTH", "PUBLISHED_LENGTH", "FluxTextEncoders"]
-
 log = logging.getLogger(__name__)
 
 COMFYUI_LENGTH, PUBLISHED_LENGTH = 256, 512

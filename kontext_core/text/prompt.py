@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 import re
 
-__all__ = ["weighted_parts"]
-
 EMPHASIS = 1.1
 # An escaped bracket stands for these noncharacters, which no text has, while brackets are read.
 ESCAPED = {"(": "\ufdd0", ")": "\ufdd1"}

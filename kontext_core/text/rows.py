@@ -13,8 +13,6 @@ from typing import NamedTuple
 from .prompt import weighted_parts
 from .vocabularies import CLIP_END, CLIP_START, T5_END, T5_PAD, clip_ids, t5_ids
 
-__all__ = ["Token", "clip_rows", "empty_t5_row", "t5_row"]
-
 # ComfyUI moves a bracketed piece shorter than this into the next row rather than split it.
 SPLIT_FROM = 8
 

@@ -16,17 +16,6 @@ from ..errors import CheckpointError, InputError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = [
-    "CLIP_END",
-    "CLIP_START",
-    "CLIP_VOCABULARY",
-    "T5_END",
-    "T5_PAD",
-    "T5_VOCABULARY",
-    "clip_ids",
-    "t5_ids",
-]
-
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "tokenizers"
 T5_PAD, T5_END, T5_VOCABULARY = 0, 1, 32100
 CLIP_START, CLIP_END, CLIP_VOCABULARY = 49406, 49407, 49408

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from .entry import TensorEntry
 from .source import WeightsFile
 
-__all__ = ["MODEL_NAMES", "WANTED", "Other", "blocked", "what_is_it"]
-
 MODEL_NAMES = {
     "transformer": "a FLUX.1 model",
     "autoencoder": "the Flux autoencoder",

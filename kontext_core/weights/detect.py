@@ -14,8 +14,6 @@ from .advice import MODEL_NAMES, WANTED, blocked, what_is_it
 from .entry import TensorEntry, shown_list
 from .source import WeightsFile
 
-__all__ = ["ROLES", "Contents", "detect", "require"]
-
 ROLES = (
     "transformer", "autoencoder", "t5", "clip_l", "taef1_decoder", "taef1_encoder", "lora",
 )  # fmt: skip

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["KIND_BITS", "TORCH_DTYPES", "TensorEntry", "shown", "shown_list"]
-
 # Safetensors kinds and their bits (safetensors 0.6, `Dtype`); ggml's plain types share these names.
 KIND_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,

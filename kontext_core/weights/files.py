@@ -6,8 +6,6 @@ from pathlib import Path
 
 from ..errors import ModelNotFoundError
 
-__all__ = ["EMBEDDED", "find", "is_model_folder", "part_of"]
-
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EMBEDDED = tuple(
     sorted(path.name for path in ASSETS.iterdir() if (path / "config.json").is_file())

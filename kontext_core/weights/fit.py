@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from .detect import Contents
     from .state import State, Weight
 
-__all__ = ["blueprint", "left_over", "note_of"]
-
 logger = logging.getLogger(__name__)
 
 NUMBERS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")

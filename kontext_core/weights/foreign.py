@@ -6,8 +6,6 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 
-__all__ = ["refuse_foreign"]
-
 PICKLE = (
     "a pickle ({}); it can run code when it is opened and never is. Download the .safetensors "
     "version, or convert it where you trust it"

@@ -16,8 +16,6 @@ from ..errors import CheckpointError
 from ..quant.types import BLOCK_TYPES
 from .entry import TensorEntry, shown
 
-__all__ = ["GgufArray", "read_gguf_array", "read_gguf_header"]
-
 CUT_OFF = "it is still being written or its download was cut off: wait, or download it again"
 BROKEN = "the file is damaged: download it again"
 

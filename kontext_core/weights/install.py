@@ -17,8 +17,6 @@ from .fit import left_over
 if TYPE_CHECKING:
     from .state import Weight
 
-__all__ = ["Progress", "default_dtype", "install", "plain"]
-
 # Told how many tensors are done, of how many.
 Progress = Callable[[int, int], None]
 # Above this many parameters half-precision weights stay mapped instead of being cast at once.

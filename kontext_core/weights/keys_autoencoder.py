@@ -10,8 +10,6 @@ import re
 
 from .keys import Destination
 
-__all__ = ["place_diffusers", "place_tiny_diffusers"]
-
 RESNET = re.compile(r"(encoder|decoder)\.(down|up)_blocks\.(\d+)\.resnets\.(\d+)\.(.+)")
 SAMPLER = re.compile(r"(encoder|decoder)\.(down|up)_blocks\.(\d+)\.(?:down|up)samplers\.0\.(.+)")
 MIDDLE = re.compile(r"(encoder|decoder)\.mid_block\.resnets\.([01])\.(.+)")

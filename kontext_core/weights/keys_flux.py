@@ -10,8 +10,6 @@ import re
 
 from .keys import DROP, KEEP, Destination
 
-__all__ = ["PARTS_WANTED", "place_bfl", "place_diffusers"]
-
 DOUBLE = {
     "norm1.linear": ("img_mod.lin", 0),
     "norm1_context.linear": ("txt_mod.lin", 0),

@@ -9,8 +9,6 @@ import re
 
 from .keys import DROP, Destination
 
-__all__ = ["place_clip", "place_t5", "place_t5_ggml"]
-
 T5_LAYERS = {
     "attn_q": "layer.0.SelfAttention.q",
     "attn_k": "layer.0.SelfAttention.k",

@@ -26,14 +26,13 @@ from ..small_files import read_small_text
 from .detect import detect, require
 from .files import find, is_model_folder
 from .install import Progress, default_dtype, install
+from .sizes import autoencoder_params, flux_params
 from .source import WeightsFile, open_weights
-from .state import Weight, autoencoder_params, flux_params, read_state
+from .state import Weight, read_state
 from .unchanged import guard
 
 if TYPE_CHECKING:
     from ..text.pair import FluxTextEncoders
-
-__all__ = ["default_dtype", "load_autoencoder", "load_model", "load_text_encoders"]
 
 
 def load_model(

@@ -13,8 +13,6 @@ from .install import install
 from .source import open_weights
 from .state import read_state
 
-__all__ = ["load_taef1_decoder", "load_taef1_encoder"]
-
 
 def load_taef1_decoder(
     name: str | Path,

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 
-__all__ = ["Mapping"]
-
 # mmap.MAP_NORESERVE came with Python 3.13.
 MAP_NORESERVE = 0x4000
 

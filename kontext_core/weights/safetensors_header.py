@@ -17,8 +17,6 @@ from typing import Any, BinaryIO
 from ..errors import CheckpointError
 from .entry import KIND_BITS, TensorEntry, shown
 
-__all__ = ["MAX_HEADER", "read_safetensors_header"]
-
 # A full FLUX.1 header has 100 to 200 KB, LoRAs with training logs reach many MB. The safetensors
 # library stops here too; how much there is to parse is bounded by MAX_MARKS.
 MAX_HEADER = 100_000_000

@@ -17,8 +17,6 @@ from ..errors import CheckpointError
 from .entry import TensorEntry, shown
 from .source import WeightsFile
 
-__all__ = ["SCALED_KINDS", "take_scales"]
-
 # What each known format stores.
 SCALED_KINDS = {"float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "int8_tensorwise": "I8"}
 WEIGHT_SCALES = (".scale_weight", ".weight_scale")

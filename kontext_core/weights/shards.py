@@ -11,8 +11,6 @@ from ..small_files import read_small_text
 from .entry import shown, shown_list
 from .files import is_model_folder, part_of
 
-__all__ = ["files_of", "parse_index"]
-
 INDEX = ".safetensors.index.json"
 MAX_INDEX = 32 << 20
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.[a-z]+)")

@@ -10,8 +10,6 @@ from ..config import AutoEncoderParams, FluxParams, Shaped, params_from, read_co
 from ..errors import CheckpointError
 from .files import is_model_folder
 
-__all__ = ["autoencoder_params", "flux_params"]
-
 HEAD_DIM = 128
 NORM_GROUPS = 32
 

@@ -22,8 +22,6 @@ from .safetensors_header import read_safetensors_header
 from .shards import files_of
 from .unchanged import stamp_of
 
-__all__ = ["TensorEntry", "WeightsFile", "open_weights"]
-
 # Tensors up to this many bytes are read, not mapped: biases and norms.
 SMALL = 1 << 18
 

@@ -25,10 +25,7 @@ from .keys_flux import place_bfl
 from .keys_flux import place_diffusers as place_flux
 from .keys_text import place_clip, place_t5, place_t5_ggml
 from .scales import take_scales
-from .sizes import autoencoder_params, flux_params
 from .source import WeightsFile
-
-__all__ = ["State", "Weight", "autoencoder_params", "flux_params", "read_state"]
 
 
 @dataclass(frozen=True)

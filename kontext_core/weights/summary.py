@@ -19,10 +19,9 @@ from ..lora.origin import refuse_deeper
 from .advice import MODEL_NAMES, what_is_it
 from .detect import Contents, detect
 from .fit import blueprint, left_over, note_of
+from .sizes import autoencoder_params, flux_params
 from .source import WeightsFile
-from .state import State, autoencoder_params, flux_params, read_state
-
-__all__ = ["activation_bytes", "summary"]
+from .state import State, read_state
 
 TEXT_TOKENS = 512
 SIDE = 1024

@@ -18,8 +18,6 @@ from torch import nn
 
 from ..errors import CheckpointError
 
-__all__ = ["FileGuard", "Stamp", "check_unchanged", "guard", "guard_alike", "stamp_of"]
-
 
 @dataclass(frozen=True)
 class Stamp:

@@ -20,8 +20,6 @@ from ..errors import CheckpointError
 from ..partial import clear_partial, open_partial
 from ..quant.types import BLOCK_TYPES, row_bytes
 
-__all__ = ["GgufTensor", "GgufWriter"]
-
 ALIGNMENT = 32
 # llama.cpp reads names of at most this many bytes.
 LONGEST_NAME = 63

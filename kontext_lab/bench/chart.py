@@ -17,8 +17,6 @@ from kontext_core.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "Chart", "Line", "font"]
-
 # Middle tones: legible on white and on near-black.
 PALETTE = (
     "#3b82f6", "#f08c00", "#12a150", "#e0457b", "#8b5cf6", "#0e9aa7", "#a16207", "#7c8594", "#d6453d",

@@ -7,8 +7,6 @@ import sys
 
 from kontext_core.commands.device import usable_device
 
-__all__ = ["add_bench"]
-
 
 def add_bench(commands: argparse._SubParsersAction) -> None:
     """Add the command and its options."""

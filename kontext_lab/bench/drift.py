@@ -17,8 +17,6 @@ from kontext_core.pipeline import Pipeline
 from ..world.tasks import TASKS, make_chain
 from .held_out import EDITS, Advance, Case, answers, assess, draw, summary, untouched_area
 
-__all__ = ["drift", "local_chains"]
-
 
 def local_chains(
     count: int, turns: int = 10, *, seed: int = 0, size: tuple[int, int] = (64, 64)

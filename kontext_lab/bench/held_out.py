@@ -31,23 +31,9 @@ from kontext_core.stitcher import Reference, stitch
 
 from ..judge.verdict import Verdict, judge_all
 from ..world.render import render
-from ..world.tasks import TASKS, Sample, make_sample
+from ..world.sample import Sample
+from ..world.tasks import TASKS, make_sample
 from ..world.wording import WORDINGS
-
-__all__ = [
-    "EDITS",
-    "JUDGED",
-    "WORDING_SETS",
-    "Case",
-    "Score",
-    "Advance",
-    "answers",
-    "assess",
-    "draw",
-    "held_out_cases",
-    "summary",
-    "untouched_area",
-]
 
 # grammar: sentences as in training; held_out: sentences of the same authors that training never
 # used; blind: sentences by somebody who had not seen either.

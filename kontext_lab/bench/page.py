@@ -18,8 +18,6 @@ from .tables import label, success, tables
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["drift_charts", "page", "sweep_chart"]
-
 _STYLE = """
 :root{color-scheme:light dark;--ink:#24292f;--quiet:#59636e;--paper:#fff;--card:#f6f8fa;
 --rule:#d8dee4;--right:#12803c;--wrong:#c02b3c}

@@ -22,20 +22,6 @@ from .held_out import (
 )
 from .probes import blanked, exchanged_pictures, exchanged_words, scrambled
 
-__all__ = [
-    "ELSEWHERE",
-    "PROBED",
-    "QUICK",
-    "SHOWN",
-    "Trial",
-    "CaseKey",
-    "BenchProgress",
-    "Settings",
-    "plan",
-    "run_trials",
-    "scaled",
-]
-
 STEPS = (1, 2, 4, 8, 16, 28)
 GUIDANCES = (1.0, 2.0, 2.5, 3.0, 4.0, 5.0)
 

@@ -9,11 +9,9 @@ from dataclasses import replace
 import torch
 
 from ..world.render import render
-from ..world.scene import Scene
-from ..world.tasks import Sample
+from ..world.sample import Sample
+from ..world.thing import Scene
 from .held_out import Case
-
-__all__ = ["blanked", "exchange_images", "exchanged_pictures", "exchanged_words", "scrambled"]
 
 _PAIRS = (("1", "2"), ("first", "second"), ("1st", "2nd"), ("former", "latter"))
 _OTHER = {word: pair[1 - i] for pair in _PAIRS for i, word in enumerate(pair)}

@@ -12,20 +12,11 @@ from torch import Tensor
 from kontext_core.metrics import ms_ssim, psnr, ssim
 from kontext_core.pipeline import Pipeline
 
+from ..world.names import CREATURES, GLYPHS, LOOKS, SHAPES, STYLES, TEXTURES
 from ..world.render import render
-from ..world.scene import (
-    CREATURES,
-    GLYPHS,
-    LOOKS,
-    SHAPES,
-    STYLES,
-    TEXTURES,
-    Scene,
-    random_scene,
-)
+from ..world.scene import random_scene
+from ..world.thing import Scene
 from .held_out import Advance
-
-__all__ = ["PASSED", "SCENES", "reconstruction"]
 
 # What one picture there and back costs, in model evaluations; for progress only.
 PASSED = 2

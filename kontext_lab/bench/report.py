@@ -21,8 +21,6 @@ from .tables import label
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["check_folder", "read_results", "write_report"]
-
 RESULTS = "results.json"
 
 

@@ -32,8 +32,6 @@ from .plan import (
 from .reconstruction import PASSED, SCENES, reconstruction
 from .sheet import Shown
 
-__all__ = ["FORMAT", "Bench", "bench"]
-
 # Of the results; raised when a reader of older ones would misunderstand them.
 FORMAT = 1
 

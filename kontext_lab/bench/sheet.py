@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from .held_out import Case, Score
 
-__all__ = ["Shown", "contact_sheet", "of_category", "picture", "strip", "verdict_text"]
-
 _PAPER, _INK, _QUIET, _RIGHT, _WRONG = "#ffffff", "#24292f", "#6b7280", "#12803c", "#c02b3c"
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-__all__ = ["Table", "label", "success", "tables"]
-
 _LABELS = {
     "text_to_image": "text to image",
     "two_references": "two references",

@@ -17,8 +17,7 @@ from torch import Tensor
 from kontext_core.errors import InputError
 
 from ..training.patch_pca import fit_patch_pca
-from ..world.render import render
-from ..world.scene import (
+from ..world.names import (
     BACKGROUNDS,
     COLOURS,
     CREATURES,
@@ -29,17 +28,15 @@ from ..world.scene import (
     SIZES,
     STYLES,
     TEXTURES,
-    Scene,
-    fits,
-    placed,
-    random_thing,
 )
-from ..world.tasks import CATEGORIES, TASKS, Sample, make_sample
+from ..world.render import render
+from ..world.sample import Sample
+from ..world.scene import fits, random_thing
+from ..world.tasks import CATEGORIES, TASKS, make_sample
+from ..world.thing import Scene, placed
 from .compare import blur, shifted, smooth, wrongness
 from .doubts import free_place, free_size
 from .verdict import judge_all
-
-__all__ = ["Tally", "accuracy", "pca_round_trip", "table"]
 
 
 @dataclass

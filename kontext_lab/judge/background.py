@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from ..world.render import render
-from ..world.scene import Scene
+from ..world.thing import Scene
 from .compare import shifted
-
-__all__ = ["background_doubt", "profiles", "texture_doubt"]
 
 # A background without texture is the same in every column, so a strip of it is enough.
 _STRIP = 16

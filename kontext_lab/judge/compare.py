@@ -9,19 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = [
-    "VISIBLE",
-    "blur",
-    "fitted_blur",
-    "grown",
-    "misfit",
-    "shifted",
-    "smooth",
-    "strangeness",
-    "untouched_psnr",
-    "wrongness",
-]
-
 # Differences fainter than this (root mean square, of 1) are not to be seen in a picture with a
 # little noise, so nobody is asked about them: red or blue in a grey picture, for example.
 VISIBLE = 0.045

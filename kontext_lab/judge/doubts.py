@@ -10,34 +10,11 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 
+from ..world.names import BACKGROUNDS, COLOURS, CREATURES, GLYPHS, KINDS, SHAPES, SIZES, TEXTURES
 from ..world.render import render
-from ..world.scene import (
-    BACKGROUNDS,
-    COLOURS,
-    CREATURES,
-    GLYPHS,
-    KINDS,
-    SHAPES,
-    SIZES,
-    TEXTURES,
-    Scene,
-    Thing,
-    placed,
-)
-from ..world.tasks import TASKS, Sample
-
-__all__ = [
-    "EDITS",
-    "Doubt",
-    "alike",
-    "alone",
-    "doubts",
-    "free_place",
-    "free_size",
-    "grounds",
-    "roles",
-    "textures",
-]
+from ..world.sample import Sample
+from ..world.tasks import TASKS
+from ..world.thing import Scene, Thing, placed
 
 # Tasks whose picture keeps everything outside the edit.
 EDITS = ("local", "text", "box")

@@ -10,11 +10,10 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..world.scene import PLACES, SHAPES, SIZES, Scene, Thing, centre, placed
-from ..world.tasks import Sample
+from ..world.names import PLACES, SHAPES, SIZES
+from ..world.sample import Sample
+from ..world.thing import Scene, Thing, centre, placed
 from .doubts import free_place, free_size
-
-__all__ = ["candidates", "choose", "settle"]
 
 
 def candidates(sample: Sample) -> list[tuple[int, list[Scene]]]:

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from kontext_core.errors import ShapeError
 
+from ..world.names import LOOKS, PLACES, STYLES
 from ..world.render import render
-from ..world.scene import LOOKS, PLACES, STYLES, Scene, Thing
+from ..world.sample import Sample
 from ..world.styles import apply_looks
-from ..world.tasks import TASKS, Sample
+from ..world.tasks import TASKS
+from ..world.thing import Scene, Thing
 from .background import background_doubt, profiles, texture_doubt
 from .compare import (
     blur,
@@ -33,8 +35,6 @@ from .compare import (
 )
 from .doubts import EDITS, Doubt, alone, doubts, free_place, grounds, textures
 from .fit import candidates, choose, settle
-
-__all__ = ["LIMIT", "Verdict", "judge", "judge_all"]
 
 # How far from right (0) to wrong (1) an attribute may be.
 LIMIT = 0.36

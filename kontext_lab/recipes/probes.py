@@ -22,10 +22,9 @@ from kontext_core.schedule import make_timesteps
 from ..training.batch import Group, encode_group, token_ids
 from ..training.objective import group_velocity
 from ..training.patch_pca import PatchPCA
-from ..world.tasks import Sample, make_sample
+from ..world.sample import Sample
+from ..world.tasks import make_sample
 from ..world.wording import swap_images
-
-__all__ = ["Probes"]
 
 HELD_SEED = 987_654
 LEVELS = (0.9, 0.5)

@@ -47,7 +47,7 @@ from ..training.muon import Muon
 from ..training.objective import CellLabels, group_velocity, weighted_flow_loss
 from ..training.precision import multiplies_bfloat16, plain_attention, train_with
 from ..training.run_log import RunLog
-from ..world.scene import COLOURS, KINDS
+from ..world.names import COLOURS, KINDS
 from .fit_pca import SHIPPED, load_pca
 from .probes import Probes
 from .train_text import build_text, own_text

@@ -19,24 +19,10 @@ from torch import Tensor
 from kontext_core.models.text import END, FIRST_BYTE, PAD, Tokenizer
 
 from ..world.render import label_maps, render
-from ..world.scene import Scene
-from ..world.tasks import TASKS, Sample, make_sample
+from ..world.sample import Sample
+from ..world.tasks import TASKS, make_sample
+from ..world.thing import Scene
 from .patch_pca import PatchPCA
-
-__all__ = [
-    "PLANS",
-    "USES",
-    "Group",
-    "Plan",
-    "ShardData",
-    "dropped",
-    "encode_group",
-    "schedule",
-    "shards_of",
-    "step_groups",
-    "token_ids",
-    "token_weights",
-]
 
 Size = tuple[int, int]
 

@@ -7,8 +7,6 @@ import torch
 from kontext_core.config import FluxParams
 from kontext_core.models.flux import Flux
 
-__all__ = ["build_flux", "prefer_places"]
-
 
 def build_flux(width: int = 128, heads: int = 4, depth: int = 2, singles: int = 4) -> Flux:
     """The transformer with its starting weights."""

@@ -11,8 +11,6 @@ import torch
 
 from kontext_core.errors import CheckpointError
 
-__all__ = ["load_state", "save_state"]
-
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write `state` beside `path` first, then move it there, so that the old one survives a kill."""

@@ -21,8 +21,6 @@ from kontext_core.models.text import END, PAD
 from .batch import Group
 from .objective import group_velocity
 
-__all__ = ["classifier_free_scale", "empty_like", "guided_velocity", "sample_guidance"]
-
 # Measured on 120 held-out edits at 4 steps, answers right and PSNR at scales 1, 1.4 and 2:
 # 71, 79 and 78 %; 29.3, 29.4 and 29.0 dB.
 STRENGTH = 0.3

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EMA"]
-
 
 class EMA:
     """Keeps `decay * average + (1 - decay) * parameter`, sooner at the start.

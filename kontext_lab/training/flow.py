@@ -12,8 +12,6 @@ from torch import Tensor
 from kontext_core.errors import InputError
 from kontext_core.schedule import mu_for
 
-__all__ = ["flow_loss", "noised", "sample_timesteps", "velocity_target"]
-
 
 def sample_timesteps(
     count: int, tokens: int, *, extra: float = 0.75, std: float = 1.2,

@@ -28,12 +28,11 @@ from torch import Tensor, nn
 from kontext_core.config import AutoEncoderParams
 from kontext_core.errors import InputError
 from kontext_core.latents import FLUX_LATENT, LatentFormat
-from kontext_core.models.autoencoder import Decoder, ResnetBlock
+from kontext_core.models.autoencoder import Decoder
+from kontext_core.models.autoencoder_layers import ResnetBlock
 
 from .linear_parts import ChannelLayout, Fixed, Maps, bias_of, blocks_of, clear, levels_of
 from .patch_pca import PatchPCA
-
-__all__ = ["write_linear_decoder"]
 
 CONSTANT = 128.0
 GATE = 10.0

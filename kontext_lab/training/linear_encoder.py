@@ -23,12 +23,11 @@ from torch import Tensor
 from kontext_core.config import AutoEncoderParams
 from kontext_core.errors import InputError
 from kontext_core.latents import FLUX_LATENT, LatentFormat
-from kontext_core.models.autoencoder import Encoder, ResnetBlock
+from kontext_core.models.autoencoder import Encoder
+from kontext_core.models.autoencoder_layers import ResnetBlock
 
 from .linear_parts import bias_of, blocks_of, clear, levels_of
 from .patch_pca import PatchPCA
-
-__all__ = ["write_linear_encoder"]
 
 # Of the constants in the last norm; latents are of order 1, and the deviation of a group moves
 # by about 1 / CONSTANT ** 2 of itself from picture to picture.

@@ -11,9 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from kontext_core.models.autoencoder import Level, ResnetBlock
-
-__all__ = ["Fixed", "ChannelLayout", "Maps", "bias_of", "blocks_of", "clear", "levels_of"]
+from kontext_core.models.autoencoder_layers import Level, ResnetBlock
 
 
 @torch.no_grad()

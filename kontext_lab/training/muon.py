@@ -14,8 +14,6 @@ from torch import Tensor
 
 from kontext_core.errors import InputError
 
-__all__ = ["Muon", "orthogonalized"]
-
 
 def orthogonalized(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
     """About U V^T of each matrix [..., rows, columns]: singular values land in roughly 0.7..1.2.

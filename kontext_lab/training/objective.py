@@ -20,8 +20,6 @@ from kontext_core.stitcher import Reference, stitch
 from .batch import Group
 from .flow import noised, velocity_target
 
-__all__ = ["CellLabels", "group_velocity", "weighted_flow_loss"]
-
 IGNORED = -100  # a label that the loss passes over
 _IDS: dict[tuple, Tensor] = {}
 

@@ -13,8 +13,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-__all__ = ["PatchPCA", "fit_patch_pca"]
-
 SIDE = 8
 
 

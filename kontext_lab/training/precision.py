@@ -12,8 +12,6 @@ from kontext_core.models.attention import Attend
 from kontext_core.models.flux import Flux
 from kontext_core.models.rope import apply_rope
 
-__all__ = ["multiplies_bfloat16", "plain_attention", "train_with"]
-
 
 @cache
 def multiplies_bfloat16(device: str) -> bool:

@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RunLog", "read_log"]
-
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """All rows of a log, oldest first; an unfinished last line (a kill while writing) is dropped."""

@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["SlotReadout", "answers"]
-
 
 def answers(meanings: Sequence[Mapping[str, str]], slots: Mapping[str, Sequence[str]]) -> Tensor:
     """Right answers [b, slots] int64 as places in each slot's list of values."""

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from .distances import capsule, ellipse, polygon, polyline, rounded_box
 
-__all__ = ["creature"]
-
 # Silhouette, light parts, dark parts.
 Parts = tuple[Tensor, Tensor, Tensor]
 

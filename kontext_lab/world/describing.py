@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import random
 
-from .scene import CREATURES, GLYPHS, SHAPES, Scene, Thing
+from .names import CREATURES, GLYPHS, SHAPES
+from .thing import Scene, Thing
 from .wording import Phrase, article
 from .words import KIND_WORDS, PLACE_WORDS, SIZE_WORDS, TEXTURE_WORDS
-
-__all__ = [
-    "background_phrase",
-    "background_words",
-    "class_words",
-    "kind_words",
-    "place_phrase",
-    "point_at",
-    "thing_phrase",
-    "to_phrase",
-]
 
 
 def kind_words(rng: random.Random, kind: str, *, bare: bool = True) -> str:

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Point", "capsule", "ellipse", "polygon", "polyline", "rounded_box"]
-
 Point = tuple[float, float]
 
 

@@ -6,27 +6,6 @@ import functools
 import math
 import re
 
-__all__ = [
-    "BACKGROUNDS",
-    "BOUNDS",
-    "COLOURS",
-    "CREATURES",
-    "GLYPHS",
-    "HELD_OUT",
-    "KINDS",
-    "LOOKS",
-    "PLACES",
-    "REACH",
-    "SHAPES",
-    "SIZES",
-    "STYLES",
-    "TEXTURES",
-    "UNLIKE",
-    "distance",
-    "is_code",
-    "rgb_of",
-]
-
 RGB = tuple[float, float, float]
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond")

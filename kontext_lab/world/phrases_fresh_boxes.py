@@ -5,8 +5,6 @@ Same form as `phrases_local.py`.
 
 from __future__ import annotations
 
-__all__ = ["BOXES"]
-
 BOXES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "text": (
         (

@@ -5,8 +5,6 @@ Same form as `phrases_local.py`.
 
 from __future__ import annotations
 
-__all__ = ["LIGHT"]
-
 LIGHT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "night": (
         (

@@ -6,8 +6,6 @@ in square brackets is drawn. A wording stands for one sentence structure, not fo
 
 from __future__ import annotations
 
-__all__ = ["LOCAL"]
-
 LOCAL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "recolour": (
         (

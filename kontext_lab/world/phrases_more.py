@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["MORE"]
-
 MORE: dict[str, tuple[str, ...]] = {
     "scene": (
         "[render|illustrate|depict] {things} {on}",

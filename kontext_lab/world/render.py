@@ -17,22 +17,10 @@ from torch import Tensor
 
 from kontext_core.errors import InputError
 
-from .scene import (
-    BACKGROUNDS,
-    COLOURS,
-    CREATURES,
-    KINDS,
-    SIZES,
-    Scene,
-    Thing,
-    box_around,
-    placed,
-    rgb_of,
-)
+from .names import BACKGROUNDS, COLOURS, CREATURES, KINDS, SIZES, rgb_of
 from .shapes import RANGE, faces, silhouettes
 from .styles import add_textures, apply_looks, draw_boxes
-
-__all__ = ["box_around", "coverage", "label_maps", "render", "render_with_labels"]
+from .thing import Scene, Thing, placed
 
 _CELL = 8
 _KIND = {name: i for i, name in enumerate(KINDS)}

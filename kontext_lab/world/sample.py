@@ -9,10 +9,10 @@ from typing import Any
 
 from kontext_core.errors import InputError
 
-from .scene import STYLES, Scene, Thing, random_scene, random_thing
+from .names import STYLES
+from .scene import random_scene, random_thing
+from .thing import Scene, Thing
 from .wording import SLOTS, Phrase, say
-
-__all__ = ["Ask", "Retry", "Sample"]
 
 
 class Retry(Exception):  # noqa: N818  (a signal between the tasks and `make_sample`, no error)

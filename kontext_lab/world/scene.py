@@ -11,54 +11,22 @@ from kontext_core.errors import InputError
 
 from .names import (
     BACKGROUNDS,
-    BOUNDS,
     COLOURS,
     CREATURES,
     GLYPHS,
     HELD_OUT,
     KINDS,
-    LOOKS,
     PLACES,
     REACH,
     SHAPES,
     SIZES,
-    STYLES,
     TEXTURES,
     UNLIKE,
     distance,
     is_code,
     rgb_of,
 )
-from .thing import Box, Scene, Thing, box_around, centre, placed
-
-__all__ = [
-    "BACKGROUNDS",
-    "BOUNDS",
-    "COLOURS",
-    "CREATURES",
-    "GLYPHS",
-    "HELD_OUT",
-    "KINDS",
-    "LOOKS",
-    "PLACES",
-    "REACH",
-    "SHAPES",
-    "SIZES",
-    "STYLES",
-    "TEXTURES",
-    "Box",
-    "Scene",
-    "Thing",
-    "box_around",
-    "centre",
-    "clear_grounds",
-    "fits",
-    "free_places",
-    "placed",
-    "random_scene",
-    "random_thing",
-    "rgb_of",
-]
+from .thing import Scene, Thing, placed
 
 _GAP = 0.008  # between two things, as a share of the shorter side; half a pixel at 64 px
 _TRIES = 16  # at shifting a thing off its place without touching another

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from .creatures import creature
 from .distances import Point, polygon, polyline, rounded_box
-from .scene import CREATURES, KINDS
-
-__all__ = ["RANGE", "faces", "silhouettes"]
+from .names import CREATURES, KINDS
 
 RANGE = 2.0
 

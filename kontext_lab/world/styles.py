@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .scene import TEXTURES, Scene, Thing, box_around
-
-__all__ = ["BOX_COLOUR", "add_textures", "apply_looks", "draw_boxes", "rows_where"]
+from .names import TEXTURES
+from .thing import Scene, Thing, box_around
 
 # Half the step between the two tones of a texture, the same on all channels, and a period of 8
 # px on the pixel grid: so a texture is one component of the autoencoder's 8x8 patches.

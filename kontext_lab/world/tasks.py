@@ -15,8 +15,6 @@ from kontext_core.errors import InputError
 from . import tasks_box, tasks_global, tasks_local, tasks_two
 from .sample import Ask, Retry, Sample
 
-__all__ = ["CATEGORIES", "TASKS", "Sample", "Task", "make_chain", "make_sample"]
-
 
 @dataclass(frozen=True)
 class Task:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .describing import kind_words, thing_phrase
+from .names import CREATURES, GLYPHS, SHAPES
 from .sample import Ask, Retry, Sample
-from .scene import CREATURES, GLYPHS, SHAPES, fits
+from .scene import fits
 from .tasks_local import new_colour, new_kind
 from .wording import Phrase
-
-__all__ = ["box_add", "box_recolour", "box_remove", "box_replace"]
 
 
 def box_remove(ask: Ask) -> Sample:

@@ -6,24 +6,12 @@ import random
 from dataclasses import replace
 
 from .describing import background_phrase, background_words, kind_words, place_phrase, thing_phrase
+from .names import CREATURES, GLYPHS, LOOKS, PLACES, SHAPES, STYLES, TEXTURES
 from .sample import Ask, Retry, Sample
-from .scene import (
-    CREATURES,
-    GLYPHS,
-    LOOKS,
-    PLACES,
-    SHAPES,
-    STYLES,
-    TEXTURES,
-    Scene,
-    Thing,
-    clear_grounds,
-    random_scene,
-)
+from .scene import clear_grounds, random_scene
+from .thing import Scene, Thing
 from .wording import Phrase, article
 from .words import LOOK_WORDS, STYLE_WORDS, TEXTURE_WORDS
-
-__all__ = ["background", "character", "look", "named_ground", "style", "text_to_image"]
 
 # What a character is called when its kind goes unsaid.
 _NAMES = (

@@ -11,33 +11,11 @@ from .describing import (
     thing_phrase,
     to_phrase,
 )
+from .names import COLOURS, CREATURES, GLYPHS, HELD_OUT, SHAPES, SIZES
 from .sample import Ask, Retry, Sample
-from .scene import (
-    COLOURS,
-    CREATURES,
-    GLYPHS,
-    HELD_OUT,
-    SHAPES,
-    SIZES,
-    Scene,
-    Thing,
-    fits,
-    free_places,
-)
+from .scene import fits, free_places
+from .thing import Scene, Thing
 from .wording import Phrase
-
-__all__ = [
-    "add",
-    "move",
-    "new_colour",
-    "new_kind",
-    "recolour",
-    "recolour_all",
-    "remove",
-    "replace_thing",
-    "resize",
-    "text",
-]
 
 
 def new_colour(ask: Ask, scene: Scene, kind: str, *, shared: bool = False) -> str | None:

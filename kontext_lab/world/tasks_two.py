@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .describing import background_phrase, class_words, kind_words, place_phrase
+from .names import HELD_OUT, PLACES, SHAPES, SIZES
 from .sample import Ask, Retry, Sample
-from .scene import HELD_OUT, PLACES, SHAPES, SIZES, Scene, Thing, fits, random_scene
+from .scene import fits, random_scene
 from .tasks_global import named_ground
+from .thing import Scene, Thing
 from .wording import Phrase
-
-__all__ = ["combine", "compose", "transfer"]
 
 _PLACES = tuple(PLACES)
 _OPPOSITE = (("left", "right"), ("right", "left"), ("top", "bottom"), ("bottom", "top"))

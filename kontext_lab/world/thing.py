@@ -24,8 +24,6 @@ from .names import (
     is_code,
 )
 
-__all__ = ["Box", "Scene", "Thing", "box_around", "centre", "placed"]
-
 # (left, top, right, bottom) in shares of width and height.
 Box = tuple[float, float, float, float]
 

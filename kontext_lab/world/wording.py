@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from kontext_core.errors import InputError
 
+from .names import BACKGROUNDS, COLOURS, GLYPHS, KINDS, LOOKS, PLACES, SIZES, STYLES
+from .names import TEXTURES as _TEXTURES
 from .phrases_fresh_boxes import BOXES
 from .phrases_fresh_looks import LIGHT
 from .phrases_fresh_things import THINGS
@@ -23,8 +25,6 @@ from .phrases_fresh_whole import WHOLE
 from .phrases_global import GLOBAL
 from .phrases_local import LOCAL
 from .phrases_more import MORE
-from .scene import BACKGROUNDS, COLOURS, GLYPHS, KINDS, LOOKS, PLACES, SIZES, STYLES
-from .scene import TEXTURES as _TEXTURES
 from .words import (
     COMMON,
     DETERMINERS,
@@ -42,18 +42,6 @@ from .words import (
     TEXTURE_WORDS,
     VERBS,
 )
-
-__all__ = [
-    "SLOTS",
-    "SLOT_VALUES",
-    "TASK_NAMES",
-    "WORDINGS",
-    "Phrase",
-    "article",
-    "say",
-    "swap_images",
-    "vocabulary",
-]
 
 _FRESH = {**THINGS, **BOXES, **WHOLE, **LIGHT, **TWO}
 

@@ -2,24 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "COMMON",
-    "DETERMINERS",
-    "IMAGES",
-    "KIND_WORDS",
-    "LOOK_WORDS",
-    "NEUTRAL_PREFIXES",
-    "PLACE_WORDS",
-    "PREFIXES",
-    "SIZE_WORDS",
-    "STYLE_WORDS",
-    "SUFFIXES",
-    "SUFFIXES_EDIT",
-    "SYNONYMS",
-    "TEXTURE_WORDS",
-    "VERBS",
-]
-
 # (preposition, the rest); "to" takes the preposition's place where something is moved.
 PLACE_WORDS: dict[str, tuple[tuple[str, str], ...]] = {
     **{

@@ -15,8 +15,6 @@ from torch import Tensor
 from ...kontext_core.models.rope import apply_rope
 from .oom import attention_in_parts
 
-__all__ = ["attend", "joined_mask", "rotations", "table_of"]
-
 
 def rotations(table: Tensor) -> Tensor:
     """Our table [b, 1, n, d/2] complex as ComfyUI's `pe` [b, 1, n, d/2, 2, 2] float32: for each

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from ...kontext_core.lora.branch import LayerBranch, LowRank
 
-__all__ = ["Change", "change_of"]
-
 
 @dataclass(frozen=True, eq=False)
 class Change:

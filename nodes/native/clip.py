@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ...kontext_core.models.text import TextEncoder
     from ...kontext_core.text.pair import FluxTextEncoders
 
-__all__ = ["KontextClip", "Tokens", "encode_tokens", "text_notes", "tokens_of"]
-
 # Rows of (id, weight) or (id, weight, word).
 Tokens = dict[str, list[list[tuple[Any, ...]]]]
 

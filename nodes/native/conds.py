@@ -9,8 +9,6 @@ from typing import Any
 
 import comfy.conds
 
-__all__ = ["CONDReferences"]
-
 
 class CONDReferences(comfy.conds.CONDConstant):
     """A ReferenceChain: the same for every picture of a batch. Two conditionings are sampled in one

@@ -12,8 +12,6 @@ from typing import Any
 from ...kontext_core.errors import InputError
 from ..files import stamp
 
-__all__ = ["tell_how"]
-
 
 def tell_how(
     patcher: Any, load: Callable[..., Any], role: str, state: str, choice: tuple[str, ...]

@@ -28,8 +28,6 @@ from .attention import attend, joined_mask, rotations
 from .modulation import KeptModulations, ModulationRows
 from .references import ImageTokens, arrange
 
-__all__ = ["NativeFlux"]
-
 
 class NativeFlux(Flux):
     """The layers of a `Flux` behind the call that ComfyUI's samplers make.

@@ -22,8 +22,6 @@ from ..conditioning import Entries, beyond_native
 from ..latent import noise_for, target_samples
 from .forward import NativeFlux
 
-__all__ = ["guided", "is_ours", "latent_format_of", "require_flux", "unhonoured"]
-
 # What an entry says about references.
 REFERENCE_KEYS = ("reference_latents", "reference_latents_method", "kontext_references")
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ...kontext_core.models.text import TextEncoder
     from ...kontext_core.text.pair import FluxTextEncoders
 
-__all__ = ["Encoders", "TextTokenizer", "host_clip"]
-
 
 class _Half(torch.nn.Module):
     """One network under `transformer.`, the name that LoRA files for text encoders go by."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from ...kontext_core.models.autoencoder import AutoEncoder
 
-__all__ = ["FirstStage", "HostVAE", "host_vae"]
-
 
 class FirstStage(torch.nn.Module):
     """What ComfyUI's patcher manages and other packs call: the autoencoder's parts under their

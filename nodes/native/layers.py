@@ -27,8 +27,6 @@ from ...kontext_core.quant.linear import (
 )
 from .changes import Change
 
-__all__ = ["HostPacked", "decoding_memory", "host_layers", "is_packed"]
-
 
 class HostPacked:
     """What the packed layers of a host have in common.

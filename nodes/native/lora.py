@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ...kontext_core.lora.load import Lora
     from ...kontext_core.lora.report import LoraReport
 
-__all__ = ["add_lora"]
-
 
 def add_lora(
     model: Any, lora: Lora, strength: float, *, merge: bool = False

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from ...kontext_core.lora.report import LoraReport
     from ...kontext_core.models.flux import Flux
 
-__all__ = ["KontextModel", "NotNativeError", "require_model", "resolutions_of"]
-
 
 class NotNativeError(KontextError, AttributeError):
     """A node of the host asked our MODEL for something it does not offer."""

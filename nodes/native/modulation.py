@@ -21,8 +21,6 @@ from ...kontext_core.models.layers import LastLayer, Modulation
 if TYPE_CHECKING:
     from ...kontext_core.models.flux import Flux
 
-__all__ = ["KeptModulations", "ModulationRows", "modulation_layers"]
-
 # Rows made at a time, and kept at most: one of FLUX.1 is 2.1 MB in 16 bits, so 34 and 85 MB. Two texts
 # that are run in turn have room, and 28 steps read the weights twice.
 AHEAD = 16

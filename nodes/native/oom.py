@@ -8,8 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["attention_in_parts"]
-
 logger = logging.getLogger(__name__)
 
 # Parts are halved down to this many queries; with fewer it is the keys that don't fit.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from ...kontext_core.lora.load import Lora
 
-__all__ = ["loras_of", "patcher_for", "with_loras"]
-
 # Under which name a MODEL carries this pack's LoRAs; the host copies it with every clone.
 LORAS = "kontext_loras"
 

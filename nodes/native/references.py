@@ -19,8 +19,6 @@ from ...kontext_core.errors import ShapeError
 from ...kontext_core.latents import pack
 from ...kontext_core.stitcher import METHODS, Reference
 
-__all__ = ["ImageTokens", "is_plain", "progress_of", "arrange"]
-
 logger = logging.getLogger(__name__)
 
 # How far a step's sigma may lie above its place in the schedule, by rounding.

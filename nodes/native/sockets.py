@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ...kontext_core.models.text import TextEncoder
     from ...kontext_core.text.pair import FluxTextEncoders
 
-__all__ = ["Sockets", "make_clip", "make_model", "make_vae", "sockets"]
-
 
 class Sockets:
     """Outside a real ComfyUI: kinds of our own, understood by the pack's nodes."""

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from ...kontext_core.models.autoencoder import AutoEncoder
 
-__all__ = ["DEFAULT_TILE", "KontextVAE", "VaeCalls", "require_vae"]
-
 # Pixels a side, when a tiled call of the VAE names no size; ComfyUI's own default.
 DEFAULT_TILE = 512
 

@@ -25,8 +25,6 @@ from .references import is_plain
 if TYPE_CHECKING:
     from ...kontext_core.models.flux import Flux
 
-__all__ = ["KontextFlux", "host_latent_format", "wrap"]
-
 
 def host_latent_format(ours: LatentFormat) -> Any:
     """A latent format of ComfyUI's with our factors; FLUX.1's is the host's own."""

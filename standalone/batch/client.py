@@ -15,8 +15,6 @@ from typing import Any
 
 from kontext_core.errors import InputError, KontextError
 
-__all__ = ["Client", "Unreachable", "refusal"]
-
 # Of an answer without files; a server that loads a model may be slow to answer anything.
 TIMEOUT_SECONDS = 30.0
 # Of a picture on its way.

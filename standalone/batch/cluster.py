@@ -20,8 +20,6 @@ from .place import PlaceLost, Result, RowFailed, RowRefused, Stopped
 from .plan import PlannedRow
 from .server import UPLOADS
 
-__all__ = ["PATIENCE", "Cluster", "Remote", "WorkerPlace"]
-
 # Who runs a prompt in a worker's process, by name, as only that process imports it. It is called
 # with the folder of models and has `run(prompt, pictures)`.
 RUNNER = "standalone.batch.worker:Worker"

@@ -14,8 +14,6 @@ from kontext_core.tables.rows import Scalar
 
 from ..prompt import SEEDS, Prompt, is_link
 
-__all__ = ["Columns", "NodeInput"]
-
 WORDS = ("prompt", "text", "t5xxl", "clip_l")
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 

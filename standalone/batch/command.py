@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from .plan import PlannedRow
     from .server import Server
 
-__all__ = ["add_batch"]
-
 # Exit codes beside 0, 1 (nothing could start) and 130 (stopped).
 SOME_FAILED, SOME_LEFT = 3, 4
 

@@ -19,8 +19,6 @@ from typing import Any
 
 from kontext_core.errors import InputError
 
-__all__ = ["MANIFEST", "Journal"]
-
 MANIFEST = "manifest.jsonl"
 # Windows opens for text unless told: line ends are rewritten, sizes no longer fit, and byte 26 ends a file.
 BINARY = getattr(os, "O_BINARY", 0)

@@ -11,18 +11,6 @@ from kontext_core.errors import KontextError
 
 from .plan import PlannedRow
 
-__all__ = [
-    "Place",
-    "PlaceLost",
-    "Result",
-    "RowFailed",
-    "RowLost",
-    "RowRefused",
-    "Stopped",
-    "check_status",
-    "contents_of",
-]
-
 
 class RowFailed(KontextError):
     """The workflow raised an error; it would do so again."""

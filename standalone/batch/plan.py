@@ -17,8 +17,6 @@ from kontext_core.tables.rows import COMMENT, Row, Scalar
 from ..prompt import SEEDS, Prompt, is_link, seeds_of
 from .columns import Columns, NodeInput
 
-__all__ = ["PlannedRow", "Picture", "apply_seed", "check_columns", "make_jobs"]
-
 # Of a random seed: the editor's numbers are exact up to 2^53.
 RANDOM_SEEDS = 1 << 53
 

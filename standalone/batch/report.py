@@ -13,15 +13,6 @@ from .columns import Columns
 from .plan import PlannedRow
 from .runner import Summary
 
-__all__ = [
-    "as_json",
-    "as_text",
-    "counts",
-    "planned_json",
-    "planned_text",
-    "stopped_text",
-]
-
 
 def counts(summary: Summary) -> dict[str, int]:
     """How many rows ended how."""

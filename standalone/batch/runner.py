@@ -16,8 +16,6 @@ from .place import Place, PlaceLost, Result, RowFailed, RowLost, RowRefused, Sto
 from .plan import PlannedRow
 from .store import Store
 
-__all__ = ["Runner", "Summary"]
-
 log = logging.getLogger(__name__)
 
 FIRST_PROBE, LAST_PROBE = 0.5, 15.0

@@ -25,8 +25,6 @@ from .place import (
 )
 from .plan import Picture, PlannedRow
 
-__all__ = ["UPLOADS", "Server"]
-
 T = TypeVar("T")
 
 # Below the server's input folder. Files are named by content, so a picture is there once.

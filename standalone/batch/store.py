@@ -11,8 +11,6 @@ from typing import Any
 
 from kontext_core.errors import InputError
 
-__all__ = ["Store"]
-
 # Unfinished downloads; on the same file system as the results, so that one step moves them.
 PARTS = ".unfinished"
 

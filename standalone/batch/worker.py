@@ -24,8 +24,6 @@ from ..plain import PLAIN_NODES
 from ..validation import validate
 from .place import contents_of
 
-__all__ = ["Worker"]
-
 PACK_NAME = "kontext-studio"
 
 

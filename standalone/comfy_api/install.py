@@ -8,8 +8,6 @@ from types import ModuleType
 
 from . import nodes, sockets, ui, widgets
 
-__all__ = ["install"]
-
 
 def install() -> bool:
     """Registers the subset as `comfy_api.latest` unless the real one can be imported.

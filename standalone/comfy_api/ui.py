@@ -19,15 +19,6 @@ from .. import runtime
 from .nodes import ComfyNode
 from .widgets import FolderType
 
-__all__ = [
-    "ImageSaveHelper",
-    "PreviewImage",
-    "PreviewMask",
-    "PreviewText",
-    "SavedImages",
-    "SavedResult",
-]
-
 
 class SavedResult(dict):
     """A file that a node wrote: {filename, subfolder, type}, as messages carry it."""

@@ -12,8 +12,6 @@ from kontext_core.errors import InputError
 from ..comfy_api import nodes as n
 from ..comfy_api import sockets, widgets
 
-__all__ = ["CLIPTextEncode", "EmptySD3LatentImage", "VAEDecode", "VAEEncode"]
-
 MAX_SIDE = 16384
 
 

@@ -15,8 +15,6 @@ from .. import runtime
 from ..comfy_api import nodes as n
 from ..comfy_api import sockets, ui, widgets
 
-__all__ = ["LoadImage", "LoadImageMask", "PreviewImage", "SaveImage"]
-
 # The limit is `open_picture`'s: Pillow would warn of pictures that it takes, and refuse larger ones
 # without their size.
 Image.MAX_IMAGE_PIXELS = None

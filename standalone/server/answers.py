@@ -14,8 +14,6 @@ from aiohttp.http_exceptions import HttpProcessingError
 from ..bodies import read_json_text
 from ..errors import BodyError
 
-__all__ = ["BROKEN", "MAX_JSON", "json_body", "json_response", "read_form", "refusal", "to_json"]
-
 T = TypeVar("T")
 # What aiohttp raises at bodies that are no HTTP, or not encoded as they say.
 BROKEN = (HttpProcessingError, web.RequestPayloadError)

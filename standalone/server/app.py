@@ -31,8 +31,6 @@ from .pictures import PictureRoutes
 from .runs import RunRoutes
 from .user import UserRoutes
 
-__all__ = ["build_app", "find_frontend", "open_port", "serve"]
-
 log = logging.getLogger(__name__)
 
 

@@ -25,8 +25,6 @@ from ..bodies import ClientMessage, read_json_text
 from ..errors import BodyError
 from .answers import to_json
 
-__all__ = ["ClientListener", "Hub"]
-
 log = logging.getLogger(__name__)
 PREVIEW_SIDE = 512
 # Bytes of a client's own message.

@@ -6,8 +6,6 @@ from typing import Any
 
 from ..tasks import QueuedTask, TaskQueue
 
-__all__ = ["STATES", "all_jobs", "one_job"]
-
 STATES = ("pending", "in_progress", "completed", "failed", "cancelled")
 FINAL_EVENTS = ("execution_success", "execution_error", "execution_interrupted")
 

@@ -18,8 +18,6 @@ from aiohttp.typedefs import Handler, Middleware
 
 from kontext_core.errors import InputError
 
-__all__ = ["ANYWHERE", "Gate", "add_headers", "is_loopback"]
-
 log = logging.getLogger(__name__)
 # Addresses that stand for every one of the machine.
 ANYWHERE = ("", "0.0.0.0", "::")

@@ -20,8 +20,6 @@ from ..templates import with_older_name
 from .answers import json_response
 from .hub import FEATURES
 
-__all__ = ["PageRoutes", "translations"]
-
 log = logging.getLogger(__name__)
 # The version of ComfyUI whose protocol this host speaks; clients ask for it.
 SPEAKS = "0.33.0"

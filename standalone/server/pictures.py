@@ -27,8 +27,6 @@ from ..folders import PICTURE_SUFFIXES, Folders, inside
 from .answers import json_response, read_form
 from .store import write_whole
 
-__all__ = ["PictureRoutes"]
-
 T = TypeVar("T")
 PREVIEW_FORMATS = ("webp", "jpeg")
 # Pictures that are decoded at the same time; each may take the reader's whole limit.

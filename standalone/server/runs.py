@@ -21,8 +21,6 @@ from .answers import json_body, json_response
 from .hub import ClientListener, Hub
 from .jobs import STATES, all_jobs, one_job
 
-__all__ = ["RunRoutes"]
-
 
 def _number(request: web.Request, name: str) -> int | None:
     text = request.query.get(name)

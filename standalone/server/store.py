@@ -9,8 +9,6 @@ from kontext_core.partial import open_partial
 
 from ..errors import BodyError
 
-__all__ = ["write_whole"]
-
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file under its name in one step; its folder is made.

@@ -26,8 +26,6 @@ from ..folders import Folders, inside
 from .answers import json_body, json_response
 from .store import write_whole
 
-__all__ = ["UserRoutes"]
-
 log = logging.getLogger(__name__)
 # The first visit shows the templates on an empty canvas. True would show ComfyUI's own first graph,
 # whose nodes are not here.

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from embedded_host import ROOT, Bench
+from embedded_host import Bench
+from embedded_nodes import ROOT
 from host_client import Client
 from PIL import Image
 from templates import editor_format

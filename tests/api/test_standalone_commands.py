@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded_host import ROOT, node
+from embedded_host import node
+from embedded_nodes import ROOT
 from PIL import Image
 
 from standalone.__main__ import main

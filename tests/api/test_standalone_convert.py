@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded_host import ROOT, Bench, node
+from embedded_host import Bench, node
+from embedded_nodes import ROOT
 from templates import NAMES, WORKFLOWS, api_format, editor_format, needs_comfyui
 
 from standalone.changes import apply_changes

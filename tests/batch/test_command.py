@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded_host import ROOT
+from embedded_nodes import ROOT
 from fake_comfy import FakeComfy, wait_for
 
 from standalone.__main__ import main

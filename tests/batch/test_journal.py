@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from embedded_host import ROOT
+from embedded_nodes import ROOT
 
 from kontext_core.errors import InputError
 from standalone.batch import journal as journal_module

@@ -35,8 +35,6 @@ from kontext_core.errors import KontextError
 from kontext_core.lora import load_lora, set_loras
 from kontext_core.text.load import load_clip_l, load_t5
 
-__all__ = ["Outcome", "attack", "main"]
-
 # Seconds of the processor's time for one mutant of a network that takes milliseconds.
 SLOW = 1.0
 State = dict[str, Tensor]

@@ -29,8 +29,6 @@ from embedded_host import Bench, live, node
 from forms import form, png
 from host_client import Client
 
-__all__ = ["Outcome", "attack", "main"]
-
 # An answer may take this long before it counts as none.
 PATIENCE = 120.0
 HANG = 1.0

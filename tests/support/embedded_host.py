@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 # First: makes `standalone` importable.
-from embedded_nodes import FAKES, ROOT, Number, Picky, Steps
+from embedded_nodes import FAKES, Number, Picky, Steps
 
 from standalone import runtime
 from standalone.comfy_api import nodes as n
@@ -23,19 +23,6 @@ from standalone.folders import Folders
 from standalone.loader import Registry
 from standalone.plain import PLAIN_NODES
 from standalone.validation import validate
-
-__all__ = [
-    "ROOT",
-    "Bench",
-    "Number",
-    "Picky",
-    "Recorder",
-    "Steps",
-    "fetch",
-    "live",
-    "node",
-    "wait_for",
-]
 
 
 class Recorder:

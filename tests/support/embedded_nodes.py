@@ -9,23 +9,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "FAKES",
-    "ROOT",
-    "Add",
-    "Choose",
-    "Fail",
-    "Number",
-    "Peek",
-    "Picky",
-    "Show",
-    "Spread",
-    "Steps",
-    "Total",
-    "Who",
-    "Words",
-]
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -15,21 +15,13 @@ import gguf
 import numpy as np
 import torch
 from gguf.quants import dequantize
-from published import KEPT, flux_listing, shapes, t5_listing
+from published import KEPT
 from safetensors.torch import save_file
 from small_models import make_autoencoder, make_flux
-from sparse import sparse_gguf, sparse_safetensors
 from torch import Tensor
 
 from kontext_core.models.autoencoder import AutoEncoder
 from kontext_core.models.flux import Flux
-
-__all__ = [
-    "FP8_FORMS", "autoencoder_to_diffusers", "flux_listing", "flux_to_diffusers",
-    "published_autoencoder", "published_flux", "random_blocks", "shapes", "sparse_gguf",
-    "sparse_safetensors", "t5_listing", "write_all_in_one", "write_bfl", "write_diffusers",
-    "write_fp8", "write_gguf",
-]  # fmt: skip
 
 State = dict[str, Tensor]
 FP8_FORMS = ("cast", "legacy", "metadata", "comfy_quant")

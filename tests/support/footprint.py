@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["NODE_CLASS_MAPPINGS", "ROOTS", "Change", "Picture", "changes", "settings", "take"]
-
 # ComfyUI takes a file without nodes for a failed one.
 NODE_CLASS_MAPPINGS: dict[str, Any] = {}
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from PIL import Image
 
-__all__ = ["form", "png"]
-
 
 def png(size: tuple[int, int] = (4, 4), color: Any = (1, 2, 3), mode: str = "RGB") -> bytes:
     buffer = io.BytesIO()

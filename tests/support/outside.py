@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Watched", "watch"]
-
 STATUS = Path("/proc/self/status")
 AVAILABLE = STATUS.is_file() and "RssAnon" in STATUS.read_text(encoding="ascii")
 

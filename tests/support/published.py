@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-__all__ = ["Listing", "flux_listing", "shapes", "t5_listing"]
-
 DATA = Path(__file__).resolve().parent.parent / "data"
 # Name to (kind, shape).
 Listing = dict[str, tuple[str, tuple[int, ...]]]

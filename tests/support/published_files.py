@@ -22,8 +22,6 @@ from torch import Tensor
 
 from kontext_core.quant.encode import quantize_blocks
 
-__all__ = ["FILES", "OLDER", "write_published"]
-
 State = dict[str, Tensor]
 # ComfyUI's older name of a folder, which both names lead to.
 OLDER = {"diffusion_models": "unet", "text_encoders": "clip"}

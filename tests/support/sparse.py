@@ -12,8 +12,6 @@ from typing import Any
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from published import Listing
 
-__all__ = ["sparse_gguf", "sparse_safetensors"]
-
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "U8": 8, "I8": 8}
 ALIGNMENT = 32
 

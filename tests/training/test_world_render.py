@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from kontext_core.errors import InputError
+from kontext_lab.world.names import BOUNDS, LOOKS, STYLES
 from kontext_lab.world.render import (
     coverage,
     label_maps,
@@ -17,24 +18,21 @@ from kontext_lab.world.render import (
 )
 from kontext_lab.world.scene import (
     BACKGROUNDS,
-    BOUNDS,
     COLOURS,
     CREATURES,
     GLYPHS,
     KINDS,
-    LOOKS,
     PLACES,
     REACH,
     SHAPES,
     SIZES,
-    STYLES,
     TEXTURES,
     Scene,
     Thing,
-    box_around,
     random_scene,
 )
 from kontext_lab.world.shapes import RANGE, silhouettes
+from kontext_lab.world.thing import box_around
 
 
 def scenes(seed, count, **options):

@@ -23,8 +23,6 @@ from kontext_lab.world.scene import (
     TEXTURES,
     Scene,
     Thing,
-    box_around,
-    centre,
     fits,
     free_places,
     placed,
@@ -32,6 +30,7 @@ from kontext_lab.world.scene import (
     random_thing,
     rgb_of,
 )
+from kontext_lab.world.thing import box_around, centre
 
 
 def scenes(seed, count=300, **options):

@@ -13,13 +13,9 @@ from torch import Tensor
 from kontext_core.quant.decode import dequantize
 from kontext_core.quant.types import is_packed
 from kontext_core.weights.detect import Contents, detect, require
+from kontext_core.weights.sizes import autoencoder_params, flux_params
 from kontext_core.weights.source import open_weights
-from kontext_core.weights.state import (
-    Weight,
-    autoencoder_params,
-    flux_params,
-    read_state,
-)
+from kontext_core.weights.state import Weight, read_state
 
 FLUX = files.published_flux(1)
 STATE = FLUX.state_dict()

@@ -14,8 +14,9 @@ from sparse import sparse_gguf, sparse_safetensors
 from kontext_core.commands.inspect import add_inspect
 from kontext_core.config import AutoEncoderParams, FluxParams
 from kontext_core.weights.detect import require
+from kontext_core.weights.sizes import autoencoder_params, flux_params
 from kontext_core.weights.source import open_weights
-from kontext_core.weights.state import autoencoder_params, flux_params, read_state
+from kontext_core.weights.state import read_state
 from kontext_core.weights.summary import activation_bytes
 
 PARAMETERS = 11_901_408_320

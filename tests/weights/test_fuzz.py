@@ -17,8 +17,9 @@ from sparse import sparse_gguf, sparse_safetensors
 
 from kontext_core.errors import KontextError
 from kontext_core.weights.detect import detect
+from kontext_core.weights.sizes import autoencoder_params, flux_params
 from kontext_core.weights.source import open_weights
-from kontext_core.weights.state import autoencoder_params, flux_params, read_state
+from kontext_core.weights.state import read_state
 
 MUTANTS = 1000
 LISTING: Listing = {

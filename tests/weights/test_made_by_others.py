@@ -21,8 +21,9 @@ from kontext_core.models.autoencoder import AutoEncoder
 from kontext_core.models.flux import Flux
 from kontext_core.weights.detect import Contents, detect, require
 from kontext_core.weights.install import install
+from kontext_core.weights.sizes import autoencoder_params, flux_params
 from kontext_core.weights.source import open_weights
-from kontext_core.weights.state import autoencoder_params, flux_params, read_state
+from kontext_core.weights.state import read_state
 
 
 def load_flux(path: Path) -> Flux:

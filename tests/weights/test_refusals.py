@@ -14,8 +14,9 @@ from sparse import sparse_gguf, sparse_safetensors
 
 from kontext_core.errors import CheckpointError
 from kontext_core.weights.detect import Contents, detect, require
+from kontext_core.weights.sizes import flux_params
 from kontext_core.weights.source import open_weights
-from kontext_core.weights.state import flux_params, read_state
+from kontext_core.weights.state import read_state
 
 PROJECTION = "double_blocks.0.img_attn.qkv"
 

@@ -26,8 +26,6 @@ from .parts import (
     words,
 )
 
-__all__ = ["WITH_EMBEDDED"]
-
 WITH_EMBEDDED: dict[str, Graph] = {
     "one_node_edit": Graph(
         "## Everything in one node\n\nPress **Run**: *Kontext: Edit* loads the embedded model, "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["AE", "CLIP_L", "FILES", "FP8", "GGUF", "HUB", "LORA", "T5", "T5_GGUF"]
-
 HUB = "https://huggingface.co"
 ENCODERS = f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main"
 # Published files by name: where they are, and the folder below models/ they belong into.

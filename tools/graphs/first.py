@@ -26,8 +26,6 @@ from .parts import (
     words,
 )
 
-__all__ = ["FIRST"]
-
 
 def numbered(node: Node, number: int) -> Node:
     return replace(node, number=number)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from .parts import BLUE, Column, Graph, Node, picture
 
-__all__ = ["PAGES"]
-
 
 def shown(*columns: Column) -> Graph:
     """A picture of a help page, from left to right, without a note."""

@@ -9,32 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = [
-    "BLUE",
-    "EMBEDDED",
-    "GREEN",
-    "LICENCE",
-    "OCHRE",
-    "PICTURES",
-    "PURPLE",
-    "Column",
-    "Graph",
-    "Node",
-    "finish",
-    "for_ksampler",
-    "instruction",
-    "ksampler",
-    "loaders",
-    "picture",
-    "reference",
-    "reference_column",
-    "result",
-    "sampler",
-    "save",
-    "stitch",
-    "words",
-]
-
 BLUE, GREEN, OCHRE, PURPLE = "#3f789e", "#8A8", "#b58b2a", "#a1309b"
 PICTURES = (
     "\n\nPictures missing? They lie in `workflows/input` of the pack: copy them to ComfyUI's `input` "

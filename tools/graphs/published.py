@@ -28,8 +28,6 @@ from .parts import (
     words,
 )
 
-__all__ = ["WITH_FILES"]
-
 
 def edit_of_one(
     prefix: str, text: str, loaded: Column, model: str = "model", **settings: Any

@@ -1,17 +1,15 @@
-"""One server's HTTP interface: the calls a batch needs, with the standard library alone."""
+"""One server's HTTP interface: the calls a batch needs."""
 
 from __future__ import annotations
 
-import base64
-import http.client
 import json
 import mimetypes
-import urllib.error
-import urllib.parse
-import urllib.request
 import uuid
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
+
+import httpx
 
 from kontext_core.errors import InputError, KontextError
 
@@ -40,30 +38,28 @@ class Client:
         Raises:
             InputError: it is not an http or https URL.
         """
-        if "://" not in url:
-            url = f"http://{url}"
+        text = url if "://" in url else f"http://{url}"
         try:
-            parts = urllib.parse.urlsplit(url)
-            port = f":{parts.port}" if parts.port is not None else ""
-        except ValueError as error:
+            parts = httpx.URL(text)
+        except (httpx.InvalidURL, ValueError) as error:
             raise InputError(
-                f"{url!r} is not a URL ({error}); expected http://host:8188"
+                f"{text!r} is not a URL ({error}); expected http://host:8188"
             ) from error
-        host = parts.hostname or ""
-        if parts.scheme not in ("http", "https") or not host:
+        named = parts.scheme in ("http", "https") and parts.host
+        if not named or not 0 < (parts.port or 80) < 1 << 16:
             raise InputError(
-                f"{url!r} is not a server's URL; expected such as http://127.0.0.1:8188"
+                f"{text!r} is not a server's URL; expected such as http://127.0.0.1:8188"
             )
-        shown = f"[{host}]" if ":" in host else host
+        bare = parts.copy_with(username=None, password=None, query=None, fragment=None)
         # A name and password go into a header, and nowhere else.
-        self.url = f"{parts.scheme}://{shown}{port}{parts.path.rstrip('/')}"
-        self._headers: dict[str, str] = {}
-        if parts.username:
-            pair = ":".join(urllib.parse.unquote(p or "") for p in (parts.username, parts.password))
-            self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-        local = host == "localhost" or host.startswith("127.") or host == "::1"
-        handlers = [urllib.request.ProxyHandler({})] if local else []
-        self._opener = urllib.request.build_opener(*handlers)
+        self.url = str(bare).rstrip("/")
+        local = parts.host in ("localhost", "::1") or parts.host.startswith("127.")
+        self._http = httpx.Client(
+            auth=(parts.username, parts.password) if parts.username else None,
+            follow_redirects=True,
+            # A proxy in the environment knows nothing of this machine's own servers.
+            trust_env=not local,
+        )
 
     def get(self, path: str) -> Any:
         """The JSON answer.
@@ -76,7 +72,7 @@ class Client:
 
     def node(self, kind: str) -> dict[str, Any] | None:
         """What the server says about a node type; None when it has none of that name."""
-        found = self.get(f"/object_info/{urllib.parse.quote(kind, safe='')}")
+        found = self.get(f"/object_info/{quote(kind, safe='')}")
         return found.get(kind) if isinstance(found, dict) else None
 
     def history(self, prompt_id: str) -> dict[str, Any] | None:
@@ -93,7 +89,7 @@ class Client:
     def submit(self, prompt: Mapping[str, Any], prompt_id: str) -> str:
         """Queue a run under an id of ours. The server's reason when it does not take it, else ""."""
         payload = {"prompt": prompt, "prompt_id": prompt_id, "client_id": uuid.uuid4().hex}
-        status, body = self._call("/prompt", json.dumps(payload).encode())
+        status, body = self._call("/prompt", json=payload)
         if status == 400:
             return refusal(body)
         self._json("/prompt", status, body)
@@ -101,7 +97,7 @@ class Client:
 
     def withdraw(self, prompt_id: str) -> None:
         """Take a run out of the queue if it still waits."""
-        self._call("/queue", json.dumps({"delete": [prompt_id]}).encode())
+        self._call("/queue", json={"delete": [prompt_id]})
 
     def upload(self, name: str, content: bytes, subfolder: str) -> str:
         """Bring a picture into the input folder; what a Load Image node calls it.
@@ -109,20 +105,13 @@ class Client:
         Raises:
             InputError: the server does not take it.
         """
-        boundary = uuid.uuid4().hex
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        fields = {"type": "input", "subfolder": subfolder, "overwrite": "true"}
-        head = "".join(
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
-            for key, value in fields.items()
+        status, answer = self._call(
+            "/upload/image",
+            timeout=TRANSFER_SECONDS,
+            data={"type": "input", "subfolder": subfolder, "overwrite": "true"},
+            files={"image": (name, content, kind)},
         )
-        head += (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
-            f"Content-Type: {kind}\r\n\r\n"
-        )
-        body = head.encode() + content + f"\r\n--{boundary}--\r\n".encode()
-        form = f"multipart/form-data; boundary={boundary}"
-        status, answer = self._call("/upload/image", body, form, TRANSFER_SECONDS)
         if 400 <= status < 500:
             raise InputError(
                 f"{self.url} does not take the picture {name} ({len(content)} bytes): {status} "
@@ -134,8 +123,8 @@ class Client:
     def download(self, entry: Mapping[str, Any]) -> bytes | None:
         """The file behind an entry of a run's outputs; None when the server no longer has it."""
         keys = ("filename", "subfolder", "type")
-        query = urllib.parse.urlencode({key: entry.get(key, "") for key in keys})
-        status, body = self._call(f"/view?{query}", timeout=TRANSFER_SECONDS)
+        wanted = {key: entry.get(key, "") for key in keys}
+        status, body = self._call("/view", timeout=TRANSFER_SECONDS, params=wanted)
         if status in AWAY or status >= 500:
             raise Unreachable(f"{self.url} answered {status} for a result")
         return body if status == 200 else None
@@ -151,37 +140,30 @@ class Client:
             "is this ComfyUI?"
         )
 
-    def _call(
-        self,
-        path: str,
-        body: bytes | None = None,
-        kind: str = "application/json",
-        timeout: float = TIMEOUT_SECONDS,
-    ) -> tuple[int, bytes]:
-        """Status and answer. GET without a body, POST with one."""
-        headers = self._headers | ({"Content-Type": kind} if body is not None else {})
-        request = urllib.request.Request(self.url + path, data=body, headers=headers)
+    def _call(self, path: str, timeout: float = TIMEOUT_SECONDS, **sent: Any) -> tuple[int, bytes]:
+        """Status and answer. POST where a body is sent (`json`, or `data` and `files`), else GET."""
+        method = "GET" if sent.keys() <= {"params"} else "POST"
+        content = bytearray()
         try:
-            with self._opener.open(request, timeout=timeout) as answer:
-                content = answer.read(MAX_FILE_BYTES + 1)
-                status = answer.status
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, _rest(error)
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            refused = isinstance(reason, ConnectionRefusedError)
-            raise Unreachable(f"{self.url} does not answer ({reason})", refused) from error
-        if len(content) > MAX_FILE_BYTES:
-            raise Unreachable(f"{self.url}{path} sends more than {MAX_FILE_BYTES} bytes")
-        return status, content
+            with self._http.stream(method, self.url + path, timeout=timeout, **sent) as answer:
+                for part in answer.iter_bytes():
+                    content += part
+                    if len(content) > MAX_FILE_BYTES:
+                        raise Unreachable(
+                            f"{self.url}{path} sends more than {MAX_FILE_BYTES} bytes"
+                        )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unreachable(f"{self.url} does not answer ({error})", _refused(error)) from error
+        return answer.status_code, bytes(content)
 
 
-def _rest(error: urllib.error.HTTPError) -> bytes:
-    try:
-        return error.read(1 << 20)
-    except (OSError, http.client.HTTPException):
-        return b""
+def _refused(error: BaseException | None) -> bool:
+    """Whether nobody listens at the port, which the library says in the cause of its own error."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def refusal(body: bytes) -> str:

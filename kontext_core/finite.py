@@ -21,8 +21,8 @@ def check_finite(value: Tensor, name: str, advice: str) -> None:
 
 
 def not_finite(model: nn.Module, dtype: torch.dtype, when: str = "") -> KontextError:
-    """The error of a run in which such values came up, with the first cause that can be found: a
-    LoRA's numbers, then the weights, else numbers too large for the dtype.
+    """The error of a run in which such values came up, with the first cause that can be found: the
+    weights, else numbers too large for the dtype. LoRAs were looked at when they were read.
 
     Args:
         model: a `Flux`, or any network with its layers, on which LoRAs may be set.
@@ -30,9 +30,6 @@ def not_finite(model: nn.Module, dtype: torch.dtype, when: str = "") -> KontextE
         when: they came up, such as "at step 3 of 28".
     """
     told = f"NaN or infinite values came up {when}".rstrip()
-    where = next(_bad_loras(model), None)
-    if where is not None:
-        return KontextError(f"{told}: {where}. Take this LoRA away, or download the file again")
     where = next(_bad_weights(model), None)
     if where is not None:
         return KontextError(
@@ -52,16 +49,6 @@ def _loras(model: nn.Module) -> list:
     from .lora.apply import loras_on
 
     return loras_on(model)
-
-
-def _bad_loras(model: nn.Module) -> Iterator[str]:
-    for lora, strength in _loras(model):
-        if not strength:
-            continue
-        for entry in lora.entries:
-            for role, tensor in entry.tensors.items():
-                if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
-                    yield f"the LoRA {lora.path} has such values in {role} of {entry.key}"
 
 
 def _bad_weights(model: nn.Module) -> Iterator[str]:

@@ -8,6 +8,7 @@ trainers and loaders differ, the choice is ComfyUI's, so that a file gives the s
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -190,6 +191,14 @@ def dora_gain(entry: Entry, weight: Tensor) -> Tensor:
         return stored.reshape(-1, 1) / (weight.norm(dim=1, keepdim=True) + eps)
     changed = weight + raw_delta(entry, weight)
     return stored.reshape(1, -1) / (changed.norm(dim=0, keepdim=True) + eps)
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether a floating tensor holds numbers only; read once, without a copy where that is possible."""
+    plain = value if value.dtype.itemsize > 1 else value.float()
+    # A sum is not finite if a part of it isn't; that of large numbers may not be either.
+    dtype = torch.float64 if plain.dtype == torch.float64 else torch.float32
+    return math.isfinite(float(plain.sum(dtype=dtype))) or bool(torch.isfinite(plain).all())
 
 
 def on_rows(entry: Entry, rows: int) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import CheckpointError, ModelNotFoundError
 from ..weights.source import WeightsFile, open_weights
 from ..weights.unchanged import Stamp
-from .factors import Entry, expected_shape, glora_is_old
+from .factors import Entry, expected_shape, glora_is_old, is_finite
 from .formats import KINDS, REFUSED, kind_of, split_key
 from .formats_alpha import HeaderAlpha, read_header_alpha
 from .formats_names import Name, is_text_encoder, parse_name, parse_text
@@ -258,6 +258,11 @@ def _tensor(file: WeightsFile, key: str, role: str) -> Tensor:
         problem = f"has shape {list(tensor.shape)}, a convolution; FLUX.1 has linear layers only"
     if problem:
         raise CheckpointError(f"{file.path}: {key} {problem}. The file is damaged or not a LoRA")
+    if not is_finite(tensor):
+        raise CheckpointError(
+            f"{file.path}: {key} holds NaN or infinite values: the LoRA's training failed, or the file "
+            "is damaged. Download it again, or take an earlier save of the training"
+        )
     return tensor
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from .entry import TensorEntry
@@ -228,6 +229,42 @@ MODELS: tuple[tuple[Callable[[_View], bool], Other], ...] = (
 )  # fmt: skip
 
 
+# What stands around FLUX.1's blocks in BFL's and in diffusers' names, with the first of the blocks.
+AROUND = (
+    (
+        re.compile(r"(?P<prefix>.*?)(double_blocks\.\d+\.(img|txt)_(attn|mlp)|single_blocks\.\d+\.linear1)\."),
+        ("img_in.", "txt_in.", "time_in.", "vector_in.", "final_layer.", "double_blocks.0.", "single_blocks.0."),
+    ),
+    (
+        re.compile(r"(?P<prefix>.*?)(transformer_blocks\.\d+\.attn\.norm_added_k|single_transformer_blocks\.\d+\.proj_mlp)\."),
+        ("x_embedder.", "context_embedder.", "time_text_embed.", "norm_out.", "proj_out.",
+         "transformer_blocks.0.", "single_transformer_blocks.0."),
+    ),
+)  # fmt: skip
+
+
+def _part_of_flux(names: Collection[str]) -> Other | None:
+    """A FLUX.1 transformer without some of what stands around its blocks."""
+    for block, around in AROUND:
+        found = next((match for name in names if (match := block.match(name))), None)
+        if found is None:
+            continue
+        prefix = found["prefix"]
+        missing = [
+            part.rstrip(".")
+            for part in around
+            if not any(name.startswith(prefix + part) for name in names)
+        ]
+        if missing:
+            return Other(
+                f"a part of a FLUX.1 model: it has blocks of one, but {' and '.join(missing)} "
+                f"{'are' if len(missing) > 1 else 'is'} missing (an export of the blocks alone, or "
+                "one of several shards under a name of its own)",
+                "the whole file it comes from; shards go into one folder, under their own names",
+            )
+    return None
+
+
 def blocked(file: WeightsFile) -> Other | None:
     """How the weights are quantized, if it is a way that is not read."""
     view = _View(file)
@@ -242,6 +279,8 @@ def what_is_it(file: WeightsFile) -> Other | None:
     found = blocked(file)
     if found is None:
         found = next((other for test, other in MODELS if test(view)), None)
+    if found is None:
+        found = _part_of_flux(file.entries)
     architecture = file.metadata.get("general.architecture")
     if found is None and isinstance(architecture, str) and architecture not in ("flux", "t5"):
         return Other(f"a GGUF file of architecture {ascii(architecture[:40])}")

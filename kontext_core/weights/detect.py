@@ -32,7 +32,7 @@ class Contents:
 
     Attributes:
         role: one of `ROLES`.
-        layout: whose names: `bfl`, `diffusers`, `hf` (transformers) or `ggml` (llama.cpp).
+        layout: whose names: `bfl`, `diffusers`, `hf` (transformers), `ggml` (llama.cpp) or `openai`.
         prefix: what stands before each of its names, with its dot; often empty.
     """
 
@@ -130,6 +130,14 @@ def _clip(names: _Names, prefix: str) -> Contents | None:
     return Contents("clip_l", "hf", prefix.removesuffix("text_model."))
 
 
+def _clip_openai(names: _Names, prefix: str) -> Contents | None:
+    if not names.has(prefix, "transformer.resblocks.0.attn.in_proj_weight", "positional_embedding"):
+        return None
+    if names.side(f"{prefix}token_embedding.weight", 1) in (1024, 1280):
+        return None
+    return Contents("clip_l", "openai", prefix)
+
+
 def _tiny_decoder(names: _Names, prefix: str) -> Contents | None:
     if names.side(f"{prefix}1.weight", 1) != LATENT_CHANNELS:
         return None
@@ -168,6 +176,7 @@ MARKERS: tuple[tuple[str, Callable[[_Names, str], Contents | None]], ...] = (
     ("encoder.block.0.layer.0.SelfAttention.q.weight", _t5),
     ("enc.blk.0.attn_q.weight", _t5_ggml),
     ("embeddings.token_embedding.weight", _clip),
+    ("token_embedding.weight", _clip_openai),
     ("3.conv.0.weight", _tiny_decoder),
     ("1.conv.0.weight", _tiny_encoder),
     ("decoder.layers.2.conv.0.weight", _tiny_decoder_diffusers),

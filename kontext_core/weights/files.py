@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ModelNotFoundError
+from .hub import no_file
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EMBEDDED = tuple(
@@ -27,6 +28,8 @@ def find(name: str | Path) -> Path:
     if str(name) in EMBEDDED:
         return ASSETS / str(name)
     path = Path(name).expanduser()
+    if path.is_symlink() and not path.exists():
+        raise ModelNotFoundError(no_file(path))
     if not str(name) or not path.exists():
         raise ModelNotFoundError(
             f"there is no model {str(name)!r}; expected an embedded one "

@@ -16,12 +16,14 @@ class Destination:
         piece, pieces: which of how many row pieces of the target it is.
         change: `keep`, `swap halves` (of the rows) or `matrix to convolution` ([c, d] to
             [c, d, 1, 1]).
+        split: further targets. The rows are cut into as many equal pieces; `target` gets the first.
     """
 
     target: str
     piece: int = 0
     pieces: int = 1
     change: str = KEEP
+    split: tuple[str, ...] = ()
 
 
 DROP = Destination("")

@@ -1,6 +1,7 @@
-"""Names of the text encoders' tensors: llama.cpp's T5 names to HF's, and what is left out.
+"""Names of the text encoders' tensors: llama.cpp's T5 and OpenAI's CLIP to HF's, and what is left out.
 
-llama.cpp: gguf-py `tensor_mapping.py`, MODEL_ARCH.T5ENCODER.
+llama.cpp: gguf-py `tensor_mapping.py`, MODEL_ARCH.T5ENCODER. OpenAI: `clip/model.py` of openai/CLIP,
+whose attention has query, key and value as the rows of one `in_proj`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,20 @@ T5_TOP = {
     "enc.output_norm.weight": "encoder.final_layer_norm.weight",
 }
 T5_BLOCK = re.compile(r"enc\.blk\.(\d+)\.([a-z_]+)\.weight")
+CLIP_TOP = {
+    "token_embedding.weight": "embeddings.token_embedding.weight",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "ln_final.weight": "final_layer_norm.weight",
+    "ln_final.bias": "final_layer_norm.bias",
+}
+CLIP_LAYERS = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+CLIP_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.([a-z0-9_.]+)[._](weight|bias)")
 CLIP_BARE = ("embeddings.", "encoder.", "final_layer_norm.")
 
 
@@ -58,3 +73,18 @@ def place_clip(name: str) -> Destination:
         return Destination(name)
     # transformers 5 saves a lone text encoder without `text_model.`.
     return Destination(f"text_model.{name}") if name.startswith(CLIP_BARE) else DROP
+
+
+def place_clip_openai(name: str) -> Destination:
+    """OpenAI's names of CLIP's text half; the picture half, projection and scale are dropped."""
+    if name in CLIP_TOP:
+        return Destination(f"text_model.{CLIP_TOP[name]}")
+    if match := CLIP_BLOCK.fullmatch(name):
+        number, layer, kind = match.groups()
+        ours = f"text_model.encoder.layers.{number}"
+        if layer == "attn.in_proj":
+            q, k, v = (f"{ours}.self_attn.{letter}_proj.{kind}" for letter in "qkv")
+            return Destination(q, split=(k, v))
+        if layer in CLIP_LAYERS:
+            return Destination(f"{ours}.{CLIP_LAYERS[layer]}.{kind}")
+    return DROP

@@ -10,6 +10,7 @@ from ..errors import CheckpointError
 from ..small_files import read_small_text
 from .entry import shown, shown_list
 from .files import is_model_folder, part_of
+from .hub import missing_links, snapshot_of
 
 INDEX = ".safetensors.index.json"
 MAX_INDEX = 32 << 20
@@ -104,6 +105,7 @@ def _present(files: list[Path], source: Path) -> tuple[Path, ...]:
 
 
 def _of_folder(folder: Path, role: str | None) -> tuple[Path, ...]:
+    folder = snapshot_of(folder)
     if is_model_folder(folder):
         network = OWN_PARTS.get(role or "transformer", "transformer")
         if (own := part_of(folder, network)) is None:
@@ -112,13 +114,15 @@ def _of_folder(folder: Path, role: str | None) -> tuple[Path, ...]:
                 "add the file or name another model"
             )
         return files_of(own)
-    if (folder / "model_index.json").is_file():
-        inner = folder / PARTS.get(role or "transformer", "transformer")
-        if not inner.is_dir():
-            raise CheckpointError(
-                f"{folder}: a diffusers pipeline without {inner.name}/; download that folder too"
-            )
+    inner = folder / PARTS.get(role or "transformer", "transformer")
+    whole = (folder / "model_index.json").is_file()
+    if inner.is_dir() and (whole or not (folder / "config.json").is_file()):
         return _of_folder(inner, role)
+    if whole:
+        raise CheckpointError(
+            f"{folder}: a diffusers pipeline without {inner.name}/; download that folder too"
+            + _single_files(folder)
+        )
     try:
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     except OSError as error:
@@ -143,6 +147,17 @@ def _of_folder(folder: Path, role: str | None) -> tuple[Path, ...]:
                 f"{folder}: holds only pickles ({shown_list(pickles)}), which can run code and are "
                 "never opened; download the .safetensors files instead"
             )
+        if lost := missing_links(folder):
+            raise CheckpointError(
+                f"{folder}: {shown_list(lost)} lead to files that are not there: a download that was "
+                "stopped, or a cache that was copied without its blobs/. Download it again"
+            )
+        if "config.json" in names:
+            raise CheckpointError(
+                f"{folder}: half a folder: its configuration (config.json) is there, its weights are "
+                "not. Download diffusion_pytorch_model.safetensors or model.safetensors, or all of "
+                "their shards, to the same place"
+            )
         raise CheckpointError(
             f"{folder}: no weights in this folder; expected a .safetensors or .gguf file, or a "
             "diffusers folder with diffusion_pytorch_model.safetensors or its shards"
@@ -150,3 +165,9 @@ def _of_folder(folder: Path, role: str | None) -> tuple[Path, ...]:
     raise CheckpointError(
         f"{folder}: several weights files ({shown_list(sorted(sets), 5)}); name the one to use"
     )
+
+
+def _single_files(folder: Path) -> str:
+    """Half a sentence about the weights that lie in a pipeline's folder beside its parts."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIXES))
+    return f", or name one of the files in it ({shown_list(names)})" if names else ""

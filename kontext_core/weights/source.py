@@ -17,6 +17,7 @@ from ..quant.types import is_packed, row_bytes
 from .entry import TORCH_DTYPES, TensorEntry, shown
 from .foreign import refuse_foreign
 from .gguf_header import GgufArray, read_gguf_array, read_gguf_header
+from .hub import no_file
 from .mapping import Mapping as FileMapping
 from .safetensors_header import read_safetensors_header
 from .shards import files_of
@@ -164,9 +165,7 @@ def _stat(path: Path) -> os.stat_result:
     try:
         return path.stat()
     except FileNotFoundError:
-        raise ModelNotFoundError(
-            f"there is no file {shown(path, 400)}; check the path or download the file there"
-        ) from None
+        raise ModelNotFoundError(no_file(path)) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(

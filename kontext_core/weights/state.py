@@ -23,7 +23,7 @@ from .keys_autoencoder import place_diffusers as place_autoencoder
 from .keys_autoencoder import place_tiny_diffusers
 from .keys_flux import place_bfl
 from .keys_flux import place_diffusers as place_flux
-from .keys_text import place_clip, place_t5, place_t5_ggml
+from .keys_text import place_clip, place_clip_openai, place_t5, place_t5_ggml
 from .scales import take_scales
 from .source import WeightsFile
 
@@ -95,7 +95,8 @@ def read_state(file: WeightsFile, contents: Contents) -> State:
     for ours, source in names.items():
         place = _place(contents, ours, levels)
         if place.target:
-            pieces.setdefault(place.target, []).append(_read(file, source, place, scales.get(ours)))
+            for piece in _cut(file.path, _read(file, source, place, scales.get(ours))):
+                pieces.setdefault(piece.place.target, []).append(piece)
     return State(
         file.path, {target: _join(file.path, target, found) for target, found in pieces.items()}
     )
@@ -123,7 +124,7 @@ def _place(contents: Contents, name: str, levels: int) -> Destination:
     if contents.role == "t5":
         return place_t5_ggml(name) if contents.layout == "ggml" else place_t5(name)
     if contents.role == "clip_l":
-        return place_clip(name)
+        return place_clip_openai(name) if contents.layout == "openai" else place_clip(name)
     if contents.role.startswith("taef1_") and diffusers:
         return place_tiny_diffusers(name, contents.role.removeprefix("taef1_"))
     return Destination(name)
@@ -141,6 +142,28 @@ def _read(file: WeightsFile, source: str, place: Destination, scale: Tensor | No
         shape = (*shape, 1, 1)
         data = data.view(shape)
     return _Piece(source, place, data, kind, shape, scale)
+
+
+def _cut(path: Path, piece: _Piece) -> Iterator[_Piece]:
+    """A stored tensor as its targets get it: whole, or in equal pieces of its rows."""
+    targets = (piece.place.target, *piece.place.split)
+    if len(targets) == 1:
+        yield piece
+        return
+    rows = piece.shape[0] if piece.shape else 0
+    if rows % len(targets) or piece.data.shape[:1] != piece.shape[:1]:
+        raise CheckpointError(
+            f"{path}: {shown(piece.source)} has {rows} rows; expected {len(targets)} equal parts. "
+            "Download the file again"
+        )
+    size = rows // len(targets)
+    for number, target in enumerate(targets):
+        part = slice(number * size, (number + 1) * size)
+        scale = piece.scale
+        if scale is not None and scale.numel() > 1:
+            scale = scale[part]
+        shape = (size, *piece.shape[1:])
+        yield _Piece(piece.source, Destination(target), piece.data[part], piece.kind, shape, scale)
 
 
 def _join(path: Path, target: str, pieces: list[_Piece]) -> Weight:

@@ -15,6 +15,7 @@ from torch import Tensor
 from kontext_core import Flux
 from kontext_core.errors import CheckpointError, ModelNotFoundError
 from kontext_core.lora import load_lora, set_loras
+from kontext_core.lora.factors import is_finite
 
 STEM = "lora_unet_double_blocks_0_img_attn_proj"
 
@@ -48,6 +49,19 @@ REFUSED = {
     ),
     "alpha of two numbers": ({**pair(), f"{STEM}.alpha": draw(1, 2)}, "alpha is .* one finite"),
     "alpha not a number": ({**pair(), f"{STEM}.alpha": torch.tensor(torch.nan)}, "one finite"),
+    "NaN": (
+        {**pair(), f"{STEM}.lora_up.weight": draw(1, 96, 4) * torch.nan},
+        f"{STEM}.lora_up.weight holds NaN or infinite values: the LoRA's training failed",
+    ),
+    "one infinite number, float16": (
+        {**pair(), f"{STEM}.lora_down.weight": torch.full((4, 96), 1e5).half()},
+        f"{STEM}.lora_down.weight holds NaN",
+    ),
+    "NaN, float8": (
+        {**pair(), f"{STEM}.lora_up.weight": torch.full((96, 4), torch.nan).to(torch.float8_e5m2)},
+        f"{STEM}.lora_up.weight holds NaN",
+    ),
+    "NaN in DoRA's lengths": ({**pair(), f"{STEM}.dora_scale": torch.full((96, 1), torch.nan)}, "dora_scale holds NaN"),
     "half a LoHa": ({f"{STEM}.hada_w1_a": draw(1, 96, 4)}, "hada_w1_a has no counterpart"),
     "half a LoKr": ({f"{STEM}.lokr_w1": draw(1, 4, 4)}, "lokr_w1 has no counterpart"),
     "LoHa of two shapes": (
@@ -211,3 +225,14 @@ def test_truncated(cut: int, made: dict[str, Made], file: Path) -> None:
     file.write_bytes(whole[:cut])
     with pytest.raises(CheckpointError, match=r"lora\.safetensors"):
         load_lora(file)
+
+
+def test_large_numbers_are_numbers() -> None:
+    """Their sum is not finite in float32; NaN hides in no place of any type."""
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn):
+        tensor = torch.full((3, 5), 0.9, dtype=torch.float64).mul(torch.finfo(dtype).max).to(dtype)
+        assert is_finite(tensor)
+        for place in ((0, 0), (1, 3), (2, 4)):
+            broken = tensor.clone()
+            broken[place] = torch.nan
+            assert not is_finite(broken)

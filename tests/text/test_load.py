@@ -180,6 +180,89 @@ def test_clip_with_all_that_files_carry(dtype: torch.dtype, tmp_path: Path) -> N
         torch.testing.assert_close(one, other, atol=2e-5, rtol=0)
 
 
+OPENAI = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm": "ln_final",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "self_attn.out_proj": "attn.out_proj",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "encoder.layers.": "transformer.resblocks.",
+}
+
+
+def openai_name(name: str) -> tuple[str, int | None]:
+    """A name of transformers' as openai/CLIP has it, and which third of the rows it is."""
+    third = next((n for n, letter in enumerate("qkv") if f".{letter}_proj." in name), None)
+    if third is not None:
+        name = name.replace(f"self_attn.{'qkv'[third]}_proj.", "attn.in_proj_")
+    for ours, theirs in OPENAI.items():
+        name = name.replace(ours, theirs)
+    return name.removeprefix("text_model."), third
+
+
+def openai_clip(state: State) -> State:
+    """CLIP's text half as openai/CLIP stores it, query, key and value in one matrix."""
+    pieces: dict[str, dict[int | None, Tensor]] = {}
+    for ours, tensor in state.items():
+        name, third = openai_name(ours)
+        pieces.setdefault(name, {})[third] = tensor
+    return {name: torch.cat([of[i] for i in sorted(of, key=str)]) for name, of in pieces.items()}
+
+
+def hf_clip(model: nn.Module, stored: State) -> State:
+    """What is stored under OpenAI's names, under transformers'."""
+    state: State = {}
+    for ours in model.state_dict():
+        name, third = openai_name(ours)
+        state[ours] = stored[name] if third is None else stored[name].chunk(3)[third]
+    return state
+
+
+@pytest.mark.parametrize("form", ["alone", "whole", "prefix", "float8", "GGUF"])
+def test_clip_under_openais_names(form: str, tmp_path: Path) -> None:
+    """The same numbers as under transformers' names."""
+    model = make_clip(4, mlp=128)
+    path = tmp_path / "ViT-L-14.safetensors"
+    state = openai_clip(model.state_dict())
+    assert state["transformer.resblocks.2.attn.in_proj_weight"].shape == (384, 128)
+    picture_half = {
+        "visual.transformer.resblocks.0.attn.in_proj_weight": torch.ones(12, 4),
+        "visual.class_embedding": torch.ones(4),
+        "text_projection": torch.ones(128, 128),
+        "logit_scale": torch.tensor(4.6),
+    }
+    if form == "GGUF":
+        worth = write_gguf(path, state, gguf_kind("Q8_0"), architecture=None)
+    else:
+        dtype = torch.float8_e4m3fn if form == "float8" else torch.float32
+        prefix = "cond_stage_model.model." if form == "prefix" else ""
+        extra = picture_half if form == "whole" else None
+        worth = write_bfl(path, state, prefix=prefix, dtype=dtype, extra=extra)
+    model.load_state_dict(hf_clip(model, worth))
+    row = torch.tensor([[49406, 320, 2368, 49407]])
+    loaded = load_clip_l(path)
+    assert loaded.params == model.params and not getattr(loaded, "left_over", ())
+    with torch.no_grad():
+        for one, other in zip(loaded(row), model(row), strict=True):
+            # Measured 0.
+            torch.testing.assert_close(one, other, atol=2e-6, rtol=0)
+
+
+def test_clip_under_openais_names_that_does_not_divide(tmp_path: Path) -> None:
+    state = openai_clip(make_clip(4).state_dict())
+    name = "transformer.resblocks.1.attn.in_proj_weight"
+    write_bfl(tmp_path / "bad.safetensors", {**state, name: state[name][:-1]})
+    with pytest.raises(CheckpointError, match=rf"'{name}' has 383 rows; expected 3 equal parts"):
+        load_clip_l(tmp_path / "bad.safetensors")
+    wide = {name: t for name, t in openai_clip(make_clip(4, width=1024).state_dict()).items()}
+    write_bfl(tmp_path / "wide.safetensors", wide)
+    with pytest.raises(CheckpointError, match="another CLIP than CLIP-L"):
+        load_clip_l(tmp_path / "wide.safetensors")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tensor, Tensor]:
     """A folder with both files, an all-in-one file and a pipeline folder; and the features."""

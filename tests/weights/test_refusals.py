@@ -353,3 +353,33 @@ def test_both_names_of_a_norm(tmp_path: Path) -> None:
     file = open_weights(sparse_safetensors(tmp_path / "b.safetensors", both))
     with pytest.raises(CheckpointError, match="are the same parameter"):
         read_state(file, require(file, "transformer"))
+
+
+PARTS: dict[str, tuple[Listing, str]] = {
+    "img_in": (
+        {n: e for n, e in flux_listing("BF16").items() if not n.startswith("img_in.")},
+        "but img_in is missing",
+    ),
+    "blocks alone": (
+        {n: e for n, e in flux_listing("BF16").items() if "_blocks." in n},
+        "but img_in and txt_in and time_in and vector_in and final_layer are missing",
+    ),
+    "second half, under a prefix": (
+        {f"model.diffusion_model.{n}": e for n, e in flux_listing("BF16").items() if n.startswith("single_blocks.")},
+        "final_layer and double_blocks.0 are missing",
+    ),
+    "diffusers": (
+        {n: ("BF16", s) for n, s in shapes("flux_diffusers").items() if not n.startswith("x_embedder.")},
+        "but x_embedder is missing",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_a_part_of_a_model_says_what_it_lacks(case: str, tmp_path: Path) -> None:
+    listing, message = PARTS[case]
+    file = open_weights(sparse_safetensors(tmp_path / "part.safetensors", listing))
+    with pytest.raises(
+        CheckpointError, match=f"is a part of a FLUX.1 model: .*{message}.* the whole"
+    ):
+        require(file, "transformer")

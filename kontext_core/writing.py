@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor
 from .checks import check_whole
 from .errors import InputError
 from .images import to_pil
-from .partial import open_partial
+from .partial import open_partial, whole_file
 from .reading import open_picture, srgb_profile
 
 # Formats that take a quality, and those that carry metadata as EXIF.
@@ -49,21 +48,12 @@ def save_image(
     picture = to_pil(image)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file, temporary = open_partial(path.parent)
-    except OSError as error:
-        raise InputError(
-            f"can't write into {path.parent} ({error}); choose another folder"
-        ) from error
-    try:
-        with file:
+        with whole_file(path) as file:
             picture.save(file, **options)
-        os.replace(temporary, path)
     except OSError as error:
         raise InputError(
-            f"can't write {path} ({error}); free some space or choose another"
+            f"can't write {path} ({error}); free some space or choose another folder"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

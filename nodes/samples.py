@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from pathlib import Path
 
+from ..kontext_core.partial import whole_file
 from .host import get_host
 
 logger = logging.getLogger(__name__)
@@ -47,24 +47,9 @@ def place_samples() -> list[Path]:
 def _place(source: Path, target: Path) -> bool:
     """Whether `target` is now a copy of `source`; False when somebody else was faster."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".kontext-")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with whole_file(target, replace=False) as file:
             file.write(source.read_bytes())
-        # mkstemp makes the file private; give it what a plain open would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        try:
-            # Unlike a rename it never replaces a file.
-            os.link(temporary, target)
-        except FileExistsError:
-            return False
-        except OSError:
-            # A file system without links.
-            if os.path.lexists(target):
-                return False
-            os.replace(temporary, target)
-        return True
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    except FileExistsError:
+        return False
+    return True

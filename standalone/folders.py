@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kontext_core.errors import InputError, ModelNotFoundError
+from kontext_core.partial import clear_below
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 # Bytes of a file's name; file systems take 255.
@@ -75,6 +76,11 @@ class Folders:
         if kind not in ("input", "output", "temp"):
             raise InputError(f"unknown folder {kind!r}; expected input, output or temp")
         return getattr(self, kind)
+
+    def clear_unfinished(self) -> None:
+        """Remove what killed writers left half-written in any of the folders."""
+        for folder in (self.input, self.output, self.temp, self.user, self.models):
+            clear_below(folder)
 
     def find(self, name: str, kind: str = "input", subfolder: str = "") -> Path | None:
         """The file behind a name as 'a.png', 'sub/a.png' or 'a.png [output]'; None if not there.

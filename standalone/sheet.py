@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from kontext_core.images import to_pil
+from kontext_core.partial import whole_file
 from kontext_core.reading import read_picture
 
 from .comfy_api.nodes import ComfyNode
@@ -41,12 +41,8 @@ def write_sheet(
     pictures = [(caption, _open(path)) for caption, path in inputs]
     sheet = draw_sheet(pictures, _words(prompt, nodes), ("result", _open(results[-1])))
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    try:
-        sheet.save(part, "PNG")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(target) as file:
+        sheet.save(file, "PNG")
 
 
 def _open(path: Path) -> Image.Image:

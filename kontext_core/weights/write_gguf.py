@@ -17,7 +17,7 @@ from types import TracebackType
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..partial import clear_partial, open_partial
+from ..partial import clear_partial, finish_partial, open_partial
 from ..quant.types import BLOCK_TYPES, row_bytes
 
 ALIGNMENT = 32
@@ -131,10 +131,7 @@ class GgufWriter:
                 "error of the program, please report it"
             )
         try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            os.replace(self.partial, self.path)
+            finish_partial(self._file, lambda: os.replace(self.partial, self.path), sync=True)
         except OSError as error:
             raise self._unwritable(error) from error
 

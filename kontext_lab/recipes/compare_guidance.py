@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from kontext_core.metrics import psnr
+from kontext_core.partial import whole_file
 from kontext_core.pipeline import load_pipeline
 
 from ..bench.held_out import answers, assess, held_out_cases
@@ -53,7 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(row), flush=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     out = {"cases": len(cases), "steps": args.steps, "rows": rows}
-    args.out.write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
+    with whole_file(args.out) as file:
+        file.write((json.dumps(out, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

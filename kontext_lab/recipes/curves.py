@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kontext_core.errors import InputError
+from kontext_core.partial import whole_file
 from kontext_core.writing import save_image
 
 from ..bench.chart import Chart, Line
@@ -55,7 +56,8 @@ def draw(
     )
     if out.suffix.lower() == ".svg":
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(chart.svg(alone=True) + "\n", encoding="utf-8")
+        with whole_file(out) as file:
+            file.write((chart.svg(alone=True) + "\n").encode())
         return out
     import numpy as np
     import torch

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
+
+from kontext_core.partial import whole_file
 
 from ..training.checkpoint import load_state
 from .fit_pca import SHIPPED, load_pca
@@ -49,7 +50,8 @@ def autoencoder_of(source: Path) -> tuple[dict[str, Tensor], dict[str, Any], int
 
 def write_json(path: Path, data: object) -> None:
     """Indented JSON with a final newline."""
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    with whole_file(path) as file:
+        file.write((json.dumps(data, indent=1) + "\n").encode())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -70,10 +72,8 @@ def main(arguments: list[str] | None = None) -> None:
         ("text_encoder", averaged(flux["ema"]["average"], "text")),
         ("autoencoder", weights),
     ):
-        partial = args.out / f".{name}.partial"
-        save_file(tensors, partial)
-        partial.chmod(0o644)
-        os.replace(partial, args.out / f"{name}.safetensors")
+        with whole_file(args.out / f"{name}.safetensors", sync=True) as file:
+            file.write(save(tensors))
     factors, bias = load_pca(args.pca).preview()
     write_json(args.out / "config.json", {
         "transformer": flux["flux_params"],

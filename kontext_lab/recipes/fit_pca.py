@@ -12,10 +12,11 @@ import random
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kontext_core.metrics import psnr
+from kontext_core.partial import whole_file
 
 from ..training.patch_pca import PatchPCA, fit_patch_pca
 from ..world.render import render
@@ -46,7 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     pca = fit_patch_pca(pictures(args.seed, args.count))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(pca.state_dict(), args.out)
+    with whole_file(args.out) as file:
+        file.write(save(pca.state_dict()))
 
     fresh = pictures(args.seed + 1, 500, held_out=True)
     latent = pca.encode(fresh)

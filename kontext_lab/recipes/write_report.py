@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kontext_core.errors import InputError
+from kontext_core.partial import whole_file
 
 from ..bench.page import drift_charts, sweep_chart
 from ..bench.report import read_results
@@ -87,9 +87,8 @@ def rewritten(text: str, results: Mapping[str, Any]) -> str:
 
 def replace_file(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def write_images(source: Path, results: Mapping[str, Any], folder: Path) -> list[Path]:

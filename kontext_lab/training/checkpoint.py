@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 import torch
 
 from kontext_core.errors import CheckpointError
+from kontext_core.partial import whole_file
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write `state` beside `path` first, then move it there, so that the old one survives a kill."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with whole_file(path, sync=True) as file:
+        torch.save(state, file)
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from kontext_core.partial import whole_file
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -26,9 +27,8 @@ class RunLog:
     def __init__(self, path: Path, step: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_log(path) if row["step"] <= step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        os.replace(partial, path)
+        with whole_file(path, sync=True) as file:
+            file.write("".join(json.dumps(row) + "\n" for row in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: dict[str, Any]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 from kontext_core.errors import InputError
+from kontext_core.partial import finish_partial, move_new, open_partial
 
 # Unfinished downloads; on the same file system as the results, so that one step moves them.
 PARTS = ".unfinished"
@@ -23,10 +23,8 @@ class Store:
         self.parts = folder / PARTS
         # What an earlier command left when it was killed.
         shutil.rmtree(self.parts, ignore_errors=True)
-        # Asked once, as asking means setting it, for all threads.
-        mask = os.umask(0)
-        os.umask(mask)
-        self.mode = 0o666 & ~mask
+        # Two rows may want one name, and not every file system can give it to just one of them.
+        self._naming = threading.Lock()
 
     def put(self, name: str, suffix: str, content: bytes) -> dict[str, Any]:
         """Write a file as `<name><suffix>`, or `<name>_2<suffix>` and on where that is taken by
@@ -39,17 +37,15 @@ class Store:
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(dir=self.parts)
+            file, part = open_partial(self.parts)
             try:
-                with os.fdopen(handle, "wb") as file:
+                with file:
                     file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                # mkstemp makes the file private; give it what a plain open would have given.
-                os.chmod(part, self.mode)
-                found = self._claim(Path(part), name, suffix, digest)
+                    found = finish_partial(
+                        file, lambda: self._claim(part, name, suffix, digest), sync=True
+                    )
             finally:
-                Path(part).unlink(missing_ok=True)
+                part.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(
                 f"can't write {name}{suffix} into {self.folder} ({error}); free some space, or "
@@ -67,29 +63,14 @@ class Store:
         while True:
             target = self.folder / f"{name}{'' if number == 1 else f'_{number}'}{suffix}"
             try:
-                _move_new(part, target)
+                with self._naming:
+                    move_new(part, target)
                 return target
             except FileExistsError:
                 # A command that was killed before its record was written left the same file.
                 if target.is_file() and _digest(target) == digest:
                     return target
             number += 1
-
-
-def _move_new(part: Path, target: Path) -> None:
-    """Moves a file to a name that nobody has, in one step where the file system can.
-
-    Raises:
-        FileExistsError: somebody has it.
-    """
-    try:
-        os.link(part, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        # No hard links here (FAT, some network drives): reserve the name, then fill it.
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        os.replace(part, target)
 
 
 def _digest(path: Path) -> str:

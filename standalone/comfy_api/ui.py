@@ -4,7 +4,6 @@ or not at all, and carry the prompt and the workflow they came from."""
 from __future__ import annotations
 
 import json
-import os
 import random
 import string
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL.PngImagePlugin import PngInfo
 
+from kontext_core.partial import whole_file
 from kontext_core.reading import srgb_profile
 
 from .. import runtime
@@ -76,15 +76,11 @@ class ImageSaveHelper:
         for number, image in enumerate(images):
             start = name.replace("%batch_num%", str(number))
             target = folder / f"{start}_{counter + number:05}_.png"
-            part = target.with_suffix(".part")
-            try:
+            with whole_file(target) as file:
                 to_pil(image).save(
-                    part, "PNG", pnginfo=info, compress_level=compress_level,
+                    file, "PNG", pnginfo=info, compress_level=compress_level,
                     icc_profile=srgb_profile(),
                 )  # fmt: skip
-                os.replace(part, target)
-            finally:
-                part.unlink(missing_ok=True)
             results.append(SavedResult(target.name, subfolder, kind))
         return results
 

@@ -114,7 +114,10 @@ def build_app(
     async def life(_: web.Application):
         await hub.start()
         tasks.start()
+        # Large folders take a while to look through; requests need not wait for it.
+        clearing = asyncio.create_task(asyncio.to_thread(runtime.folders.clear_unfinished))
         yield
+        await clearing
         await hub.close()
         await asyncio.to_thread(tasks.close)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from kontext_core.partial import open_partial
+from kontext_core.partial import whole_file
 
 from ..errors import BodyError
 
@@ -18,13 +17,8 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file, part = open_partial(path.parent)
-        try:
-            with file:
-                file.write(content)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_file(path, sync=True) as file:
+            file.write(content)
     except OSError as error:
         raise BodyError(
             "cannot_write",

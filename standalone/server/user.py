@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,6 +18,7 @@ import msgspec
 from aiohttp import web
 
 from kontext_core.errors import InputError
+from kontext_core.partial import is_partial
 
 from ..bodies import read_json_text
 from ..errors import BodyError
@@ -148,7 +148,9 @@ class UserRoutes:
             # The editor asks for folders that only come to be when something is saved.
             return []
         found = sorted(
-            p for p in (folder.rglob("*") if recurse else folder.glob("*")) if p.is_file()
+            p
+            for p in (folder.rglob("*") if recurse else folder.glob("*"))
+            if p.is_file() and not is_partial(p.name)
         )
         if full_info:
             return [self._info(path, folder) for path in found]
@@ -163,7 +165,8 @@ class UserRoutes:
 
     def _entries(self, folder: Path) -> list[dict[str, Any]]:
         entries = []
-        for path in sorted(folder.rglob("*"), key=lambda p: (p.is_file(), p.name.lower())):
+        found = [path for path in folder.rglob("*") if not is_partial(path.name)]
+        for path in sorted(found, key=lambda p: (p.is_file(), p.name.lower())):
             entry: dict[str, Any] = {
                 "name": path.name,
                 "path": path.relative_to(self.root.resolve()).as_posix(),
@@ -219,7 +222,7 @@ class UserRoutes:
         if request.query.get("overwrite") == "false" and target.exists():
             return web.Response(status=409, text="File already exists")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(source, target)
+        os.replace(source, target)
         return self._answer(request, target)
 
 

@@ -15,7 +15,6 @@ from embedded_nodes import ROOT
 
 from kontext_core.errors import InputError
 from standalone.batch import journal as journal_module
-from standalone.batch import store as store_module
 from standalone.batch.journal import MANIFEST, Journal
 from standalone.batch.store import Store
 
@@ -167,7 +166,7 @@ def test_threads_never_overwrite_each_other(
         def link(source: object, target: object) -> None:
             raise PermissionError(1, "Operation not permitted")
 
-        monkeypatch.setattr(store_module.os, "link", link)
+        monkeypatch.setattr(os, "link", link)
     store = Store(tmp_path)
     contents = [str(number).encode() for number in range(24)]
     threads = [
@@ -187,7 +186,7 @@ def test_a_result_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="free some space"):
         store.put("a", ".png", b"x" * 100)
     monkeypatch.undo()

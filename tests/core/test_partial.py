@@ -6,18 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
 from kontext_core.errors import InputError
-from kontext_core.partial import clear_partial, open_partial
+from kontext_core.partial import clear_below, clear_partial, open_partial, whole_file
 from kontext_core.weights.write_gguf import GgufTensor, GgufWriter
 from kontext_core.writing import check_target, save_image
 
 WRITER = """
 import sys
+from contextlib import suppress
 from pathlib import Path
 from kontext_core.partial import open_partial
 file, path = open_partial(Path(sys.argv[1]))
@@ -52,6 +54,36 @@ def test_a_killed_writers_file_goes_a_living_ones_stays(tmp_path: Path) -> None:
         for process in (dead, living):
             process.kill()
             process.communicate()
+
+
+def test_a_file_is_its_writers_until_it_has_its_name(tmp_path: Path) -> None:
+    """Somebody else cleans in the same folder at the very moment of the renaming."""
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        clear_below(tmp_path)
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch, whole_file(tmp_path / "a", sync=True) as file:
+        patch.setattr(os, "replace", replace)
+        file.write(b"whole")
+    assert (tmp_path / "a").read_bytes() == b"whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_is_there_stays(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(source: object, target: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", link)
+    for content in (b"mine", b"late"):
+        with suppress(FileExistsError), whole_file(tmp_path / "a", replace=False) as file:
+            file.write(content)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"mine")]
 
 
 @pytest.mark.parametrize("kind", ["gguf", "picture"])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from kontext_core import InputError, Pipeline, edit, load_pipeline
 from kontext_core.metrics import ms_ssim, ssim, wilson
+from kontext_core.partial import open_partial
 from kontext_lab.__main__ import main
+from kontext_lab.bench import report
 from kontext_lab.bench.chart import Chart, Line
 from kontext_lab.bench.drift import drift, local_chains
 from kontext_lab.bench.held_out import (
@@ -33,11 +37,12 @@ from kontext_lab.bench.probes import (
     scrambled,
 )
 from kontext_lab.bench.reconstruction import SCENES, reconstruction
-from kontext_lab.bench.report import read_results, write_report
-from kontext_lab.bench.run import bench
+from kontext_lab.bench.report import check_folder, read_results, write_report
+from kontext_lab.bench.run import FORMAT, bench
 from kontext_lab.bench.tables import tables
 from kontext_lab.world.tasks import TASKS
 
+KEPT = {name: getattr(report, name) for name in ("page", "sheets", "_remove")}
 SMALL = replace(QUICK, steps=1, step_counts=(1, 2), guidances=(2.5,), turns=2, rebuilt=2, timed=1)
 
 
@@ -239,6 +244,63 @@ def test_a_failed_write_leaves_the_older_result(found, tmp_path: Path, monkeypat
         write_report(found, folder)
     assert (folder / "index.html").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("by", ["reading", "writing"])
+@pytest.mark.parametrize("killed", ["before", "between", "after"])
+def test_a_kill_around_the_two_renames_is_put_right(
+    killed: str, by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two whole results is there, the newer as soon as the older one was moved."""
+
+    def write(number: int) -> None:
+        found = SimpleNamespace(
+            results={"format": FORMAT, "n": number}, shown={}, loop=[], chains=[]
+        )
+        write_report(found, tmp_path / "out")  # type: ignore[arg-type]
+
+    class Killed(BaseException):
+        pass
+
+    moves: list[Path] = []
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if len(moves) == ["before", "between"].index(killed):
+            raise Killed
+        moves.append(target)
+        real(source, target)
+
+    monkeypatch.setattr("kontext_lab.bench.report.page", lambda results, *_: str(results["n"]))
+    monkeypatch.setattr("kontext_lab.bench.report.sheets", lambda _: {})
+    write(1)
+    monkeypatch.setattr("kontext_lab.bench.report._remove", lambda *_: None)
+    if killed == "after":
+        write(2)
+    else:
+        monkeypatch.setattr(os, "replace", replace)
+        with pytest.raises(Killed):
+            write(2)
+    # As after a kill: nobody holds what lies in the hidden folder.
+    for name in ("page", "_remove", "sheets"):
+        monkeypatch.setattr(f"kontext_lab.bench.report.{name}", KEPT[name])
+    monkeypatch.setattr(os, "replace", real)
+    if by == "reading":
+        assert read_results(tmp_path / "out")["n"] == (1 if killed == "before" else 2)
+    else:
+        check_folder(tmp_path / "out")
+        assert (tmp_path / "out/index.html").read_text() == ("1" if killed == "before" else "2")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_benchmarks_never_write_one_folder(tmp_path: Path) -> None:
+    work = tmp_path / ".out.unfinished"
+    work.mkdir()
+    file, _ = open_partial(work)
+    with file, pytest.raises(InputError, match="another benchmark is writing"):
+        found = SimpleNamespace(results={"format": FORMAT}, shown={}, loop=[], chains=[])
+        write_report(found, tmp_path / "out")  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_prints_json_that_depends_on_the_seed_only(

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from embedded_host import Bench, fetch, node
+from embedded_host import Bench, fetch, node, wait_for
 from forms import form, png
 from host_client import Client
 from PIL import Image
@@ -103,7 +103,8 @@ def test_no_name_is_answered_with_500(bench: Bench, client: Client, name: str) -
     assert status == (
         200 if name in os.listdir(bench.folders.input) and "r.png" not in name else 400
     )
-    assert not [p for p in bench.folders.input.parent.rglob("*.part")]
+    # A preview may be on its way.
+    wait_for(lambda: not list(bench.folders.input.parent.rglob("*.part")))
 
 
 def test_a_longest_name_is_taken(bench: Bench, client: Client) -> None:

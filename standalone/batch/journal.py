@@ -8,6 +8,7 @@ happens, the next command knows what is left.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -39,6 +40,9 @@ class Journal:
         # By row key: the last thing that happened to it.
         self.last: dict[str, dict[str, Any]] = {}
         self._guard = threading.Lock()
+        # Where whole records end; behind it may be a part of one that the disk refused.
+        self._end = 0
+        self._torn = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             is_new = not self.path.exists()
@@ -64,6 +68,10 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         with self._guard:
+            if self._torn:
+                # Where even this fails, the next command cuts it.
+                with contextlib.suppress(OSError):
+                    self._cut()
             os.close(self._file)
             self._file = -1
 
@@ -80,16 +88,27 @@ class Journal:
                 # A thread that outlived the command; the number may be another file's by now.
                 raise InputError(f"{self.path} is closed; run the batch again")
             try:
+                if self._torn:
+                    self._cut()
                 left = line
+                self._torn = True
                 while left:
                     left = left[os.write(self._file, left) :]
                 os.fsync(self._file)
+                self._torn = False
             except OSError as error:
                 raise InputError(
                     f"can't write {self.path} ({error}); free some space and run it again"
                 ) from error
+            self._end += len(line)
             self._note(record)
         return record
+
+    def _cut(self) -> None:
+        """Removes what stands behind the last whole record; another would be glued to it."""
+        os.ftruncate(self._file, self._end)
+        os.lseek(self._file, self._end, os.SEEK_SET)
+        self._torn = False
 
     def finished(self, key: str) -> dict[str, Any] | None:
         """The `done` record of a row whose files are all there."""
@@ -129,7 +148,7 @@ class Journal:
             # The machine went down within a line: what it was about has not happened.
             os.ftruncate(self._file, len(whole) + len(newline))
             os.fsync(self._file)
-        os.lseek(self._file, 0, os.SEEK_END)
+        self._end = os.lseek(self._file, 0, os.SEEK_END)
         for number, line in enumerate(whole.split(b"\n"), 1):
             if not line.strip():
                 continue

@@ -1,4 +1,5 @@
-"""Kontext: Load LoRA: a MODEL with a LoRA on it, as a low-rank branch or merged into the weights."""
+"""Kontext: Load LoRA: a MODEL with a LoRA on it, as a low-rank branch or merged into the weights, and a
+CLIP where the LoRA is for the text encoders too."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from comfy_api.latest import io
 
 from .files import choices, complaint, find, stamp
 from .native.lora import add_lora
+from .native.text_lora import add_text_lora
 from .notes import output
 from .schema import make
 
@@ -39,7 +41,7 @@ def load_file(name: str) -> Lora:
 
 
 class KontextLoadLora(io.ComfyNode):
-    """MODEL to MODEL with a LoRA."""
+    """MODEL, and CLIP, to the same with a LoRA."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -47,8 +49,8 @@ class KontextLoadLora(io.ComfyNode):
             node_id="KontextLoadLora",
             display_name="Kontext: Load LoRA",
             description="Puts a LoRA on a FLUX.1 MODEL, whatever tool made it and in whatever "
-            "format the model's weights are. Chain several. The MODEL that comes in is not "
-            "changed.",
+            "format the model's weights are, and on its CLIP where the file has a part for it. Chain "
+            "several. What comes in is not changed.",
             search_aliases=["kontext", "lora", "lora loader", "lycoris", "dora", "style"],
             # Has the report sent again when the node itself is answered from the cache.
             has_intermediate_output=True,
@@ -79,13 +81,25 @@ class KontextLoadLora(io.ComfyNode):
                     "strength costs nothing. merge: into a copy of the weights, for files in "
                     "float32, bfloat16 or float16; the run is as fast as without a LoRA.",
                 ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The model's text encoders, for a LoRA that changes them too. Open: only "
+                    "the MODEL is changed.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
                     "patched",
                     display_name="MODEL",
                     tooltip="With the LoRA, for a sampler or another LoRA loader.",
-                )
+                ),
+                io.Clip.Output(
+                    "patched_clip",
+                    display_name="CLIP",
+                    tooltip="The text encoders with the LoRA, for Text Encode. Nothing comes out where "
+                    "the input is open.",
+                ),
             ],
         )
 
@@ -100,21 +114,46 @@ class KontextLoadLora(io.ComfyNode):
         return stamp("lora", lora_file)
 
     @classmethod
-    def execute(cls, model: Any, lora_file: str, strength: float, mode: str) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, lora_file: str, strength: float, mode: str, clip: Any = None
+    ) -> io.NodeOutput:
+        from ..kontext_core.lora.report import Report
+
         if strength == 0:
-            return output(model, notes=["strength is 0: not applied"])
+            return output(model, clip, notes=["strength is 0: not applied"])
         lora = load_file(lora_file or "")
         patched, report, notes = add_lora(model, lora, strength, merge=mode == "merge")
+        clip, texts = (clip, Report()) if clip is None else add_text_lora(clip, lora, strength)
         # The core has logged the same, with the whole path.
-        lines = [*replace(report, path=lora_file).lines(), *notes]
-        if report.text_encoder:
-            lines.append(
-                "for the text encoders take the host's own LoRA loader with this file and a CLIP"
-            )
-        if not report.matched:
-            lines.insert(
-                0,
-                "this LoRA changes nothing: no key of it fits this MODEL. It was made for another "
-                "model, or for the text encoders alone; take one that was made for FLUX.1",
-            )
-        return output(patched, notes=lines)
+        shown = [
+            replace(report, path=lora_file, text_encoder=()),
+            *(replace(part, path=lora_file) for part in texts.loras),
+        ]
+        lines = [*Report(tuple(shown)).text().splitlines(), *notes, *_of_text(lora, clip)]
+        if not report.matched and not texts.matched:
+            lines.insert(0, _nothing(lora))
+        return output(patched, clip, notes=lines)
+
+
+def _of_text(lora: Lora, clip: Any) -> list[str]:
+    """What becomes of the keys for text encoders."""
+    from ..kontext_core.lora.text import unplaced
+
+    if not lora.text_encoder:
+        return []
+    if clip is None:
+        return [
+            f"{len(lora.text_encoder)} keys are for the text encoders: connect clip, and use the CLIP "
+            "that comes out, or they have no effect"
+        ]
+    lost = unplaced(lora)
+    return (
+        [f"{len(lost)} keys for text encoders matched nothing, such as {lost[0]}"] if lost else []
+    )
+
+
+def _nothing(lora: Lora) -> str:
+    why = "It was made for another model; take one that was made for FLUX.1"
+    if not lora.entries and lora.encoders:
+        why = "It is for FLUX.1's text encoders alone: connect clip, and a CLIP of T5 and CLIP-L"
+    return f"this LoRA changes nothing: no key of it fits what is connected. {why}"

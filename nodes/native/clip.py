@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ...kontext_core.lora.load import Lora
     from ...kontext_core.models.text import TextEncoder
     from ...kontext_core.text.pair import FluxTextEncoders
 
@@ -134,6 +135,7 @@ class KontextClip:
     def __init__(self, encoder: TextEncoder | FluxTextEncoders, name: str) -> None:
         self.name = name
         self.tokenizer_options: dict[str, Any] = {}
+        self.loras: tuple[tuple[Lora, float], ...] = ()
         self._managed: Managed = manage(encoder)
 
     @property
@@ -152,8 +154,11 @@ class KontextClip:
 
     def encode_tokens(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Tokens to features [1, l, c] and pooled feature [1, v], float32 on the CPU."""
+        from ...kontext_core.lora.text import text_loras_for_now
+
         encoder: Any = self._managed.load()
-        features, pooled = encode_tokens(encoder, tokens, tick=get_host().check_interrupt)
+        with text_loras_for_now(encoder, self.loras):
+            features, pooled = encode_tokens(encoder, tokens, tick=get_host().check_interrupt)
         return features.float().cpu(), pooled.float().cpu()
 
     def encode_from_tokens(
@@ -185,6 +190,12 @@ class KontextClip:
         """A CLIP of the same network with tokenizer options of its own."""
         other = copy.copy(self)
         other.tokenizer_options = dict(self.tokenizer_options)
+        return other
+
+    def with_lora(self, lora: Lora, strength: float) -> KontextClip:
+        """A CLIP of the same network with one more LoRA; this one is not changed."""
+        other = self.clone()
+        other.loras = (*self.loras, (lora, strength))
         return other
 
     def __repr__(self) -> str:

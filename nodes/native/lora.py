@@ -8,7 +8,7 @@ read (fal's, XLabs', USO's) act on a Flux that the host has loaded, by the same 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,11 @@ from .model import KontextModel
 from .sockets import sockets
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from pathlib import Path
 
+    from torch import Tensor, nn
+
+    from ...kontext_core.lora.factors import Entry
     from ...kontext_core.lora.load import Lora
     from ...kontext_core.lora.report import LoraReport
 
@@ -49,7 +52,7 @@ def add_lora(
     if ours and not merge:
         return with_loras(model, (*loras_of(model), (lora, strength))), report, []
     other = model.clone()
-    for patches in _host_patches(other, network, lora, strength):
+    for patches in host_patches(other.model, "diffusion_model", lora.path, lora.entries):
         other.add_patches(patches, strength)
     note = "this MODEL is the host's: the LoRA is merged into its weights, as the host's own are"
     return other, report, [] if ours else [note]
@@ -75,20 +78,25 @@ def _network(model: Any) -> Any:
     )
 
 
-def _host_patches(
-    model: Any, network: Any, lora: Lora, strength: float
+def host_patches(
+    model: nn.Module, root: str, source: Path, entries: Iterable[Entry]
 ) -> Iterator[dict[Any, Any]]:
     """Sets of patches for the host's `add_patches`; no set changes the same weight twice.
+
+    Args:
+        model: what the host's patcher holds.
+        root: of the entries' layers in it.
+        source: the LoRA's file, for messages.
 
     Raises:
         InputError: a change of a bias that the layer does not have.
     """
-    known = model.model.state_dict().keys()
+    known = model.state_dict().keys()
     made: dict[str, Any] = {}
-    for entry in lora.entries:
-        path = f"diffusion_model.{entry.target.module}"
+    for entry in entries:
+        path = f"{root}.{entry.target.module}"
         try:
-            module = network.get_submodule(entry.target.module)
+            module: Any = model.get_submodule(path)
         except AttributeError:
             # The report has said so.
             continue
@@ -99,8 +107,8 @@ def _host_patches(
         key = next((f"{path}.{name}" for name in names if f"{path}.{name}" in known), None)
         if key is None:
             raise InputError(
-                f"{lora.path}: {entry.key} changes a bias that {path} of this MODEL does not "
-                "have; use a LoRA that was made for FLUX.1 [dev] or Kontext"
+                f"{source}: {entry.key} changes a bias that {path} does not have; use a LoRA that was "
+                "made for FLUX.1 [dev] or Kontext"
             )
         if key in made:
             yield made

@@ -121,6 +121,8 @@ def test_loras_on_both_encoders(found: dict[str, Any], name: str) -> None:
     limit = ROUNDED if "half" in name else CLOSE
     assert loras["theirs"] < limit and loras["hook, theirs"] < limit
     assert loras["twice"] == loras["afterwards"] == loras["after hook"] == 0
+    for beside, afterwards, matched in loras["of the pack"]:
+        assert beside < limit and afterwards == 0 and matched == 4
 
 
 @pytest.mark.parametrize("name", FORMS)

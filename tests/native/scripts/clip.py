@@ -133,6 +133,9 @@ def main(pack: Any, folder: str) -> dict[str, Any]:
             encode(clip, TEXTS["weighted"]), encode(own, TEXTS["weighted"])
         )
         out["loras"][name] = loras(clip, own, lora)
+        out["loras"][name]["of the pack"] = packs_loras(
+            (clip, own), module, root / "lora.safetensors", lora
+        )
         out["refused"][name] = refusal(lambda clip=clip: save(clip), errors.KontextError)
         out.setdefault("partial", {})[name] = partial(clip)
         out.setdefault("stored", {})[name] = str(pair.t5.encoder.block[0].layer[0].SelfAttention.q)
@@ -214,6 +217,25 @@ def loras(clip: Any, own: Any, lora: dict[str, Tensor]) -> dict[str, Any]:
     found["hook, theirs"] = gap(*hooked)
     found["hook effect"] = gap(hooked[0], before)
     found["after hook"] = gap(encode(clip, text), before)
+    return found
+
+
+def packs_loras(
+    clips: tuple[Any, Any], module: Any, path: Path, lora: dict[str, Tensor]
+) -> list[list[float]]:
+    """The pack's own node on its CLIP and on the host's, beside the host's on the host's; and after."""
+    own = comfy.sd.load_lora_for_models(None, clips[1], lora, 0.0, 0.8)[1]
+    wanted = encode(own, TEXTS["plain"])
+    read = module("kontext_core.lora.load").load_lora(path)
+    found = []
+    for clip in clips:
+        before = encode(clip, TEXTS["plain"])
+        patched, report = module("nodes.native.text_lora").add_text_lora(clip, read, 0.8)
+        gaps = [
+            gap(encode(patched, TEXTS["plain"]), wanted),
+            gap(encode(clip, TEXTS["plain"]), before),
+        ]
+        found.append([*gaps, report.matched])
     return found
 
 

@@ -21,7 +21,6 @@ SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-# Import by name is for kontext_core only; -P would hide `standalone`, which is run from here.
 HOST := $(BIN)/python -m standalone
 
 .PHONY: demo test serve check hosts faults attack clean
@@ -34,7 +33,7 @@ serve: $(VENV)/run.ready
 	$(HOST) serve --port $(PORT)
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest --numprocesses $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
 
 check: $(VENV)/test.ready
 	$(BIN)/ruff check .
@@ -44,12 +43,12 @@ check: $(VENV)/test.ready
 # The table is written however the tests end, and never out of an earlier run's results.
 hosts: $(VENV)/test.ready
 	@rm -f $(VENV)/hosts.xml
-	OMP_NUM_THREADS=2 $(BIN)/python -P -m pytest tests/api tests/native tests/batch tests/web \
+	OMP_NUM_THREADS=2 $(BIN)/pytest tests/api tests/native tests/batch tests/web \
 		--junitxml=$(VENV)/hosts.xml; status=$$?; \
-	$(BIN)/python -P tests/support/hosts_table.py $(VENV)/hosts.xml && exit $$status
+	$(BIN)/python tests/support/hosts_table.py $(VENV)/hosts.xml && exit $$status
 
 faults: $(VENV)/test.ready
-	$(BIN)/python -P tests/faults/plant.py
+	$(BIN)/python tests/faults/plant.py
 
 attack: $(VENV)/test.ready
 	$(BIN)/python -m tests.attack requests --count $(COUNT) --seed $(SEED)

@@ -1,6 +1,6 @@
 """A long queue of mixed jobs on real hosts, their memory watched from outside.
 
-    COMFYUI_DIRS=~/ComfyUI PYTHONPATH=tests/support python -P benchmarks/mixed_queue.py --rounds 40
+    COMFYUI_DIRS=~/ComfyUI PYTHONPATH=tests/support python benchmarks/mixed_queue.py --rounds 40
 
 One round is nine jobs: the embedded model, plain, GGUF, float8 and all-in-one files, LoRAs as branch and
 merged, our sampler and the host's, tiled decoding, a job that fails and one that is interrupted, each

@@ -1,7 +1,7 @@
 """Draws docs/images/banner.png, the 21:9 picture at the head of the registry's page: the icon's two
 pictures that become one, and the name.
 
-    .venv/bin/python -P tools/banner.py
+    .venv/bin/python tools/banner.py
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def _python() -> Path:
 def test_a_graph_written_in_python_runs(server: Server, tmp_path: Path) -> None:
     before = set(server.output.rglob("*.png"))
     done = subprocess.run(
-        [str(_python()), "-P", str(SCRIPT), server.url, "401"],
+        [str(_python()), str(SCRIPT), server.url, "401"],
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         capture_output=True,

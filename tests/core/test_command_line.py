@@ -129,8 +129,7 @@ def test_a_byte_order_mark_is_no_word(tmp_path: Path) -> None:
 def test_as_a_program(model_folder: Path, reference: Path, tmp_path: Path) -> None:
     """In a folder of its own, with progress on stderr and nothing but the path on stdout."""
     run = subprocess.run(
-        [sys.executable, "-P", "-m", "kontext_core"]
-        + command(model_folder, reference, Path("out.png")),
+        [sys.executable, "-m", "kontext_core"] + command(model_folder, reference, Path("out.png")),
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -33,7 +33,7 @@ def isort_key(name: str) -> tuple[int, str]:
 def run(code: str, folder: Path) -> str:
     """Run code in a fresh interpreter that finds nothing but what is installed."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -33,7 +33,7 @@ sys.stdin.read()
 def test_a_killed_writers_file_goes_a_living_ones_stays(tmp_path: Path) -> None:
     def start() -> tuple[subprocess.Popen[str], Path]:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", WRITER, str(tmp_path)],
+            [sys.executable, "-c", WRITER, str(tmp_path)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert process.stdout is not None

@@ -1,6 +1,6 @@
 """Plants faults in nodes/native, one at a time, in a throw-away copy, and expects the tests to turn red.
 
-    .venv/bin/python -P tests/faults/plant.py [WORD ...]     all, or those with a WORD in their name
+    .venv/bin/python tests/faults/plant.py [WORD ...]     all, or those with a WORD in their name
 
 The checkout itself is never touched, and the tests named here need no ComfyUI. A fault whose text is no
 longer in its file, or is there twice, stops everything: renew it, or the net has a hole nobody sees.
@@ -203,12 +203,12 @@ def copy_of(root: Path, folder: Path) -> Path:
 
 def run_tests(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     """Those tests, in that copy."""
-    command = [sys.executable, "-P", "-B", "-m", "pytest", "-x", "-q"]
+    command = [str(Path(sys.executable).with_name("pytest")), "-x", "-q"]
     command += ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     return subprocess.run(
         [*command, *tests],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         check=False,

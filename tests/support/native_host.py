@@ -57,7 +57,7 @@ def run_in_host(
     """
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        python = [*start, str(host.python), "-P", str(INSIDE)]
+        python = [*start, str(host.python), str(INSIDE)]
         call = [*python, str(host.checkout), str(ROOT), str(script.resolve()), str(result), folder]
         done = subprocess.run(
             [*call, json.dumps(flags), *(str(a) for a in arguments)],

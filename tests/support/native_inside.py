@@ -27,7 +27,8 @@ def load(name: str, path: Path, folder: Path | None = None) -> ModuleType:
 def main() -> None:
     """See the module's text."""
     checkout, root, script, result, base, flags, *arguments = sys.argv[1:]
-    sys.path.insert(0, checkout)
+    # In place of this file's own folder.
+    sys.path[0] = checkout
     # Behind the checkout: ComfyUI has top-level names of its own.
     sys.path += [str(Path(root) / "tests/support"), str(Path(script).parent)]
     import comfy.options

@@ -38,7 +38,7 @@ def watch(code: str, *arguments: str, timeout: float = 600) -> Watched:
         RuntimeError: the code failed or took too long; carries what it wrote to stderr.
     """
     start = time.monotonic()
-    command = [sys.executable, "-P", "-c", code, *arguments]
+    command = [sys.executable, "-c", code, *arguments]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(recipe: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", "-m", f"kontext_lab.recipes.{recipe}", *map(str, arguments)],
+        [sys.executable, "-m", f"kontext_lab.recipes.{recipe}", *map(str, arguments)],
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 

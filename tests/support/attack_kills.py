@@ -254,7 +254,7 @@ class Nursery:
     """A process with everything imported, which forks one for each job."""
 
     def __init__(self) -> None:
-        words = [sys.executable, "-P", __file__, "nursery"]
+        words = [sys.executable, __file__, "nursery"]
         self.process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

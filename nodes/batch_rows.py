@@ -10,6 +10,7 @@ from typing import Any
 
 from ..kontext_core.errors import InputError
 from ..kontext_core.tables.names import inside, plain_name
+from ..kontext_core.tables.numbers import whole_number
 from ..kontext_core.tables.rows import COMMENT, Row, parse_rows, read_rows
 from .host import get_host
 from .inputs import MAX_SEED
@@ -148,11 +149,8 @@ def _picture(name: str, folder: Path | None) -> Path:
 def _seed(value: Any) -> int | None:
     if value is None:
         return None
-    try:
-        number = int(str(value))
-    except ValueError:
-        number = -1
-    if not 0 <= number <= MAX_SEED:
+    number = whole_number(value, "seed")
+    if number is None or not 0 <= number <= MAX_SEED:
         raise InputError(f"seed is {value!r:.80}; expected a whole number from 0 to {MAX_SEED}")
     return number
 

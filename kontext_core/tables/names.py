@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..errors import InputError
@@ -15,14 +16,20 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f:*?"<>|]')
 
 
+def composed(text: str) -> str:
+    """A name with its accents as one character each (NFC). Some systems keep them apart (NFD), so that
+    names that look the same differ."""
+    return unicodedata.normalize("NFC", text)
+
+
 def plain_name(text: str) -> str:
     """A row's name as a path below the output folder, "/" between folders, without an ending of
-    its own being touched.
+    its own being touched; composed.
 
     Raises:
         InputError: it leads out of the folder, or some file system could not hold it.
     """
-    name = text.strip().replace("\\", "/")
+    name = composed(text.strip().replace("\\", "/"))
     parts = PurePosixPath(name).parts
     bad = (
         not parts
@@ -66,7 +73,7 @@ def inside(folder: Path, name: str, folder_too: bool = False) -> Path:
             f"the {what} {name[:200]!r} must be a path below {folder}, without '..'; copy it "
             "there, or name another"
         )
-    path = folder / below
+    path = _as_stored(folder, below)
     try:
         real = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:
@@ -76,6 +83,25 @@ def inside(folder: Path, name: str, folder_too: bool = False) -> Path:
     if not (real.is_file() or (folder_too and real.is_dir())):
         raise InputError(f"{name[:200]!r} in {folder} is not a file; expected a {what}")
     return path
+
+
+def _as_stored(folder: Path, below: PurePosixPath) -> Path:
+    """A path in the spelling that the file system has, composed or decomposed."""
+    path = folder / below
+    if path.exists() or str(below).isascii():
+        return path
+    found = folder
+    for part in below.parts:
+        step = found / part
+        if not step.exists():
+            try:
+                names = sorted(entry.name for entry in found.iterdir())
+            except OSError:
+                return path
+            same = (name for name in names if composed(name) == composed(part))
+            step = found / next(same, part)
+        found = step
+    return found
 
 
 def natural(name: str) -> tuple[object, ...]:

@@ -6,19 +6,22 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .names import PICTURE_SUFFIXES, natural, plain_name
+from .names import PICTURE_SUFFIXES, composed, natural, plain_name
 
 # A column that begins with this is for people only.
 COMMENT = "#"
 # One of these in the first line of pasted text makes it a table's header.
 KNOWN = ("prompt", "image", "name", "seed")
 DELIMITERS = (",", ";", "\t")
+# Spreadsheets write and read such a line before the header.
+_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 Scalar = str | int | float | bool
 
@@ -86,6 +89,8 @@ def parse_rows(text: str) -> list[Row]:
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     if first.startswith("{"):
         return _number(_json_lines(text))
+    if _SEPARATOR.fullmatch(first):
+        return _number(_table(text))
     header = [cell.strip().strip('"').lower() for cell in first.split(_delimiter(first))]
     plain = len(header) == 1 and header[0] == "prompt"
     if plain or (len(header) > 1 and any(cell in KNOWN for cell in header)):
@@ -98,13 +103,14 @@ def _folder(folder: Path) -> Iterator[_Raw]:
         names = [path.name for path in folder.iterdir() if path.is_file()]
     except OSError as error:
         raise InputError(f"the folder {folder} can't be read ({error})") from error
+    texts = {composed(Path(n).stem): folder / n for n in names if Path(n).suffix == ".txt"}
     for name in sorted(names, key=natural):
         if name.startswith(".") or not name.lower().endswith(PICTURE_SUFFIXES):
             continue
         values: dict[str, Any] = {"image": name, "name": Path(name).stem}
-        words = (folder / name).with_suffix(".txt")
+        words = texts.get(composed(Path(name).stem))
         problem = ""
-        if words.is_file():
+        if words is not None:
             try:
                 values["prompt"] = words.read_text(encoding="utf-8-sig").strip()
             except (OSError, UnicodeDecodeError) as error:
@@ -124,7 +130,13 @@ def _delimiter(header: str) -> str:
 
 def _table(text: str) -> Iterator[_Raw]:
     first = next((line for line in text.splitlines() if line.strip()), "")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(first), strict=True)
+    delimiter = _delimiter(first)
+    # A tab at the end of the line is what it names.
+    if named := _SEPARATOR.fullmatch(first.strip(" ")):
+        delimiter = named[1]
+        # The line stays as an empty one, so that the lines below keep their numbers.
+        text = text.replace(first, "", 1)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
         try:
@@ -141,12 +153,13 @@ def _table(text: str) -> Iterator[_Raw]:
         if header is None:
             header = _header(cells)
             continue
+        cells = _filled(cells, len(header))
         if len(cells) > len(header):
             yield (
                 {},
                 (
                     f"line {reader.line_num} has {len(cells)} cells, the header {len(header)}; put "
-                    "texts that hold the separator in quotes"
+                    "texts that hold the separator in quotes, and name every column that is used"
                 ),
             )
             continue
@@ -154,8 +167,16 @@ def _table(text: str) -> Iterator[_Raw]:
         yield {key: cell.strip() for key, cell in zip(header, cells) if cell.strip()}, ""  # noqa: B905
 
 
+def _filled(cells: list[str], least: int = 0) -> list[str]:
+    """Without the empty cells behind a table, which spreadsheets export with it."""
+    count = len(cells)
+    while count > least and not cells[count - 1].strip():
+        count -= 1
+    return cells[:count]
+
+
 def _header(cells: list[str]) -> list[str]:
-    header = [cell.strip() for cell in cells]
+    header = [cell.strip() for cell in _filled(cells)]
     if "" in header:
         raise InputError(
             f"column {header.index('') + 1} of the table has no name; write one into its first line"
@@ -233,8 +254,8 @@ def _number(found: Iterable[_Raw]) -> list[Row]:
 def _free(name: str, taken: set[str]) -> str:
     candidate, count = name, 1
     # Some file systems take "Cat" and "cat" for one.
-    while candidate.lower() in taken:
+    while composed(candidate).lower() in taken:
         count += 1
         candidate = f"{name}_{count}"
-    taken.add(candidate.lower())
+    taken.add(composed(candidate).lower())
     return candidate

@@ -10,6 +10,7 @@ from typing import Any
 
 from kontext_core.errors import InputError
 from kontext_core.tables.names import PICTURE_SUFFIXES
+from kontext_core.tables.numbers import whole_number
 from kontext_core.tables.rows import Scalar
 
 from ..prompt import SEEDS, Prompt, is_link
@@ -70,7 +71,10 @@ class Columns:
                     pictures.append((target, str(value)))
                     continue
                 inputs = prompt[target.node]["inputs"]
-                inputs[target.input] = _fitting(column, value, inputs.get(target.input))
+                if target.input in SEEDS:
+                    inputs[target.input] = _seed(column, value)
+                else:
+                    inputs[target.input] = _fitting(column, value, inputs.get(target.input))
         return prompt, pictures
 
     def _constants(self) -> list[tuple[str, str]]:
@@ -213,17 +217,33 @@ def _fitting(column: str, value: Scalar, current: Any) -> Scalar:
             raise InputError(f"{column} is {value!r:.80}; expected true or false")
         return found
     if isinstance(current, int | float):
-        number = _number(value)
+        # A whole number in the workflow may stand for any: 1 for a strength of 1.0.
+        number = _number(value, column if isinstance(current, int) else "")
         if number is None:
             raise InputError(f"{column} is {value!r:.80}; expected a number")
         return number
     return str(value) if isinstance(current, str) else value
 
 
-def _number(value: Scalar) -> int | float | None:
-    """The number that a value is or spells, whole if it can be; the server judges its range."""
+def _seed(column: str, value: Scalar) -> int:
+    number = whole_number(value, column)
+    if number is None or not 0 <= number < 1 << 64:
+        raise InputError(
+            f"{column} is {value!r:.80}; expected a whole number from 0 to {(1 << 64) - 1}"
+        )
+    return number
+
+
+def _number(value: Scalar, whole: str = "") -> int | float | None:
+    """The number that a value is or spells, whole if it can be; the server judges its range.
+
+    Args:
+        whole: the column's name, where the workflow has a whole number.
+    """
     if isinstance(value, bool):
         return None
+    if whole and (found := whole_number(value, whole)) is not None:
+        return found
     if isinstance(value, str):
         try:
             return int(value)

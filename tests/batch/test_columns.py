@@ -148,11 +148,24 @@ def test_a_job_has_the_rows_values_and_pictures(pictures: Path) -> None:
     assert first.prompt["5"]["inputs"]["image"] == "kontext_shapes.png"
 
 
+def test_a_seed_is_the_same_number_everywhere(pictures: Path) -> None:
+    """In the dry run, in the manifest and in what is sent: one that a spreadsheet exported too."""
+    found = jobs("prompt,seed\na,5.0\nb,5\nc,18446744073709551615.0\n", pictures)
+    assert [job.seed for job in found] == [5, 5, 2**64 - 1]
+    assert all(type(job.prompt["8"]["inputs"]["seed"]) is int for job in found)
+    [row] = jobs('{"prompt": "a", "seed": 5.0, "8.steps": "4.0"}', pictures)
+    assert (row.seed, row.prompt["8"]["inputs"]["steps"]) == (5, 4)
+
+
 ROW_PROBLEMS = [
     ("image,prompt\nnone.png,x", "there is no picture 'none.png'"),
     ("image,prompt\n../a.png,x", r"without '\.\.'"),
     ("image,prompt\nempty.png,x", "is empty; copy it anew"),
-    ("seed,prompt\nx,y", "seed is 'x'; expected a number"),
+    ("seed,prompt\nx,y", "seed is 'x'; expected a whole number from 0 to"),
+    ("seed,prompt\n5.5,y", r"seed is '5\.5'; expected a whole number"),
+    ("seed,prompt\n-1,y", "seed is '-1'; expected a whole number"),
+    ("seed,prompt\n1.23457E+14,y", "seed is .* its last digits are lost"),
+    ("8.seed,prompt\n1.2E14,y", "8.seed is .* its last digits are lost"),
     ("10.filename_prefix,prompt\n../../x,y", "can't be a file's"),
 ]
 

@@ -9,6 +9,7 @@ import pytest
 
 from kontext_core.errors import InputError
 from kontext_core.tables.names import inside, natural, plain_name
+from kontext_core.tables.numbers import whole_number
 from kontext_core.tables.rows import parse_rows, read_rows
 
 
@@ -22,6 +23,10 @@ TABLES = {
     "comma.csv": 'name,prompt,seed\na,"red, and ""big""",1\n\nb,"two\nlines",\n',
     "semicolon.csv": 'name;prompt;seed\na;"red, and ""big""";1\nb;"two\nlines";\n',
     "tab.tsv": 'name\tprompt\tseed\na\t"red, and ""big"""\t1\nb\t"two\nlines"\t\n',
+    "named separator.csv": 'sep=;\nname;prompt;seed\na;"red, and ""big""";1\nb;"two\nlines";\n',
+    "named in quotes.csv": '\ufeff"SEP=|"\r\nname|prompt|seed\r\na|"red, and ""big"""|1\r\nb|"two\nlines"|\r\n',
+    "named tab.tsv": 'sep=\t\nname\tprompt\tseed\na\t"red, and ""big"""\t1\nb\t"two\nlines"\t\n',
+    "empty columns.csv": 'name,prompt,seed,,\na,"red, and ""big""",1,, \nb,"two\nlines",,,,,\n,,,,\n',
     "mark.csv": '\ufeffname,prompt,seed\r\na,"red, and ""big""",1\r\nb,"two\nlines",\r\n',
 }
 
@@ -76,6 +81,7 @@ PASTED = [
     ("a red star\nprompt: a, b", ["a red star", "prompt: a, b"]),
     ("prompt\na\nb", ["a", "b"]),
     ("seed,prompt\n1,a\n2,b", ["a", "b"]),
+    ("sep=;\nseed;prompt\n1;a\n2;b", ["a", "b"]),
     ('{"prompt": "a"}\n{"prompt": "b"}', ["a", "b"]),
     ("make it big, red and round\nimage of a cat, blue", None),
     ("  \n\n", []),
@@ -96,6 +102,8 @@ BAD_ROWS = [
     ("rows.jsonl", '{"a": 1}\n{"a": 1e999}\n{"a": 2}', "'a' is inf"),
     ("rows.jsonl", '{"a": 1}\n' + "[" * 100_000 + '\n{"a": 2}', "line 2 is not JSON"),
     ("rows.csv", "a,b\n1,2\n1,2,3\n1,2\n", "line 3 has 3 cells, the header 2"),
+    ("rows.csv", "a,b,,\n1,2,,\n1,2,,3\n1,2,,\n", "line 3 has 4 cells, the header 2"),
+    ("rows.csv", "sep=,\na,b\n1,2\n1,2,3\n1,2\n", "line 4 has 3 cells, the header 2"),
     ("rows.csv", "name,b\n1,2\n../../x,2\n1,2\n", "'../../x' can't be a file's"),
 ]  # fmt: skip
 
@@ -180,3 +188,44 @@ def test_pictures_stay_inside_their_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a file"):
         inside(folder, "sub")
     assert inside(folder, "sub", folder_too=True) == folder / "sub"
+
+
+WHOLE = [
+    ("5", 5), ("-3", -3), (" 7 ", 7), ("5.0", 5), ("5,00", 5), (5.0, 5), (2**64 - 1, 2**64 - 1),
+    (str(2**64 - 1), 2**64 - 1), ("18446744073709551615.0", 2**64 - 1), ("5.5", None), (5.5, None),
+    # A group of thousands, or three zeros behind the point.
+    ("1.000", None), ("1 000", None), ("", None), ("x", None), (True, None), ("\u0665", None),
+    ("1_000", None), ("1e-3", None), ("9" * 5000, None), ("inf", None), ("nan", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "number"), WHOLE)
+def test_whole_numbers_of_spreadsheets(value: object, number: int | None) -> None:
+    assert whole_number(value, "seed") == number
+
+
+@pytest.mark.parametrize("value", ["1.23457E+14", "1,23457e+14", "1E14", 1.5e17, 2.0**53, 1e300])
+def test_a_number_whose_digits_are_lost_is_refused(value: object) -> None:
+    with pytest.raises(InputError, match="seed is .*has rounded it, and its last digits are lost"):
+        whole_number(value, "seed")
+
+
+APART, TOGETHER = "e\u0301te\u0301", "\u00e9t\u00e9"
+
+
+def test_accents_may_be_composed_or_not(tmp_path: Path) -> None:
+    """A table of one system beside pictures of another: names that look the same are the same."""
+    for folder, stored in (("a", APART), ("b", TOGETHER)):
+        below = tmp_path / folder / stored
+        below.mkdir(parents=True)
+        write(below, f"{stored}.png", "x")
+        write(below, f"{APART if stored == TOGETHER else TOGETHER}.txt", "words")
+        for given in (APART, TOGETHER):
+            found = inside(tmp_path / folder, f"{given}/{given}.png")
+            assert found.read_bytes() == b"x"
+            with pytest.raises(InputError, match="there is no picture"):
+                inside(tmp_path / folder, f"{given}/other{given}.png")
+        [row] = read_rows(below)
+        assert (row.name, row.values["prompt"]) == (TOGETHER, "words")
+    rows = parse_rows(f"name,prompt\n{APART},x\n{TOGETHER},y\n")
+    assert [row.name for row in rows] == [TOGETHER, f"{TOGETHER}_2"]

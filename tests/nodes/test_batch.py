@@ -112,7 +112,7 @@ BAD = [
     ({"source": "../outside"}, r"without '\.\.'"),
     ({"source": "/etc"}, "must be a path below"),
     ({"source": "set/link"}, "leads out of"),
-    ({"source": "set/notes.md"}, "no kind of file that holds rows"),
+    ({"source": "set/notes.md"}, "not a kind of file that holds rows"),
     ({"lines": "image,prompt\n../../secret.png,x"}, r"row 1: the picture '\.\./\.\./secret.png'"),
     ({"lines": "image,prompt\nset/none.png,x\nset/a.png,y"}, "row 1: there is no picture"),
     ({"lines": "prompt,steps\nx,3"}, "no output for the column 'steps'"),

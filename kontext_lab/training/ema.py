@@ -1,4 +1,8 @@
-"""Exponential moving average of a model's parameters."""
+"""Exponential moving average of a model's parameters.
+
+Not `torch.optim.swa_utils.AveragedModel`, which keeps a second copy of every module: here one average
+covers several modules and is put into them while they are judged or saved.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024): a step along
 U V^T of the momentum U S V^T, found with a quintic Newton-Schulz iteration instead of an SVD.
+
+`torch.optim.Muon` takes the same steps (the tests hold them together), but only for matrices, and
+always iterates in bfloat16, which processors without it emulate many times slower.
 """
 
 from __future__ import annotations

@@ -57,6 +57,24 @@ def test_muon_takes_convolutions_as_matrices():
     assert torch.allclose(kernel.flatten(1), matrix, atol=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 0.02), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize("shape", [(32, 64), (96, 32)])
+def test_muon_steps_as_torchs_own_does(shape, dtype, bound):
+    """Which takes no convolutions and iterates in bfloat16 whatever the processor."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=generator)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    muon = Muon([ours], lr=0.02, dtype=dtype)
+    oracle = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.0, adjust_lr_fn="original")
+    for _ in range(5):
+        ours.grad = torch.randn(shape, generator=generator)
+        theirs.grad = ours.grad.clone()
+        muon.step()
+        oracle.step()
+    # Measured 0.0107 and 0.0105 in float32, 0.0250 and 0.0250 in bfloat16.
+    assert float((ours - theirs).norm() / (theirs - start).norm()) < bound
+
+
 def test_muon_refuses_vectors():
     with pytest.raises(InputError, match="matrices"):
         Muon([nn.Parameter(torch.zeros(4))])

@@ -34,7 +34,7 @@ def test_only_regular_files_are_read(kind: str, tmp_path: Path) -> None:
         else:
             path.symlink_to("/dev/zero")
     for read, path in ((read_config, config), (parse_index, index), (open_weights, index)):
-        with pytest.raises(CheckpointError, match="no regular file") as error:
+        with pytest.raises(CheckpointError, match="not a regular file") as error:
             read(path)
         assert str(path) in str(error.value)
 

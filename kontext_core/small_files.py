@@ -1,4 +1,4 @@
-"""Reads small text files of models (configurations, indices, vocabularies): regular ones, bounded."""
+"""Reads text files whole (configurations, indices, tables, workflows): regular ones, bounded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LIMIT = 32 << 20
 
 
 def read_small_text(path: Path, limit: int = LIMIT) -> str:
-    """The UTF-8 text of a file of at most `limit` bytes.
+    """The UTF-8 text of a file of at most `limit` bytes, without the mark that some editors begin it with.
 
     Raises:
         OSError: not there, not to be read, or not a regular file: a pipe would wait for its writer, a
@@ -24,4 +24,4 @@ def read_small_text(path: Path, limit: int = LIMIT) -> str:
         data = file.read(min(limit, found.st_size) + 1)
     if len(data) > limit:
         raise ValueError(f"it is larger than {limit} bytes")
-    return data.decode("utf-8")
+    return data.decode("utf-8-sig")

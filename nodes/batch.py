@@ -180,12 +180,10 @@ class KontextBatch(io.ComfyNode):
         name_prefix: str,
         images: Tensor | None = None,
     ) -> io.NodeOutput:
-        items = items_from(source, lines, combine, 0 if images is None else images.shape[0])
-        total = len(items)
+        linked = 0 if images is None else images.shape[0]
+        items, total = items_from(source, lines, combine, linked, first, limit)
         names = names_for(items, name_prefix)[first - 1 :]
         items = items[first - 1 :]
-        if limit:
-            items, names = items[:limit], names[:limit]
         if not items:
             raise InputError(f"first is {first}, but there are only {total} rows; lower it")
         step = 1 if seeds == SEEDS[0] else 0

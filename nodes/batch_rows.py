@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..kontext_core.errors import InputError
-from ..kontext_core.tables.names import inside, plain_name
+from ..kontext_core.tables.names import free_name, inside, plain_name
 from ..kontext_core.tables.numbers import whole_number
 from ..kontext_core.tables.rows import COMMENT, Row, parse_rows, read_rows
 from .host import get_host
@@ -19,6 +21,8 @@ COMBINE = ("each with each", "in pairs")
 # What the node has outputs for.
 COLUMNS = ("image", "prompt", "seed")
 SHOWN = 5
+# Lists of ComfyUI are in memory, and every row is a run of what follows.
+MAX_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,19 @@ class Item:
     index: int | None = None
 
 
-def items_from(source: str, lines: str, combine: str, linked: int) -> list[Item]:
-    """All rows, from what was given.
+def items_from(
+    source: str, lines: str, combine: str, linked: int, first: int = 1, limit: int = 0
+) -> tuple[list[Item], int]:
+    """The rows up to the last that is wanted, from what was given, and how many there would be in all.
 
     Args:
         linked: how many pictures come by link.
+        first: the first row that is wanted, from 1; those before it are given too, for their names.
+        limit: how many are wanted; 0 is all.
 
     Raises:
-        InputError: nothing given, a row that can't run, or lists that don't fit together.
+        InputError: nothing given, a row that can't run, lists that don't fit together, or more rows
+            than `MAX_ROWS`.
     """
     pictures = [Item(f"{index + 1:04d}", "", index=index) for index in range(linked)]
     found = [pictures, _from_source(source), _from_rows(parse_rows(lines), None)]
@@ -49,26 +58,34 @@ def items_from(source: str, lines: str, combine: str, linked: int) -> list[Item]
             "there are no rows; link pictures, name a folder or table of the input folder in "
             "source, or write prompts into lines"
         )
+    sizes = [len(items) for items in lists]
     if combine == COMBINE[0]:
-        rows: list[tuple[Item, ...]] = [()]
-        for items in lists:
-            rows = [(*row, item) for row in rows for item in items]
+        total = math.prod(sizes)
+        rows: Iterable[tuple[Item, ...]] = itertools.product(*lists)
     else:
-        count = max(len(items) for items in lists)
-        sizes = [len(items) for items in lists]
-        if any(size not in (1, count) for size in sizes):
+        total = max(sizes)
+        if any(size not in (1, total) for size in sizes):
             raise InputError(
                 f"there are {' and '.join(map(str, sizes))} rows to put into pairs; expected as "
                 f'many of each, or one of a kind. Or choose "{COMBINE[0]}"'
             )
-        rows = [tuple(items[i if len(items) > 1 else 0] for items in lists) for i in range(count)]
-    merged = [_merge(row) for row in rows]
+        rows = (tuple(items[i if len(items) > 1 else 0] for items in lists) for i in range(total))
+    wanted = min(total, first - 1 + limit) if limit else total
+    if wanted - first >= MAX_ROWS:
+        raise InputError(
+            f"there are {total} rows, at most {MAX_ROWS} are taken at once; lower limit, or use "
+            "python -m standalone batch"
+        )
+    merged = []
+    for row in itertools.islice(rows, wanted):
+        get_host().check_interrupt()
+        merged.append(_merge(row))
     with_picture = sum(item.path is not None or item.index is not None for item in merged)
     if with_picture not in (0, len(merged)):
         raise InputError(
             f"{with_picture} of {len(merged)} rows have a picture; expected all or none"
         )
-    return merged
+    return merged, total
 
 
 def _merge(row: Sequence[Item]) -> Item:
@@ -157,18 +174,8 @@ def _seed(value: Any) -> int | None:
 
 def names_for(items: list[Item], prefix: str) -> list[str]:
     """A name for each, below the output folder."""
-    taken: set[str] = set()
-    names = []
-    for item in items:
-        name = plain_name(f"{prefix.strip()}{item.name}")
-        candidate, number = name, 1
-        # Some file systems take "Cat" and "cat" for one.
-        while candidate.lower() in taken:
-            number += 1
-            candidate = f"{name}_{number}"
-        taken.add(candidate.lower())
-        names.append(candidate)
-    return names
+    taken: dict[str, int] = {}
+    return [free_name(plain_name(f"{prefix.strip()}{item.name}"), taken) for item in items]
 
 
 def stamp(source: str | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kontext_core.small_files import read_small_text
+
 from .comfy_api.nodes import ComfyNode
 from .errors import WorkflowError
 from .prompt import InputSpec, Prompt, inputs_of
@@ -65,8 +67,8 @@ def _text(text: str) -> str:
         return text
     path = Path(text[1:])
     try:
-        content = path.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_small_text(path).strip()
+    except (OSError, ValueError) as error:
         raise WorkflowError(
             f"the text file {path} can't be read ({error}); name one that is there, in UTF-8"
         ) from error

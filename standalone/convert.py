@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kontext_core.small_files import read_small_text
+
 from .comfy_api.nodes import ComfyNode
 from .errors import WorkflowError
 from .graph import SKIPPED, Graph, Source
@@ -34,11 +36,13 @@ def read_workflow(path: Path) -> Any:
         WorkflowError: it is not there, or not JSON.
     """
     try:
-        return json.loads(with_older_name(path).read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_small_text(with_older_name(path))
+    except (OSError, ValueError) as error:
         raise WorkflowError(
             f"the workflow {path} can't be read ({error}); check the path"
         ) from error
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise WorkflowError(
             f"{path} is not JSON ({error}); save the workflow anew with the editor's Save or "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..small_files import read_small_text
 from .device import usable_device
 from .settings import SETTINGS, recall, record
 
@@ -94,9 +95,8 @@ def read_prompt(path: str) -> str:
         InputError: it can't be read as UTF-8, or holds nothing.
     """
     try:
-        # Editors on Windows begin a file with a byte order mark; it is not part of the words.
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_small_text(Path(path))
+    except (OSError, ValueError) as error:
         raise InputError(f"can't read the instruction from {path} ({error})") from error
     if not text.strip():
         raise InputError(f"the instruction file {path} is empty; write the instruction into it")

@@ -57,6 +57,27 @@ def _bad_part(part: str) -> bool:
     )
 
 
+def free_name(name: str, taken: dict[str, int]) -> str:
+    """`name`, or `name_2` and on where it is taken; notes it in `taken`, which begins empty.
+
+    Some file systems take "Cat" and "cat" for one, so that they count as one here, however their
+    accents are written.
+    """
+    key = composed(name).lower()
+    # What a name was last tried with: a thousand rows of one name don't try a thousand numbers each.
+    number = taken.get(key, 0)
+    if not number:
+        taken[key] = 1
+        return name
+    candidate = name
+    while composed(candidate).lower() in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    taken[key] = number
+    taken[composed(candidate).lower()] = 1
+    return candidate
+
+
 def inside(folder: Path, name: str, folder_too: bool = False) -> Path:
     """The file that a row names below `folder`; with `folder_too` it may be a folder.
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .names import PICTURE_SUFFIXES, composed, natural, plain_name
+from ..small_files import read_small_text
+from .names import PICTURE_SUFFIXES, composed, free_name, natural, plain_name
 
 # A column that begins with this is for people only.
 COMMENT = "#"
@@ -22,6 +23,8 @@ KNOWN = ("prompt", "image", "name", "seed")
 DELIMITERS = (",", ";", "\t")
 # Spreadsheets write and read such a line before the header.
 _SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+# Bytes of a table.
+LARGEST = 256 << 20
 
 Scalar = str | int | float | bool
 
@@ -58,10 +61,10 @@ def read_rows(path: Path) -> list[Row]:
             raise InputError(f"there are no pictures in {path}; put PNG, JPEG or WebP files there")
         return rows
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _text(path)
     except FileNotFoundError as error:
         raise InputError(f"there are no rows at {path}; check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"the rows in {path} can't be read ({error}); save it as UTF-8") from error
     readers = {
         ".csv": _table, ".tsv": _table, ".jsonl": _json_lines, ".ndjson": _json_lines,
@@ -112,10 +115,15 @@ def _folder(folder: Path) -> Iterator[_Raw]:
         problem = ""
         if words is not None:
             try:
-                values["prompt"] = words.read_text(encoding="utf-8-sig").strip()
-            except (OSError, UnicodeDecodeError) as error:
+                values["prompt"] = _text(words).strip()
+            except (OSError, ValueError) as error:
                 problem = f"the prompt in {words.name} can't be read ({error}); save it as UTF-8"
         yield values, problem
+
+
+def _text(path: Path) -> str:
+    """A text with line ends of every system, as `\\n`. Raises OSError or ValueError."""
+    return read_small_text(path, LARGEST).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _lines(text: str) -> Iterator[_Raw]:
@@ -238,7 +246,7 @@ def _usable(value: Any) -> bool:
 def _number(found: Iterable[_Raw]) -> list[Row]:
     """Numbers the rows from 1 and gives each a name of its own."""
     rows: list[Row] = []
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for number, (values, problem) in enumerate(found, 1):
         wanted = str(values.pop("name", "")).strip()
         if not wanted and isinstance(values.get("image"), str):
@@ -247,15 +255,5 @@ def _number(found: Iterable[_Raw]) -> list[Row]:
             name = plain_name(wanted) if wanted else f"{number:04d}"
         except InputError as error:
             name, problem = f"{number:04d}", problem or str(error)
-        rows.append(Row(number, _free(name, taken), values, problem))
+        rows.append(Row(number, free_name(name, taken), values, problem))
     return rows
-
-
-def _free(name: str, taken: set[str]) -> str:
-    candidate, count = name, 1
-    # Some file systems take "Cat" and "cat" for one.
-    while composed(candidate).lower() in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    taken.add(composed(candidate).lower())
-    return candidate

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from kontext_core.errors import InputError
 from kontext_core.partial import is_partial
+from kontext_core.small_files import read_small_text
 
 from ..bodies import read_json_text
 from ..errors import BodyError
@@ -60,10 +61,10 @@ class UserRoutes:
 
     def _settings(self) -> dict[str, Any]:
         try:
-            stored = msgspec.json.decode(self.settings_file.read_bytes(), type=dict[str, Any])
+            stored = msgspec.json.decode(read_small_text(self.settings_file), type=dict[str, Any])
         except FileNotFoundError:
             stored = {}
-        except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
             stored = self._salvaged(error)
         return FIRST_SETTINGS | stored
 
@@ -73,7 +74,7 @@ class UserRoutes:
         found: Any = None
         try:
             # Python's own reader takes NaN, which no browser does.
-            found = json.loads(self.settings_file.read_bytes())
+            found = json.loads(read_small_text(self.settings_file))
             os.replace(self.settings_file, kept)
         except (OSError, ValueError, RecursionError):
             with contextlib.suppress(OSError):

@@ -51,6 +51,17 @@ def test_a_folder_in_natural_order_with_its_prompts(pack: Any, inputs: Path) -> 
     assert got["ui"]["kontext_notes"][0] == "batch/a: from the file"
 
 
+def test_only_the_rows_that_limit_wants_are_made(pack: Any, inputs: Path) -> None:
+    """Nine million in all: making them would take gigabytes."""
+    lines = "\n".join(f"{number}" for number in range(3000))
+    (inputs / "names.txt").write_text("\n".join(f"n{n}" for n in range(3000)), encoding="utf-8")
+    got = run(pack, source="names.txt", lines=lines, first=2999, limit=3, name_prefix="")
+    assert got["prompts"] == ["2998", "2999", "0"] and got["count"] == 3
+    assert got["names"] == ["2999", "3000", "0001_2"]
+    with pytest.raises(pack.error("InputError"), match="9000000 rows, at most 1000000"):
+        run(pack, source="names.txt", lines=lines, limit=0)
+
+
 def test_lines_over_a_folder_each_with_each_and_in_pairs(pack: Any, inputs: Path) -> None:
     each = run(pack, source="set", lines="one\n\ntwo\n", name_prefix="")
     assert each["prompts"] == ["one", "two"] * 3

@@ -8,24 +8,15 @@ and go. The host's own lists are not asked: they leave out .gguf files and folde
 
 from __future__ import annotations
 
-import os
-import re
-import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..kontext_core.errors import ModelNotFoundError
+from ..kontext_core.model_files import model_names
 from .host import get_host
 
 # Shown before the user's files; the part after the colon is the core's name of it.
 EMBEDDED = ("embedded: tiny",)
-SUFFIXES = (".safetensors", ".sft", ".gguf")
-# One piece of a model that is cut into several; the folder is offered instead.
-_SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
-# What a diffusers or transformers folder calls its weights.
-_PIECE = re.compile(r"(diffusion_pytorch_)?model\b.*\.(safetensors|json)$")
-# Clocks of file systems are coarse: a folder that changed this recently may change unseen.
-_SETTLED_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +44,10 @@ def choices(role: str) -> list[str]:
     for folder in FOLDERS[role]:
         names: dict[str, None] = {}
         for root in get_host().model_folders(folder.kind):
-            names.update(dict.fromkeys(_names(root, only_folders=folder.kind == "diffusers")))
+            found_there = model_names(root)
+            if folder.kind == "diffusers":
+                found_there = [(name, whole) for name, whole in found_there if whole]
+            names.update(dict.fromkeys(name for name, _ in found_there))
         ordered = sorted(names, key=lambda name: (name.lower(), name))
         found += [folder.label + name for name in ordered]
     return found
@@ -139,65 +133,3 @@ def own_folder(role: str) -> Path:
     if not roots:
         raise ModelNotFoundError(f"there is no {kind} folder here to write to: run inside ComfyUI")
     return next((root for root in roots if root.name == kind), roots[0])
-
-
-_listed: dict[Path, tuple[dict[Path, int], float, list[tuple[str, bool]]]] = {}
-
-
-def _names(root: Path, only_folders: bool) -> list[str]:
-    """Names below one folder. Walks it again only when a folder in it has changed."""
-    known = _listed.get(root)
-    if known is None or not _settled(known[0], known[1]):
-        began = time.time()
-        changed: dict[Path, int] = {}
-        found: list[tuple[str, bool]] = []
-        _walk(root, "", changed, found, set())
-        known = _listed[root] = (changed, began, found)
-    return [name for name, is_folder in known[2] if is_folder or not only_folders]
-
-
-def _settled(changed: dict[Path, int], listed_at: float) -> bool:
-    for folder, when in changed.items():
-        try:
-            now = folder.stat().st_mtime_ns
-        except OSError:
-            return False
-        if now != when or now / 1e9 > listed_at - _SETTLED_SECONDS:
-            return False
-    return bool(changed)
-
-
-def _walk(
-    folder: Path,
-    prefix: str,
-    changed: dict[Path, int],
-    found: list[tuple[str, bool]],
-    seen: set[tuple[int, int]],
-) -> None:
-    """Adds (name, whether a folder) of everything below, and when each folder changed."""
-    try:
-        state = folder.stat()
-        entries = list(os.scandir(folder))
-    except OSError:
-        return
-    # Links may lead back up.
-    if (state.st_dev, state.st_ino) in seen:
-        return
-    seen.add((state.st_dev, state.st_ino))
-    changed[folder] = state.st_mtime_ns
-    here = {entry.name for entry in entries}
-    whole = bool(prefix) and "model_index.json" in here
-    part = bool(prefix) and "config.json" in here and any(_PIECE.match(name) for name in here)
-    if whole or part:
-        found.append((prefix.rstrip("/"), True))
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        name = prefix + entry.name
-        if entry.is_dir():
-            # The parts of a whole diffusers folder are reached through it.
-            if not whole:
-                _walk(folder / entry.name, name + "/", changed, found, seen)
-        elif entry.is_file() and entry.name.lower().endswith(SUFFIXES):
-            if not (_SHARD.search(entry.name) or (part and _PIECE.match(entry.name))):
-                found.append((name, False))

@@ -6,15 +6,15 @@ import os
 import re
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from kontext_core.errors import InputError, ModelNotFoundError
+from kontext_core.model_files import MODEL_SUFFIXES, model_names
 from kontext_core.partial import clear_below
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 # Bytes of a file's name; file systems take 255.
 MAX_NAME = 255
-MODEL_SUFFIXES = frozenset({".safetensors", ".sft", ".gguf"})
 # ComfyUI's folders per kind; the second name of each pair is the older one.
 MODEL_FOLDERS = {
     "diffusion_models": ("diffusion_models", "unet"),
@@ -33,21 +33,38 @@ def inside(folder: Path, name: str) -> Path:
             file system could hold it.
     """
     base = folder.resolve()
+    path = _checked(base, name).resolve()
+    if not path.is_relative_to(base):
+        raise InputError(f"the path {name!r} leads out of its folder; use a name below it")
+    return path
+
+
+def _checked(base: Path, name: str) -> Path:
     try:
         if any(len(os.fsencode(part)) > MAX_NAME for part in name.split("/")):
             raise ValueError("a part of it is too long")
         if any(ord(letter) < 32 for letter in name):
             raise ValueError("it has control characters")
-        path = (base / name).resolve()
-        path.is_file()
+        path = base / name
+        path.resolve().is_file()
     # Also NUL, halves of surrogate pairs, paths as a whole too long, links in a circle.
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"the name {name[:80]!r} can't be a file's ({error}); use a shorter, plain one"
         ) from error
-    if not path.is_relative_to(base):
-        raise InputError(f"the path {name!r} leads out of its folder; use a name below it")
     return path
+
+
+def _below(folder: Path, name: str) -> Path:
+    """As `inside`, told from the name alone: links may lead anywhere.
+
+    Raises:
+        InputError: as `inside`, for `..` and absolute paths.
+    """
+    parts = PurePath(name.replace("\\", "/"))
+    if parts.is_absolute() or parts.anchor or ".." in parts.parts:
+        raise InputError(f"the path {name!r} leads out of its folder; use a name below it")
+    return _checked(folder, name)
 
 
 @dataclass(frozen=True)
@@ -103,13 +120,20 @@ class Folders:
         return None
 
     def pictures(self) -> list[str]:
-        """Names of all input pictures, the user's and the shipped ones, sorted."""
+        """Names of all input pictures, the user's and the shipped ones, sorted: those that `find`
+        opens, so no links that lead out of their folder or nowhere."""
         names: set[str] = set()
         for place in (self.input, self.samples):
-            if place is not None and place.is_dir():
-                names.update(
-                    path.name for path in place.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES
-                )
+            if place is None or not place.is_dir():
+                continue
+            base = place.resolve()
+            names.update(
+                path.name
+                for path in place.iterdir()
+                if path.suffix.lower() in PICTURE_SUFFIXES
+                and path.is_file()
+                and (not path.is_symlink() or path.resolve().is_relative_to(base))
+            )
         return sorted(names)
 
     def model_folders(self, kind: str) -> list[Path]:
@@ -118,18 +142,18 @@ class Folders:
 
     def model_files(self, kind: str) -> list[str]:
         """Model files of a kind ('diffusion_models', 'text_encoders', 'vae', 'loras'), sorted."""
-        found: set[str] = set()
-        for base in self.model_folders(kind):
-            if base.is_dir():
-                found.update(
-                    path.relative_to(base).as_posix()
-                    for path in base.rglob("*")
-                    if path.suffix.lower() in MODEL_SUFFIXES
-                )
-        return sorted(found)
+        return sorted(
+            {
+                name
+                for base in self.model_folders(kind)
+                for name, is_folder in model_names(base)
+                if not is_folder
+            }
+        )
 
     def model_path(self, kind: str, name: str) -> Path:
-        """The path of a model file.
+        """The path of a model file. A link that lies in the folder counts as the file it leads to:
+        people keep their models elsewhere, and no request can make one.
 
         Raises:
             InputError: the name leads out of the kind's folders.
@@ -141,7 +165,7 @@ class Folders:
             )
         bases = self.model_folders(kind)
         for base in bases:
-            path = inside(base, name)
+            path = _below(base, name)
             if path.is_file() and path.suffix.lower() in MODEL_SUFFIXES:
                 return path
         raise ModelNotFoundError(
@@ -154,6 +178,18 @@ class Folders:
 
         The prefix may hold a subfolder and %width%, %height%, %year%, %month%, %day%, %hour%,
         %minute%, %second%. Files are numbered `<start>_00001_.png` as in ComfyUI.
+
+        Raises:
+            InputError: the prefix leads out of the folder.
+        """
+        target = self.place_of(prefix, kind, width, height)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        numbered = re.compile(re.escape(target.name) + r"_(\d+)_?\b.*", re.IGNORECASE)
+        used = [int(m[1]) for path in target.parent.iterdir() if (m := numbered.match(path.name))]
+        return target.parent, target.name, max(used, default=0) + 1
+
+    def place_of(self, prefix: str, kind: str, width: int = 0, height: int = 0) -> Path:
+        """Folder and start of the names that pictures of a prefix get; nothing is made.
 
         Raises:
             InputError: the prefix leads out of the folder.
@@ -171,8 +207,4 @@ class Folders:
         }
         for key, value in values.items():
             prefix = prefix.replace(f"%{key}%", value)
-        target = inside(self.by_kind(kind), prefix or "_")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        numbered = re.compile(re.escape(target.name) + r"_(\d+)_?\b.*", re.IGNORECASE)
-        used = [int(m[1]) for path in target.parent.iterdir() if (m := numbered.match(path.name))]
-        return target.parent, target.name, max(used, default=0) + 1
+        return inside(self.by_kind(kind), prefix or "_")

@@ -160,6 +160,16 @@ class SaveImage(n.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """A refused place is told before anything has been computed for it."""
+        if isinstance(filename_prefix, str):
+            try:
+                runtime.current().folders.place_of(filename_prefix, "output")
+            except InputError as error:
+                return str(error)
+        return True
+
+    @classmethod
     def execute(cls, images: Any, filename_prefix: str = "ComfyUI") -> n.NodeOutput:
         return n.NodeOutput(ui=ui.ImageSaveHelper.get_save_images_ui(images, filename_prefix, cls))
 

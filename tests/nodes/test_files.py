@@ -99,7 +99,7 @@ def test_new_files_appear_without_a_restart(models: Path, files: Any) -> None:
 
 
 def test_folders_that_rest_are_not_walked_again(
-    models: Path, files: Any, monkeypatch: pytest.MonkeyPatch
+    pack: Any, models: Path, files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = models / "loras"
     touch(root, "sub/a.safetensors")
@@ -107,8 +107,9 @@ def test_folders_that_rest_are_not_walked_again(
         os.utime(folder, (1e9, 1e9))
     assert files.choices("lora") == ["sub/a.safetensors"]
     walks = []
-    walk = files._walk
-    monkeypatch.setattr(files, "_walk", lambda *a: (walks.append(a[0]), walk(*a)))
+    walker = pack.module("kontext_core.model_files")
+    walk = walker._walk
+    monkeypatch.setattr(walker, "_walk", lambda *a: (walks.append(a[0]), walk(*a)))
     files.choices("lora")
     assert walks == []
     touch(root, "sub/b.safetensors")
@@ -120,6 +121,19 @@ def test_links_that_lead_in_circles_end(models: Path, files: Any) -> None:
     touch(models / "loras", "sub/a.safetensors")
     (models / "loras/sub/up").symlink_to(models / "loras", target_is_directory=True)
     assert files.choices("lora") == ["sub/a.safetensors"]
+
+
+def test_what_is_listed_through_links_is_found(
+    models: Path, files: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Models on another disk, as people link them."""
+    elsewhere = tmp_path_factory.mktemp("disk")
+    touch(elsewhere, "big.safetensors", "more/style.gguf")
+    (models / "loras/linked.safetensors").symlink_to(elsewhere / "big.safetensors")
+    (models / "loras/folder").symlink_to(elsewhere / "more", target_is_directory=True)
+    assert files.choices("lora") == ["folder/style.gguf", "linked.safetensors"]
+    for name in files.choices("lora"):
+        assert files.find("lora", name).read_bytes() == b"x"
 
 
 def test_names_of_windows_workflows_find_their_file(models: Path, files: Any) -> None:

@@ -20,8 +20,8 @@ from .errors import Cancelled, InputError, ShapeError
 from .finite import check_finite, not_finite
 from .guidance import Conditioning, classifier_free
 from .latents import pack, unpack
-from .models.flux import Flux, Modulations
-from .stitcher import Context
+from .models.flux import Flux, Modulations, Prepared
+from .stitcher import Context, StepContext
 
 # Timesteps whose modulations are held at a time: 270 MB a text for the published sizes in float32.
 WINDOW = 64
@@ -180,9 +180,7 @@ def sample_steps(
     texts = [conditioning]
     if guided and negative is not None:
         texts.append(negative)
-    sides = [
-        (side.expand(batch, device, dtype), _Planned(model, side, times, batch)) for side in texts
-    ]
+    sides = [_Planned(model, side, times, batch) for side in texts]
     show = _shower(callback)
 
     def velocity(x: Tensor, t: float, step: int) -> Tensor:
@@ -191,15 +189,14 @@ def sample_steps(
         img = torch.cat([pack(seen).to(dtype), part.tokens], dim=1)
         t_batch = torch.full((batch,), t, device=device, dtype=torch.float32)
         outs = []
-        for (txt, vec, guidance), planned in sides:
+        for planned in sides:
             if should_stop is not None and should_stop():
                 raise _Stop
-            txt_ids = torch.zeros(1, txt.shape[1], 3, device=device)
-            more = {"still": planned.still()} if part.still else {}
+            txt, vec, guidance = planned.whole
             out = model(
-                img, part.img_ids, txt, txt_ids, t_batch, vec, guidance,
+                img, part.img_ids, txt, planned.txt_ids, t_batch, vec, guidance,
                 attn_bias=part.bias, target_tokens=target, modulation=planned.at(t),
-                **more,
+                still=planned.still() if part.still else None, prepared=planned.prepared(part, img),
             )  # fmt: skip
             outs.append(unpack(out.float(), height, width))
         v = classifier_free(outs[0], outs[1], cfg) if guided else outs[0]
@@ -246,7 +243,10 @@ def _shower(callback: Callback | OldCallback | None) -> Callback | None:
 
 
 class _Planned:
-    """One text's modulations, computed for up to `WINDOW` of the run's timesteps at once."""
+    """One text's side of a run: what is the same at several steps, computed once.
+
+    Modulations are computed for up to `WINDOW` of the run's timesteps at once.
+    """
 
     def __init__(
         self, model: Flux, conditioning: Conditioning, times: list[float], batch: int
@@ -255,11 +255,26 @@ class _Planned:
         self.batch = batch
         # Not the batch's rows but the text's own: they are the same for all its pictures.
         self.text = conditioning.expand(len(conditioning.vec), model.device, model.dtype)
+        self.whole = conditioning.expand(batch, model.device, model.dtype)
+        self.txt_ids = torch.zeros(1, self.whole[0].shape[1], 3, device=model.device)
+        self.made_for: tuple[bool, ...] | None = None
         self.index = {t: i for i, t in enumerate(times)}
         self.times = torch.tensor(times, dtype=torch.float32)
         self.window = -1
         self.made: Modulations | None = None
         self.at_zero: Modulations | None = None
+        self.last: Prepared | None = None
+
+    def prepared(self, part: StepContext, img: Tensor) -> Prepared:
+        """Projected text and references and the rotary table, kept until a reference comes or
+        goes. `img` as the model takes it."""
+        if self.last is None or self.made_for != part.present:
+            target = img.shape[1] - part.tokens.shape[1]
+            made = self.model.prepare(
+                img, part.img_ids, self.whole[0], self.txt_ids, part.bias, target
+            )
+            self.last, self.made_for = made, part.present
+        return self.last
 
     def at(self, t: float) -> Modulations | None:
         """Modulations of the batch at timestep t; None where a solver leaves the planned ones."""

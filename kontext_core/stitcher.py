@@ -97,6 +97,7 @@ class StepContext:
         tokens, img_ids, bias: as in `Context`, without absent references.
         counts: tokens of each reference that is there.
         still: references are modulated at timestep 0; never set where there are none.
+        present: which of the references are there.
     """
 
     tokens: Tensor
@@ -104,6 +105,7 @@ class StepContext:
     bias: Tensor | None
     counts: tuple[int, ...] = ()
     still: bool = False
+    present: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,20 +137,21 @@ class Context:
 
     def at(self, progress: float) -> StepContext:
         """The context of a step at this share of the run (0..1), without absent references."""
-        present = [p.start <= progress < p.end for p in self.layout[1:]]
+        present = tuple(p.start <= progress < p.end for p in self.layout[1:])
         counts = tuple(p.tokens for p, here in zip(self.layout[1:], present, strict=True) if here)
         still = self.still and bool(counts)
         if all(present):
-            return StepContext(self.tokens, self.img_ids, self.bias, counts, still)
+            return StepContext(self.tokens, self.img_ids, self.bias, counts, still, present)
         return StepContext(
             self._kept(self.tokens, present, 1),
             self._kept(self.img_ids, [True, *present], 0),
             None if self.bias is None else self._kept(self.bias, [True, *present], 0),
             counts,
             still,
+            present,
         )
 
-    def _kept(self, values: Tensor, present: list[bool], first: int) -> Tensor:
+    def _kept(self, values: Tensor, present: Sequence[bool], first: int) -> Tensor:
         """Those of the images, from number `first` on, that are `present`; along dimension 1."""
         parts = values.split([p.tokens for p in self.layout[first:]], 1)
         kept = [part for part, here in zip(parts, present, strict=True) if here]

@@ -18,6 +18,8 @@ from ..config import FluxParams
 from ..errors import InputError, ShapeError
 from ..latents import FLUX_LATENT, LatentFormat
 from ..resolutions import KONTEXT_RESOLUTIONS
+from .attention import AUTO, Attend, attention
+from .joint import Joint
 from .layers import (
     DoubleStreamBlock,
     LastLayer,
@@ -26,6 +28,7 @@ from .layers import (
     SplitRows,
     timestep_embedding,
 )
+from .products import project
 from .rope import rope_table
 
 
@@ -71,6 +74,23 @@ class Modulations:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What stays the same over the steps of a run, made once by `Flux.prepare`.
+
+    Attributes (b batch, c hidden size):
+        txt: [b, n_txt, c] projected text.
+        references: [b, n_ref, c] projected reference tokens.
+        table: rotary table of text, target and references.
+        bias: None, or [b or 1, n] of all keys.
+    """
+
+    txt: Tensor
+    references: Tensor
+    table: Tensor
+    bias: Tensor | None
+
+
 class BlockRun(Protocol):
     """How blocks are called in one forward."""
 
@@ -96,7 +116,9 @@ class _Plain:
         target: int,
         pe: Tensor,
         bias: Tensor | None,
+        attend: Attend | Joint,
     ) -> None:
+        self.attend = attend
         self.rows_of_double, self.rows_of_single = iter(rows.double), iter(rows.single)
         self.still_of_double = None if still is None else iter(still.double)
         self.still_of_single = None if still is None else iter(still.single)
@@ -106,7 +128,7 @@ class _Plain:
         image, text = next(self.rows_of_double)
         if self.still_of_double is not None:
             image = SplitRows(image, next(self.still_of_double)[0], self.target)
-        return block(img, txt, (image, text), self.pe, self.bias)
+        return block(img, txt, (image, text), self.pe, self.bias, attend=self.attend)
 
     def single(
         self, index: int, block: Any, x: Tensor, text: int, keep: slice | None = None
@@ -115,10 +137,11 @@ class _Plain:
         if self.still_of_single is not None:
             rows = SplitRows(rows, next(self.still_of_single), text + self.target)
         if keep is None:
-            return block(x, rows, self.pe, self.bias)
+            return block(x, rows, self.pe, self.bias, attend=self.attend)
         first = partial(_before, start=keep.start, stop=keep.stop)
         bias = None if self.bias is None else first(self.bias)
-        return block(first(x), rows, first(self.pe, dim=2), bias, keep=keep.stop - keep.start)
+        wanted = keep.stop - keep.start
+        return block(first(x), rows, first(self.pe, dim=2), bias, attend=self.attend, keep=wanted)
 
 
 def _before(x: Tensor, start: int, stop: int, dim: int = 1) -> Tensor:
@@ -146,6 +169,8 @@ class Flux(nn.Module):
         device, dtype: for the parameters.
     """
 
+    # Kernel of the attention, see `attention.choose`; used where nobody asks for gradients.
+    attention: str = AUTO
     # Stays a plain layer whatever the weights file holds: its dtype is the one computed in.
     keep_plain = ("img_in",)
 
@@ -204,6 +229,7 @@ class Flux(nn.Module):
         target_tokens: int | None = None,
         modulation: Modulations | None = None,
         still: Modulations | None = None,
+        prepared: Prepared | None = None,
     ) -> Tensor:
         """Velocity d x / d t of the image tokens.
 
@@ -223,6 +249,8 @@ class Flux(nn.Module):
                 the same numbers without touching the modulation layers.
             still: None, or modulations at timestep 0, by which the tokens behind `target_tokens`
                 are modulated in every block.
+            prepared: None, or what `prepare` made of the same references, ids, text and bias: the
+                same numbers for less work.
 
         Returns:
             [b, n_img or target_tokens, out_channels].
@@ -230,21 +258,48 @@ class Flux(nn.Module):
         Raises:
             ShapeError: tokens and ids don't fit each other or the model.
         """
-        self._check(img, img_ids, txt, txt_ids, timesteps, y, attn_bias)
-        keep = img.shape[1] if target_tokens is None else target_tokens
-        img = self.img_in(img)
+        self._check_vectors(img, timesteps, y)
+        target = img.shape[1] if target_tokens is None else target_tokens
         if modulation is None:
             modulation = self.as_needed(self.embed(timesteps, y, guidance, img.dtype))
-        txt = self.txt_in(txt)
+        if prepared is None:
+            prepared = self.prepare(img, img_ids, txt, txt_ids, attn_bias, target_tokens)
+        tokens = project(self.img_in, img[:, :target])
+        if prepared.references.shape[1]:
+            tokens = torch.cat([tokens, prepared.references], dim=1)
+        attend = attention if torch.is_grad_enabled() else Joint(self.attention)
+        run = _Plain(modulation, still, target, prepared.table, prepared.bias, attend)
+        x = self.run_blocks(tokens, prepared.txt, run, target)
+        return self.final_layer(x, modulation.final)
+
+    def prepare(
+        self,
+        img: Tensor,
+        img_ids: Tensor,
+        txt: Tensor,
+        txt_ids: Tensor,
+        attn_bias: Tensor | None = None,
+        target_tokens: int | None = None,
+    ) -> Prepared:
+        """What is the same at every step of a run, from arguments as `forward` takes them; of
+        `img` it reads the references behind the target's tokens.
+
+        Raises:
+            ShapeError: as `forward`.
+        """
+        self._check(img, img_ids, txt, txt_ids, attn_bias)
+        references = img[:, img.shape[1] if target_tokens is None else target_tokens :]
         rows = max(len(txt_ids), len(img_ids))
         ids = torch.cat([each.float().expand(rows, -1, -1) for each in (txt_ids, img_ids)], dim=1)
-        pe = rope_table(ids, self.params.axes_dim, self.params.theta)
         bias = None
         if attn_bias is not None:
             bias = torch.cat([attn_bias.new_zeros(len(attn_bias), txt.shape[1]), attn_bias], dim=1)
-
-        x = self.run_blocks(img, txt, _Plain(modulation, still, keep, pe, bias), keep)
-        return self.final_layer(x, modulation.final)
+        return Prepared(
+            project(self.txt_in, txt),
+            project(self.img_in, references),
+            rope_table(ids, self.params.axes_dim, self.params.theta),
+            bias,
+        )
 
     def run_blocks(self, img: Tensor, txt: Tensor, run: BlockRun, keep: int) -> Tensor:
         """Image tokens [b, n_img, c] and text tokens [b, n_txt, c] through all blocks; the first
@@ -314,14 +369,21 @@ class Flux(nn.Module):
             vec = vec + self.guidance_in(timestep_embedding(guidance).to(dtype))
         return vec + self.vector_in(y.to(dtype))
 
+    def _check_vectors(self, img: Tensor, timesteps: Tensor, y: Tensor) -> None:
+        width = self.params.vec_in_dim
+        if y.ndim != 2 or y.shape[1] != width or len(y) != len(img):
+            raise ShapeError(
+                f"pooled text y has shape {tuple(y.shape)}; expected [{len(img)}, {width}]"
+            )
+        if timesteps.shape != (len(img),):
+            raise InputError(f"timesteps has shape {tuple(timesteps.shape)}; expected [{len(img)}]")
+
     def _check(
         self,
         img: Tensor,
         img_ids: Tensor,
         txt: Tensor,
         txt_ids: Tensor,
-        timesteps: Tensor,
-        y: Tensor,
         attn_bias: Tensor | None,
     ) -> None:
         p = self.params
@@ -351,12 +413,6 @@ class Flux(nn.Module):
             raise ShapeError(
                 f"img_ids are {img_ids.dtype}, which rounds positions above 256; pass float32"
             )
-        if y.ndim != 2 or y.shape[1] != p.vec_in_dim or len(y) != len(img):
-            raise ShapeError(
-                f"pooled text y has shape {tuple(y.shape)}; expected [{len(img)}, {p.vec_in_dim}]"
-            )
-        if timesteps.shape != (len(img),):
-            raise InputError(f"timesteps has shape {tuple(timesteps.shape)}; expected [{len(img)}]")
         if attn_bias is not None and attn_bias.shape[-1] != img.shape[1]:
             raise ShapeError(
                 f"attn_bias covers {attn_bias.shape[-1]} tokens; expected {img.shape[1]}"

@@ -18,6 +18,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import Attend, attention
+from .joint import Joint, Part
+from .products import is_plain, product, project, usable
 
 
 def timestep_embedding(t: Tensor, dim: int = 256, max_period: float = 10_000.0) -> Tensor:
@@ -43,6 +45,19 @@ def layer_norm(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
+def scaled_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """LayerNorm of x [b, n, c], times 1 + scale, plus shift, [b or 1, 1, c] each.
+
+    One picture's scale and shift are a LayerNorm's own weights, which saves two passes.
+    """
+    plain = torch.is_grad_enabled() or not x.dtype == scale.dtype == shift.dtype
+    if plain:
+        return (1 + scale) * layer_norm(x) + shift
+    if len(scale) == len(shift) == 1:
+        return F.layer_norm(x, x.shape[-1:], 1 + scale[0, 0], shift[0, 0], eps=1e-6)
+    return torch.addcmul(shift, layer_norm(x), 1 + scale)
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the head size; computed in float32, scaled in the input's dtype."""
 
@@ -63,6 +78,11 @@ class QKNorm(nn.Module):
         super().__init__()
         self.query_norm = RMSNorm(dim, **factory)
         self.key_norm = RMSNorm(dim, **factory)
+
+    @property
+    def scales(self) -> tuple[Tensor, Tensor]:
+        """Of queries and keys, [d] each."""
+        return self.query_norm.scale, self.key_norm.scale
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return self.query_norm(q).to(v.dtype), self.key_norm(k).to(v.dtype)
@@ -90,11 +110,13 @@ class ModulationOut:
 
     def apply(self, x: Tensor) -> Tensor:
         """Normalise `x` [b, n, c], then scale and shift it."""
-        return (1 + self.scale) * layer_norm(x) + self.shift
+        return scaled_norm(x, self.scale, self.shift)
 
-    def gated(self, x: Tensor) -> Tensor:
-        """`x` [b, n, c] times the gate."""
-        return self.gate * x
+    def onto(self, x: Tensor, add: Tensor) -> Tensor:
+        """`x` [b, n, c] and the gate times `add`, in one pass."""
+        if torch.is_grad_enabled() or add.dtype != self.gate.dtype:
+            return x + self.gate * add
+        return torch.addcmul(x, self.gate, add)
 
 
 @dataclass(frozen=True)
@@ -125,11 +147,10 @@ class SplitModulationOut:
             [self.first.apply(x[:, : self.at]), self.rest.apply(x[:, self.at :])], dim=1
         )
 
-    def gated(self, x: Tensor) -> Tensor:
-        """`x` [b, n, c] times the gates."""
-        return torch.cat(
-            [self.first.gated(x[:, : self.at]), self.rest.gated(x[:, self.at :])], dim=1
-        )
+    def onto(self, x: Tensor, add: Tensor) -> Tensor:
+        """`x` [b, n, c] and the gates times `add`."""
+        (x1, x2), (add1, add2) = ((each[:, : self.at], each[:, self.at :]) for each in (x, add))
+        return torch.cat([self.first.onto(x1, add1), self.rest.onto(x2, add2)], dim=1)
 
 
 def split_rows(rows: Tensor | SplitRows) -> Sequence[ModulationOut | SplitModulationOut]:
@@ -176,6 +197,12 @@ class SelfAttention(nn.Module):
         q, k = self.norm(q, k, v)
         return q, k, v
 
+    def part(self, x: Tensor) -> Part:
+        """[b, n, c] as a part of the joint attention."""
+        qkv = project(self.qkv, x)
+        q, k, v = rearrange(qkv, "b n (s h d) -> s b n h d", s=3, h=self.num_heads)
+        return Part(q, k, v, *self.norm.scales)
+
 
 class DoubleStreamBlock(nn.Module):
     """Text and image keep their own weights and meet in one attention."""
@@ -217,27 +244,41 @@ class DoubleStreamBlock(nn.Module):
         rows: tuple[Tensor | SplitRows, Tensor],
         pe: Tensor,
         bias: Tensor | None = None,
-        attend: Attend = attention,
+        attend: Attend | Joint = attention,
     ) -> tuple[Tensor, Tensor]:
         """img [b, n_img, c], txt [b, n_txt, c], rows from `modulate`, pe over text then image.
 
         `attend` is given queries, keys and values of the text, then of the image, with pe and bias
-        as they came, and does what `attention.attention` does.
+        as they came, and does what `attention.attention` does; a `Joint` does so with less work.
         """
         img_mod1, img_mod2 = split_rows(rows[0])
         txt_mod1, txt_mod2 = split_rows(rows[1])
-        img_q, img_k, img_v = self.img_attn.project(img_mod1.apply(img))
-        txt_q, txt_k, txt_v = self.txt_attn.project(txt_mod1.apply(txt))
-        q = torch.cat([txt_q, img_q], dim=2)
-        k = torch.cat([txt_k, img_k], dim=2)
-        v = torch.cat([txt_v, img_v], dim=2)
-        attn = attend(q, k, v, pe, bias)
+        normed = img_mod1.apply(img), txt_mod1.apply(txt)
+        if isinstance(attend, Joint):
+            parts = self.txt_attn.part(normed[1]), self.img_attn.part(normed[0])
+            attn = attend(parts, pe, bias)
+        else:
+            img_q, img_k, img_v = self.img_attn.project(normed[0])
+            txt_q, txt_k, txt_v = self.txt_attn.project(normed[1])
+            q = torch.cat([txt_q, img_q], dim=2)
+            k = torch.cat([txt_k, img_k], dim=2)
+            v = torch.cat([txt_v, img_v], dim=2)
+            attn = attend(q, k, v, pe, bias)
+        del normed
         txt_attn, img_attn = attn[:, : txt.shape[1]], attn[:, txt.shape[1] :]
-        img = img + img_mod1.gated(self.img_attn.proj(img_attn))
-        img = img + img_mod2.gated(self.img_mlp(img_mod2.apply(img)))
-        txt = txt + txt_mod1.gated(self.txt_attn.proj(txt_attn))
-        txt = txt + txt_mod2.gated(self.txt_mlp(txt_mod2.apply(txt)))
+        img = img_mod1.onto(img, project(self.img_attn.proj, img_attn))
+        img = img_mod2.onto(img, _mlp(self.img_mlp, img_mod2.apply(img)))
+        txt = txt_mod1.onto(txt, project(self.txt_attn.proj, txt_attn))
+        txt = txt_mod2.onto(txt, _mlp(self.txt_mlp, txt_mod2.apply(txt)))
         return img, txt
+
+
+def _mlp(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """Linear, GELU, Linear; the first two in one where nobody watches between them."""
+    watched = (layers, layers[1])
+    if any(each._forward_hooks or each._forward_pre_hooks for each in watched):
+        return layers(x)
+    return project(layers[2], project(layers[0], x, gelu=True))
 
 
 class SingleStreamBlock(nn.Module):
@@ -265,7 +306,7 @@ class SingleStreamBlock(nn.Module):
         rows: Tensor | SplitRows,
         pe: Tensor,
         bias: Tensor | None = None,
-        attend: Attend = attention,
+        attend: Attend | Joint = attention,
         keep: int | None = None,
     ) -> Tensor:
         """x [b, n, c] (text first), rows from `modulate`, attend as for the double block.
@@ -274,50 +315,36 @@ class SingleStreamBlock(nn.Module):
         given their queries, and the keys and values of all.
         """
         (mod,) = split_rows(rows)
-        if keep is not None:
-            return self._kept(x, mod, pe, bias, attend, keep)
-        qkv, mlp = self.linear1(mod.apply(x)).split([3 * self.hidden_size, self.mlp_hidden], dim=-1)
-        q, k, v = rearrange(qkv, "b n (s h d) -> s b h n d", s=3, h=self.num_heads)
-        q, k = self.norm(q, k, v)
-        attn = attend(q, k, v, pe, bias)
-        out = self.linear2(torch.cat([attn, F.gelu(mlp, approximate="tanh")], dim=-1))
-        return x + mod.gated(out)
-
-    def _kept(
-        self,
-        x: Tensor,
-        mod: ModulationOut | SplitModulationOut,
-        pe: Tensor,
-        bias: Tensor | None,
-        attend: Attend,
-        keep: int,
-    ) -> Tensor:
-        """`forward` for the first tokens: the others give keys and values, and nothing else."""
-        c, normed = self.hidden_size, mod.apply(x)
-        sizes = [c, 2 * c, self.mlp_hidden]
-        if is_plain(self.linear1):
-            weights = self.linear1.weight.split(sizes)
-            biases = self.linear1.bias.split(sizes)
-            few = normed[:, :keep]
-            q, kv, mlp = (
-                F.linear(each, weight, add)
-                for each, weight, add in zip((few, normed, few), weights, biases, strict=True)
-            )
+        few = slice(None, keep)
+        q, k, v, mlp = self._projected(mod.apply(x), few)
+        if isinstance(attend, Joint):
+            attn = attend([Part(q, k, v, *self.norm.scales)], pe, bias)
         else:
-            q, kv, mlp = self.linear1(normed).split(sizes, dim=-1)
-            q, mlp = q[:, :keep], mlp[:, :keep]
-        q = rearrange(q, "b n (h d) -> b h n d", h=self.num_heads)
-        k, v = rearrange(kv, "b n (s h d) -> s b h n d", s=2, h=self.num_heads)
-        q, k = self.norm(q, k, v)
-        attn = attend(q, k, v, pe, bias)
-        out = self.linear2(torch.cat([attn, F.gelu(mlp, approximate="tanh")], dim=-1))
-        return x[:, :keep] + mod.gated(out)
+            q, k, v = (each.transpose(1, 2) for each in (q, k, v))
+            q, k = self.norm(q, k, v)
+            attn = attend(q, k, v, pe, bias)
+        out = project(self.linear2, torch.cat([attn, mlp], dim=-1))
+        return mod.onto(x[:, few], out)
 
-
-def is_plain(layer: nn.Module) -> bool:
-    """Whether this layer is a product with its weight and nothing else: no packed blocks, no LoRA,
-    no host's casting, no hook."""
-    return type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
+    def _projected(self, x: Tensor, few: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of x [b, n, c]: queries [b, m, h, d] of `few`, keys and values [b, n, h, d], and the
+        MLP's hidden layer [b, m, mlp] of `few`."""
+        c = self.hidden_size
+        if is_plain(self.linear1) and (few.stop is not None or usable(x, self.linear1.weight)):
+            sizes = [3 * c, self.mlp_hidden] if few.stop is None else [c, 2 * c, self.mlp_hidden]
+            weights, biases = self.linear1.weight.split(sizes), self.linear1.bias.split(sizes)
+            mlp = product(x[:, few], weights[-1], biases[-1], gelu=True)
+            if few.stop is None:
+                q, k, v = product(x, weights[0], biases[0]).chunk(3, -1)
+            else:
+                q = product(x[:, few], weights[0], biases[0])
+                k, v = product(x, weights[1], biases[1]).chunk(2, -1)
+        else:
+            qkv, mlp = self.linear1(x).split([3 * c, self.mlp_hidden], dim=-1)
+            q, k, v = qkv.chunk(3, -1)
+            q, mlp = q[:, few], F.gelu(mlp[:, few], approximate="tanh")
+        q, k, v = (each.unflatten(-1, (self.num_heads, -1)) for each in (q, k, v))
+        return q, k, v, mlp
 
 
 class LastLayer(nn.Module):
@@ -337,4 +364,4 @@ class LastLayer(nn.Module):
     def forward(self, x: Tensor, rows: Tensor) -> Tensor:
         """x [b, n, c], rows from `modulate`."""
         shift, scale = rows[:, :, None].unbind(1)
-        return self.linear((1 + scale) * layer_norm(x) + shift)
+        return project(self.linear, scaled_norm(x, scale, shift))

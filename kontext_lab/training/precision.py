@@ -54,7 +54,7 @@ def train_with(flux: Flux, attend: Attend) -> None:
     """Make the blocks of this network call `attend` in place of their own attention."""
 
     def call(block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        return args, {"attend": attend, **kwargs}
+        return args, {**kwargs, "attend": attend}
 
     for block in (*flux.double_blocks, *flux.single_blocks):
         block.register_forward_pre_hook(call, with_kwargs=True)

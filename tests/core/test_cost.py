@@ -17,9 +17,9 @@ def counted(tokens: int) -> tuple[int, int]:
     flux = make_flux()
     p = flux.params
     text = 16
-    # The fused kernels of the CPU are not counted.
-    plain = sdpa_kernel(SDPBackend.MATH)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), plain:
+    # The fused kernels of the CPU and oneDNN's products are not counted.
+    plain, pytorchs = sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), plain, pytorchs:
         flux(
             torch.zeros(1, tokens - text, p.in_channels),
             torch.zeros(1, tokens - text, 3),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from small_models import draw, make_flux
 from torch import Tensor, nn
 
 from kontext_core import Flux
-from kontext_core.models.layers import SingleStreamBlock, is_plain
+from kontext_core.models.layers import SingleStreamBlock
+from kontext_core.models.products import is_plain
 from kontext_core.quant.encode import quantize_blocks
 from kontext_core.quant.linear import QuantLinear
 
@@ -64,8 +67,10 @@ def test_it_equals_a_block_that_computes_every_token(
     model, plain = make_flux(), SingleStreamBlock.forward
     some = velocity(model, TARGET, still=still, bias=True)
 
-    def every(self: SingleStreamBlock, *given: Tensor, keep: int | None = None) -> Tensor:
-        return plain(self, *given)[:, :keep]
+    def every(
+        self: SingleStreamBlock, *given: Tensor, keep: int | None = None, **more: Any
+    ) -> Tensor:
+        return plain(self, *given, **more)[:, :keep]
 
     monkeypatch.setattr(SingleStreamBlock, "forward", every)
     assert (some - velocity(model, TARGET, still=still, bias=True)).abs().max() < SAME

@@ -172,9 +172,9 @@ def test_rows_of_two_timesteps_hold_for_their_tokens(small_flux: Flux) -> None:
     for one, other, split in zip(
         split_rows(first), split_rows(rest), split_rows(SplitRows(first, rest, 3)), strict=True
     ):
-        for name in ("apply", "gated"):
-            whole = torch.cat([getattr(one, name)(x)[:, :3], getattr(other, name)(x)[:, 3:]], 1)
-            assert getattr(split, name)(x).equal(whole)
+        for name, given in (("apply", (x,)), ("onto", (x, draw(6, 2, 7, 96)))):
+            both = getattr(one, name)(*given)[:, :3], getattr(other, name)(*given)[:, 3:]
+            assert getattr(split, name)(*given).equal(torch.cat(both, 1))
     rows, table = single.modulate(draw(4, 2, 96)), rope_table(draw(5, 1, 7, 3), (8, 12, 12), 10_000)
     assert single(x, SplitRows(rows, rows, 4), table).equal(single(x, rows, table))
 

@@ -43,7 +43,7 @@ class Pointing(Flux):
     def forward(
         self, img: Tensor, img_ids: Tensor, txt: Tensor, txt_ids: Tensor, timesteps: Tensor,
         y: Tensor, guidance: Tensor | None = None, *, attn_bias: Tensor | None = None,
-        target_tokens: int | None = None, modulation: Modulations | None = None,
+        target_tokens: int | None = None, modulation: Modulations | None = None, **more: object,
     ) -> Tensor:  # fmt: skip
         self.calls += 1
         return (img[:, :target_tokens] - pack(self.goal)) / timesteps[:, None, None]

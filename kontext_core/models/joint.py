@@ -1,0 +1,90 @@
+"""How blocks attend when nobody asks for gradients: norm, rotation and attention with few passes.
+
+The plain twin is `attention.attention` on what `QKNorm` gives; blocks use it for training and for
+whoever brings an attention of their own. Shapes: b batch, h heads, n tokens, d head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .attention import AUTO, softmax_attention
+
+# Tokens at a time on a CPU, so that the float32 numbers in between stay in its cache.
+TOKENS = 128
+
+
+class Part(NamedTuple):
+    """Tokens that share their norms: q [b, m, h, d] of the first m of n, k and v [b, n, h, d], and
+    the norms' scales [d]."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    query_scale: Tensor
+    key_scale: Tensor
+
+
+class Joint:
+    """Attention of the blocks of one forward.
+
+    Args:
+        backend: of `attention.BACKENDS`, or "auto".
+    """
+
+    def __init__(self, backend: str = AUTO) -> None:
+        self.backend = backend
+
+    def __call__(self, parts: Sequence[Part], table: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Attention over all parts.
+
+        Args:
+            parts: in the order of the sequence; where a part has fewer queries than keys it is the
+                only one.
+            table: from `rope.rope_table`, of all tokens.
+            bias: None, or [b or 1, n].
+
+        Returns:
+            [b, m, h * d] for all queries.
+        """
+        first = parts[0].k
+        b, _, h, d = first.shape
+        m, n = (sum(getattr(part, name).shape[1] for part in parts) for name in "qk")
+        q, k = first.new_empty(b, h, m, d), first.new_empty(b, h, n, d)
+        v = first.new_empty(b, h, n, d) if len(parts) > 1 else parts[0].v.transpose(1, 2)
+        start = 0
+        for part in parts:
+            here, asked = slice(start, start + part.k.shape[1]), part.q.shape[1]
+            some = slice(start, start + asked)
+            turned(part.q, part.query_scale, table[:, :, some], q[:, :, some])
+            turned(part.k, part.key_scale, table[:, :, here], k[:, :, here])
+            if len(parts) > 1:
+                v[:, :, here] = part.v.transpose(1, 2)
+            start = here.stop
+        return softmax_attention(q, k, v, bias, self.backend)
+
+
+def turned(x: Tensor, scale: Tensor, table: Tensor, out: Tensor) -> None:
+    """Norm and rotate x into `out`, in float32 between.
+
+    Args:
+        x: [b, n, h, d].
+        scale: [d] of the norm.
+        table: [b or 1, 1, n, d/2] complex64.
+        out: [b, h, n, d], of the dtype of x.
+    """
+    scale = scale.to(x.device, torch.float32)
+    angles = table.transpose(1, 2)
+    rows = TOKENS if x.device.type == "cpu" else max(x.shape[1], 1)
+    for start in range(0, x.shape[1], rows):
+        here = slice(start, start + rows)
+        some = x[:, here].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        inverse = torch.linalg.vector_norm(some, dim=-1, keepdim=True)
+        inverse = inverse.square_().div_(x.shape[-1]).add_(1e-6).rsqrt_()
+        some.mul_(inverse).mul_(scale)
+        torch.view_as_complex(some.unflatten(-1, (-1, 2))).mul_(angles[:, here])
+        out[:, :, here] = some.transpose(1, 2)

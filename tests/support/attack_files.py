@@ -26,13 +26,13 @@ from typing import Any
 import torch
 from files import published_autoencoder, published_flux
 from lora_files import lora_files
-from small_encoders import make_clip, make_t5
+from small_encoders import make_clip, make_pair, make_t5, openai_clip
 from small_models import draw, make_flux
 from torch import Tensor, nn
 
 from kontext_core import load_autoencoder, load_model
 from kontext_core.errors import KontextError
-from kontext_core.lora import load_lora, set_loras
+from kontext_core.lora import load_lora, set_loras, set_text_loras
 from kontext_core.text.load import load_clip_l, load_t5
 
 # Seconds of the processor's time for one mutant of a network that takes milliseconds.
@@ -82,9 +82,30 @@ def _sources() -> dict[str, State]:
         "clip": make_clip(1, num_layers=2, vocab_size=50),
     }
     sources = {name: dict(network.state_dict()) for name, network in networks.items()}
+    sources["clip, OpenAI's names"] = openai_clip(sources["clip"])
     for name, made in lora_files(_flux()).items():
         sources[f"lora, {name}"] = made.tensors
+    sources["lora of text, kohya"] = _text_lora("lora_te3_{}", "lora_te1_{}", "_")
+    sources["lora of text, OneTrainer"] = _text_lora("t5.{}", "clip_l.{}", ".")
     return sources
+
+
+def _text_lora(t5: str, clip: str, dot: str) -> State:
+    """A LoRA for a few layers of `_pair`."""
+    state: State = {}
+    for pattern, network in ((t5, _pair().t5), (clip, _pair().clip_l)):
+        linears = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)]
+        for number, (name, layer) in enumerate(linears[::5]):
+            stem = pattern.format(name.replace(".", dot))
+            state[f"{stem}.lora_down.weight"] = draw(number, 2, layer.in_features)
+            state[f"{stem}.lora_up.weight"] = draw(number, layer.out_features, 2)
+            state[f"{stem}.alpha"] = torch.tensor(1.0)
+    return state
+
+
+@functools.cache
+def _pair() -> Any:
+    return make_pair(1)
 
 
 @functools.cache
@@ -110,12 +131,22 @@ def _lora(path: Path) -> None:
         set_loras(flux, [])
 
 
+def _lora_of_text(path: Path) -> None:
+    try:
+        lora = load_lora(path)
+        set_text_loras(_pair(), [(lora, 1.0)])
+        _pair()(torch.arange(4)[None], torch.arange(4)[None])
+    finally:
+        set_text_loras(_pair(), [])
+
+
 USES: dict[str, Callable[[Path], object]] = {
     "transformer": lambda path: _forward(load_model(path)),
     "autoencoder": lambda path: load_autoencoder(path).decode(draw(1, 1, 16, 2, 2)),
     "t5": lambda path: load_t5(path)(torch.arange(4)[None]),
     "clip": lambda path: load_clip_l(path)(torch.arange(4)[None]),
     "lora": _lora,
+    "lora of text": _lora_of_text,
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from files import FP8_FORMS, write_all_in_one, write_bfl, write_diffusers, write_fp8, write_gguf
-from small_encoders import make_clip, make_t5
+from small_encoders import make_clip, make_t5, openai_clip, openai_name
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
@@ -178,38 +178,6 @@ def test_clip_with_all_that_files_carry(dtype: torch.dtype, tmp_path: Path) -> N
     for one, other in zip(got, wanted, strict=True):
         # Measured 0: the same numbers in the same network.
         torch.testing.assert_close(one, other, atol=2e-5, rtol=0)
-
-
-OPENAI = {
-    "embeddings.token_embedding.weight": "token_embedding.weight",
-    "embeddings.position_embedding.weight": "positional_embedding",
-    "final_layer_norm": "ln_final",
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "self_attn.out_proj": "attn.out_proj",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-    "encoder.layers.": "transformer.resblocks.",
-}
-
-
-def openai_name(name: str) -> tuple[str, int | None]:
-    """A name of transformers' as openai/CLIP has it, and which third of the rows it is."""
-    third = next((n for n, letter in enumerate("qkv") if f".{letter}_proj." in name), None)
-    if third is not None:
-        name = name.replace(f"self_attn.{'qkv'[third]}_proj.", "attn.in_proj_")
-    for ours, theirs in OPENAI.items():
-        name = name.replace(ours, theirs)
-    return name.removeprefix("text_model."), third
-
-
-def openai_clip(state: State) -> State:
-    """CLIP's text half as openai/CLIP stores it, query, key and value in one matrix."""
-    pieces: dict[str, dict[int | None, Tensor]] = {}
-    for ours, tensor in state.items():
-        name, third = openai_name(ours)
-        pieces.setdefault(name, {})[third] = tensor
-    return {name: torch.cat([of[i] for i in sorted(of, key=str)]) for name, of in pieces.items()}
 
 
 def hf_clip(model: nn.Module, stored: State) -> State:

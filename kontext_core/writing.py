@@ -68,16 +68,23 @@ def check_target(path: str | Path, quality: int | None = None) -> None:
     _options(path, {}, quality)
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the name of a picture in it")
+    check_folder(path.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse, before anything is computed, a folder that results can't be written into.
+
+    Raises:
+        InputError: it, or where it would have to be made, can't be written to.
+    """
     # Folders that are missing are made for the result; the one that is there must allow it.
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    there = next(place for place in (folder.absolute() / "_").parents if place.exists())
     try:
-        file, trial = open_partial(folder)
+        file, trial = open_partial(there)
         file.close()
         trial.unlink()
     except OSError as error:
-        raise InputError(
-            f"can't write {path} into {folder} ({error}); choose another folder"
-        ) from error
+        raise InputError(f"can't write into {folder} ({error}); choose another folder") from error
 
 
 def _options(path: Path, metadata: Mapping[str, str], quality: int | None) -> dict[str, Any]:

@@ -180,10 +180,15 @@ class Folders:
         %minute%, %second%. Files are numbered `<start>_00001_.png` as in ComfyUI.
 
         Raises:
-            InputError: the prefix leads out of the folder.
+            InputError: the prefix leads out of the folder, or its folder can't be made.
         """
         target = self.place_of(prefix, kind, width, height)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"can't make the folder {target.parent} ({error}); save elsewhere"
+            ) from error
         numbered = re.compile(re.escape(target.name) + r"_(\d+)_?\b.*", re.IGNORECASE)
         used = [int(m[1]) for path in target.parent.iterdir() if (m := numbered.match(path.name))]
         return target.parent, target.name, max(used, default=0) + 1

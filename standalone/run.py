@@ -11,6 +11,8 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from kontext_core.writing import check_folder
+
 from .changes import apply_changes
 from .comfy_api.nodes import ComfyNode
 from .convert import info_of, is_editor_format, read_workflow, to_prompt
@@ -75,6 +77,7 @@ def run_file(
 
     Raises:
         WorkflowError: the file or a change is wrong, or the prompt fails validation.
+        InputError: a folder for the results can't be written to.
         NodeFailedError: a node raised; its message says which and why.
         Interrupted: the user pressed Ctrl-C.
     """
@@ -90,6 +93,10 @@ def run_file(
             checked.node_errors,
         )
     extra = {"extra_pnginfo": {"workflow": data}} if is_editor_format(data) else {}
+    # Now rather than when everything is computed.
+    check_folder(runtime.folders.output)
+    if sheet is not None:
+        check_folder(sheet.parent)
     job = Job(str(uuid.uuid4()), prompt, checked.outputs, extra)
     listener = TerminalListener(prompt, progress)
     outcome = _run_in_thread(Engine(nodes, runtime), job, listener)

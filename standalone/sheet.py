@@ -33,16 +33,21 @@ def write_sheet(
     """Draws the sheet of a finished run and writes it, whole or not at all.
 
     Raises:
-        WorkflowError: the run wrote no picture.
+        WorkflowError: the run wrote no picture, or the sheet can't be written.
     """
     if not results:
         raise WorkflowError("there is nothing for the sheet: the run wrote no picture")
     inputs = [(f"image {number}", path) for number, path in enumerate(_inputs(prompt, folders), 1)]
     pictures = [(caption, _open(path)) for caption, path in inputs]
     sheet = draw_sheet(pictures, _words(prompt, nodes), ("result", _open(results[-1])))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(target) as file:
-        sheet.save(file, "PNG")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(target) as file:
+            sheet.save(file, "PNG")
+    except OSError as error:
+        raise WorkflowError(
+            f"can't write the sheet {target} ({error}); free some space or choose another --sheet"
+        ) from error
 
 
 def _open(path: Path) -> Image.Image:

@@ -54,8 +54,10 @@ class Journal:
             self._read()
             if is_new:
                 _sync_folder(folder)
-        except BaseException:
+        except BaseException as error:
             os.close(self._file)
+            if isinstance(error, OSError):
+                raise InputError(f"can't use {self.path} ({error}); choose another") from error
             raise
 
     def __enter__(self) -> Journal:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kontext_core.errors import InputError
+from kontext_core.partial import whole_file
 
 from .. import runtime
 from ..engine import Engine, Job
@@ -65,9 +66,13 @@ class Worker:
         began = time.monotonic()
         for name, content in pictures.items():
             path = self.folders.input / name
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+            try:
+                if not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with whole_file(path) as file:
+                        file.write(content)
+            except OSError as error:
+                return {"failed": f"can't write {path} ({error}); free some space there"}
         try:
             checked = asyncio.run(validate(prompt, self.nodes))
             if checked.node_errors:

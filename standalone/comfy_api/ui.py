@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL.PngImagePlugin import PngInfo
 
+from kontext_core.errors import InputError
 from kontext_core.partial import whole_file
 from kontext_core.reading import srgb_profile
 
@@ -76,11 +77,16 @@ class ImageSaveHelper:
         for number, image in enumerate(images):
             start = name.replace("%batch_num%", str(number))
             target = folder / f"{start}_{counter + number:05}_.png"
-            with whole_file(target) as file:
-                to_pil(image).save(
-                    file, "PNG", pnginfo=info, compress_level=compress_level,
-                    icc_profile=srgb_profile(),
-                )  # fmt: skip
+            try:
+                with whole_file(target) as file:
+                    to_pil(image).save(
+                        file, "PNG", pnginfo=info, compress_level=compress_level,
+                        icc_profile=srgb_profile(),
+                    )  # fmt: skip
+            except OSError as error:
+                raise InputError(
+                    f"can't write {target} ({error}); free some space or save elsewhere"
+                ) from error
             results.append(SavedResult(target.name, subfolder, kind))
         return results
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
 import sys
 
 from . import __version__
@@ -46,13 +47,18 @@ def main(arguments: list[str] | None = None) -> int:
         return _moved(given)
     options = parser().parse_args(given)
     try:
-        print(options.run(options))
+        said = options.run(options)
     except KontextError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    try:
+        print(said, flush=True)
+    except BrokenPipeError:
+        # `| head` has read enough. What is left must not be tried again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

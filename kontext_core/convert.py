@@ -55,11 +55,21 @@ class QuantizeReport:
     bytes_after: int
     kinds: Mapping[str, int]
 
+    @property
+    def sizes(self) -> str:
+        """Parameters and bytes in words, in the unit that suits a model of this size."""
+        number, unit, word = 1e9, "GB", "billion"
+        if max(self.bytes_before, self.bytes_after) < 1e8:
+            number, unit, word = 1e6, "MB", "million"
+        return (
+            f"{self.numbers / number:.2f} {word} parameters, "
+            f"{self.bytes_before / number:.2f} -> {self.bytes_after / number:.2f} {unit}"
+        )
+
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
         return (
-            f"{self.path}: {self.mix}, {self.numbers / 1e9:.2f} billion parameters, "
-            f"{self.bytes_before / 1e9:.2f} -> {self.bytes_after / 1e9:.2f} GB, "
+            f"{self.path}: {self.mix}, {self.sizes}, "
             f"{8 * self.bytes_after / max(1, self.numbers):.2f} bits each ({kinds})"
         )
 

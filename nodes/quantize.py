@@ -120,8 +120,7 @@ class KontextQuantize(io.ComfyNode):
         )
         notes = [
             name,
-            f"{report.numbers / 1e9:.2f} billion parameters, "
-            f"{report.bytes_before / 1e9:.2f} -> {report.bytes_after / 1e9:.2f} GB",
+            report.sizes,
             ", ".join(f"{count} tensors {kind}" for kind, count in report.kinds.items()),
         ]
         return io.NodeOutput(name, ui={"kontext_notes": notes})

@@ -13,7 +13,9 @@ def add_inspect(commands: argparse._SubParsersAction) -> None:
         "inspect", help="tell what a weights file is and how much memory it needs"
     )
     inspect.add_argument(
-        "file", metavar="FILE", help="a .safetensors or .gguf file, an index or a diffusers folder"
+        "file",
+        metavar="FILE",
+        help="a .safetensors or .gguf file, an index, a diffusers or model folder, or tiny",
     )
     inspect.add_argument("--json", action="store_true", help="as JSON, sizes in bytes")
     inspect.set_defaults(run=run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from .device import usable_device
@@ -15,7 +16,9 @@ def add_quantize(commands: argparse._SubParsersAction) -> None:
         "quantize", help="write a FLUX.1 transformer as GGUF, smaller by type"
     )
     quantize.add_argument(
-        "source", metavar="SRC", help="safetensors file, diffusers folder or GGUF file"
+        "source",
+        metavar="SRC",
+        help="a safetensors or GGUF file, a diffusers or model folder, or tiny",
     )
     quantize.add_argument(
         "destination", metavar="DST", help="the new .gguf file, or a folder to put it in"
@@ -43,11 +46,21 @@ def run(options: argparse.Namespace) -> str:
     source, destination = Path(options.source), Path(options.destination).expanduser()
     if destination.is_dir():
         destination /= f"{source.stem}-{find_mix(options.kind).name}.gguf"
-    with tqdm(desc=destination.name, unit=" weights", unit_scale=True, file=sys.stderr) as bar:
+    with ExitStack() as stack:
+        bar: list[tqdm] = []
 
         def step(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            # Not before there is something to show: what is refused leaves its sentence alone.
+            if not bar:
+                bar.append(
+                    stack.enter_context(
+                        tqdm(
+                            desc=destination.name, total=total, unit=" weights", unit_scale=True,
+                            file=sys.stderr,
+                        )
+                    )
+                )  # fmt: skip
+            bar[0].update(done - bar[0].n)
 
         report = quantize_file(
             source,

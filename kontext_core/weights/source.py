@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import CheckpointError, ModelNotFoundError
 from ..quant.types import is_packed, row_bytes
 from .entry import TORCH_DTYPES, TensorEntry, shown
+from .files import ASSETS, EMBEDDED
 from .foreign import refuse_foreign
 from .gguf_header import GgufArray, read_gguf_array, read_gguf_header
 from .hub import no_file
@@ -129,7 +130,7 @@ def open_weights(path: str | Path, role: str | None = None) -> WeightsFile:
 
     Args:
         path: a .safetensors, .sft or .gguf file; one shard or the *.index.json of a sharded model;
-            a diffusers folder or one of its parts.
+            a diffusers folder or one of its parts, a model folder, or an embedded model's name.
         role: what is wanted of a diffusers pipeline folder (`detect.Contents.role`); None takes
             its transformer.
 
@@ -138,7 +139,7 @@ def open_weights(path: str | Path, role: str | None = None) -> WeightsFile:
         CheckpointError: not a usable weights file; says why and what to do. Pickles are
             recognised and refused, never opened.
     """
-    path = Path(path).expanduser()
+    path = ASSETS / path if str(path) in EMBEDDED else Path(path).expanduser()
     _stat(path)
     stats: dict[Path, os.stat_result] = {}
     metadata: dict[str, Any] = {}

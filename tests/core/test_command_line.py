@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -196,3 +197,29 @@ def test_options_are_checked_before_anything_loads(capsys) -> None:
             main(words)
         assert caught.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_inspect_and_quantize_take_an_embedded_models_name(tmp_path: Path, capsys) -> None:
+    assert main(["inspect", "tiny"]) == 0
+    assert "a FLUX.1 model" in capsys.readouterr().out
+    written = tmp_path / "small.gguf"
+    assert main(["quantize", "tiny", str(written), "--type", "Q8_0"]) == 0
+    said = capsys.readouterr()
+    assert f"{written}: Q8_0, 2.37 million parameters, 4.75 -> 2.76 MB, " in said.out
+    assert "100%" in said.err
+    assert main(["inspect", str(written)]) == 0
+    assert main(["quantize", "nothing", str(written), "--type", "Q8_0"]) == 1
+    # No half a progress bar before the sentence.
+    assert capsys.readouterr().err.startswith("error: there is no file 'nothing'")
+
+
+def test_a_reader_that_has_read_enough_is_not_an_error() -> None:
+    """As `inspect FILE | head -1` has."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        run = subprocess.run(
+            [sys.executable, "-m", "kontext_core", "inspect", "tiny"],
+            stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=300,
+        )  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, "")

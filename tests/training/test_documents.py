@@ -91,7 +91,7 @@ def test_marks_and_results_that_fit_nothing_change_nothing(results: dict, tmp_pa
     keep = ("--images", tmp_path / "images", "--keep", tmp_path / "kept.json")
     for source, message in (
         (good, "there is no block 'weather'"),
-        (other, "no result of this version's benchmark"),
+        (other, "not a result of this version's benchmark"),
         (tmp_path / "missing.json", "can't read results"),
     ):
         done = run("write_report", source, "--documents", page, *keep)

@@ -5,7 +5,7 @@
 #   make check   style and types only
 #   make hosts   the tests that need a host, on every ComfyUI that COMFYUI_DIRS names; docs/hosts.md
 #   make faults  plants faults in nodes/native, in a copy, and expects the tests to find each
-#   make attack  damaged prompts and requests against the host, damaged files, kills: COUNT=20000 KILLS=200 SEED=0
+#   make attack  damaged prompts and requests against the host, damaged files, kills, cancels: COUNT=20000 SEED=0
 #   make clean   remove the virtual environment and what the demo wrote
 
 PYTHON ?= python3
@@ -14,9 +14,11 @@ TORCH ?= torch==2.13.0
 PORT ?= 8188
 # Files of tests run at a time; each takes up to 3 GB.
 JOBS ?= 2
-# How many requests and files `make attack` tries, how many writers it kills, and from which seed.
+# How many requests and files `make attack` tries, how many writers it kills,
+# how many jobs it sends and cancels, and from which seed.
 COUNT ?= 20000
 KILLS ?= 200
+RUNS ?= 1000
 SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
@@ -54,6 +56,7 @@ attack: $(VENV)/test.ready
 	$(BIN)/python -m tests.attack requests --count $(COUNT) --seed $(SEED)
 	$(BIN)/python -m tests.attack files --count $(COUNT) --seed $(SEED)
 	$(BIN)/python -m tests.attack kills --count $(KILLS) --seed $(SEED)
+	$(BIN)/python -m tests.attack jobs --count $(RUNS) --seed $(SEED)
 
 $(VENV)/run.ready: requirements.txt standalone/requirements.txt pyproject.toml
 	@sh standalone/setup.sh "$(PYTHON)" "$(VENV)"

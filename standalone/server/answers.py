@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -105,6 +106,12 @@ def json_response(value: Any, status: int = 200) -> web.Response:
     return web.Response(
         body=to_json(value), status=status, content_type="application/json", charset="utf-8"
     )
+
+
+def json_object(items: Sequence[tuple[str, Any]]) -> web.Response:
+    """An object of many values, which are encoded one by one: in a thread, others run in between."""
+    body = b",".join(to_json(key) + b":" + to_json(value) for key, value in items)
+    return web.Response(body=b"{" + body + b"}", content_type="application/json", charset="utf-8")
 
 
 def refusal(error: BodyError) -> web.Response:

@@ -17,7 +17,7 @@ from ..engine import Job
 from ..errors import BodyError, ValidationError
 from ..tasks import TaskQueue
 from ..validation import validate
-from .answers import json_body, json_response
+from .answers import json_body, json_object, json_response
 from .hub import ClientListener, Hub
 from .jobs import STATES, all_jobs, one_job
 
@@ -122,7 +122,8 @@ class RunRoutes:
         if offset is None or offset < 0:
             offset = max(0, len(items) - count) if count is not None else 0
         stop = None if count is None else offset + count
-        return json_response(dict(items[offset:stop]))
+        # Ten thousand runs are many megabytes.
+        return await asyncio.to_thread(json_object, items[offset:stop])
 
     async def get_one_history(self, request: web.Request) -> web.Response:
         prompt_id = request.match_info["prompt_id"]
@@ -138,7 +139,7 @@ class RunRoutes:
         return web.Response()
 
     async def get_jobs(self, request: web.Request) -> web.Response:
-        jobs = all_jobs(self.tasks)
+        jobs = await asyncio.to_thread(all_jobs, self.tasks)
         wanted = [s for s in request.query.get("status", "").lower().split(",") if s]
         unknown = sorted(set(wanted) - set(STATES))
         if unknown:

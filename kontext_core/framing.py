@@ -23,6 +23,8 @@ OTHER_SHAPE = ("refuse", "crop", "pad", "stretch")
 TOKEN = 16
 # Pixels that a side may be off when a shape was rounded to whole tokens.
 ROUNDED = 8
+# A Lanczos kernel reaches over three pixels of the coarser grid; beyond that a repeated edge is constant.
+REACH = 4
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,54 @@ class Framing:
         """Whether all of the picture is shown, and nothing else."""
         return self.box == (0, 0, *self.picture)
 
+    @property
+    def covers(self) -> bool:
+        """Whether all of the picture is shown, with or without padding."""
+        left, top, width, height = self.box
+        return (
+            max(left, top) <= 0
+            and left + width >= self.picture[0]
+            and top + height >= self.picture[1]
+        )
+
+    @property
+    def filled(self) -> float:
+        """Share of `size` that the picture fills, 0..1; the rest is padding."""
+        _, _, width, height = self.box
+        return min(1.0, self.picture[0] / width) * min(1.0, self.picture[1] / height)
+
+
+def plan_size(
+    picture: tuple[int, int],
+    size: tuple[int, int],
+    sizes: Sequence[tuple[int, int]],
+    *,
+    crop: bool = False,
+) -> Framing:
+    """A picture in the middle of exactly this size, its shape kept to half a pixel of its own.
+
+    Args:
+        sizes: that the model was trained at.
+        crop: fill the size and leave out what is too much at two edges, instead of showing all and
+            repeating the outermost pixels there.
+    """
+    (width, height), (columns, rows) = picture, size
+    like = round(height * columns / rows), round(width * rows / columns)
+    pick = min if crop else max
+    box = max(1, pick(width, like[0])), max(1, pick(height, like[1]))
+    first = (width - box[0]) // 2, (height - box[1]) // 2
+    return Framing(picture, (*first, *box), size, nearest_resolution(width, height, sizes))
+
 
 def plan_fit(width: int, height: int, sizes: Sequence[tuple[int, int]], fit: str) -> Framing:
     """What becomes of a picture of this size.
 
     Args:
         sizes: that the model was trained at.
-        fit: "trained size" resizes to the one of them with the closest shape; "shrink" does so
-            only with larger pictures; "keep" leaves every pixel and crops to whole tokens of 16
-            pixels: half a token would be filled with what stands at the opposite edge.
+        fit: "trained size" resizes to the one of them with the closest shape, and pads the picture
+            to it; "shrink" does so only with larger pictures; "keep" leaves every pixel and crops to
+            whole tokens of 16 pixels: half a token would be filled with what stands at the opposite
+            edge.
 
     Raises:
         InputError: another `fit`.
@@ -64,24 +105,109 @@ def plan_fit(width: int, height: int, sizes: Sequence[tuple[int, int]], fit: str
         raise InputError(f"fit is {fit!r}; expected one of {', '.join(FITS)}")
     picture, trained = (width, height), nearest_resolution(width, height, sizes)
     if fit == "trained size" or (fit == "shrink" and width * height > math.prod(trained)):
-        return Framing(picture, (0, 0, width, height), trained, trained)
+        return plan_size(picture, trained, sizes)
     columns, rows = width // TOKEN * TOKEN, height // TOKEN * TOKEN
     box = ((width - columns) // 2, (height - rows) // 2, columns, rows)
     return Framing(picture, box, (columns, rows), trained)
 
 
 def fit_picture(image: Tensor, framing: Framing) -> Tensor:
-    """A picture of `framing.picture`'s size as it stands on the grid, `framing.size`."""
+    """A picture of `framing.picture`'s size as it stands on the grid, `framing.size`; beyond its
+    edges its outermost pixels are repeated."""
     left, top, width, height = framing.box
-    return resize(image[:, top : top + height, left : left + width], *framing.size)
+    across = _span(left, width, framing.picture[0], framing.size[0])
+    down = _span(top, height, framing.picture[1], framing.size[1])
+    image = image[:, slice(*down.taken), slice(*across.taken)]
+    image = _repeat_edges(image, (*across.padding, *down.padding))
+    box = (across.source[0], down.source[0], across.source[1], down.source[1])
+    image = resize(image, across.made, down.made, box)
+    return _repeat_edges(image, (*across.rest, *down.rest))
+
+
+@dataclass(frozen=True)
+class _Span:
+    """One axis of `fit_picture`: only what differs is resized, so that a strip of 16:1 does not
+    become a square of its length on the way.
+
+    Attributes:
+        taken: (first, end) of the picture's pixels.
+        padding: pixels repeated before and after them.
+        source: (first, end) within these, not always whole, resized to `made` pixels of the grid.
+        rest: pixels of the grid repeated before and after those.
+    """
+
+    taken: tuple[int, int]
+    padding: tuple[int, int]
+    source: tuple[float, float]
+    made: int
+    rest: tuple[int, int]
+
+
+def _span(first: int, extent: int, total: int, cells: int) -> _Span:
+    scale = extent / cells
+    margin = REACH * max(1.0, 1 / scale)
+    # The part of the grid that the picture and a kernel's reach around it cover.
+    begin = max(0, math.floor(-first / scale - margin))
+    end = min(cells, math.ceil((total - first) / scale + margin))
+    low, high = first + begin * scale, first + end * scale
+    taken = max(first, 0), min(first + extent, total)
+    before, after = max(0, math.ceil(-low)), max(0, math.ceil(high - total))
+    start = taken[0] - before
+    limit = taken[1] + after - start
+    source = max(0.0, low - start), min(float(limit), high - start)
+    return _Span(taken, (before, after), source, end - begin, (begin, cells - end))
+
+
+def _repeat_edges(image: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
+    """[b, h, w, 3] with its outermost pixels repeated (left, right, top, bottom)."""
+    if not any(padding):
+        return image
+    return F.pad(image.movedim(-1, 1), padding, mode="replicate").movedim(1, -1)
 
 
 def frame_mask(mask: Tensor, framing: Framing) -> Tensor:
-    """The part of a mask of the picture's shape, at any resolution, that belongs to the box."""
+    """What a mask of the picture's shape, at any resolution, says of the box; 0 beyond its edges."""
     (full_width, full_height), (left, top, width, height) = framing.picture, framing.box
     x, y = mask.shape[-1] / full_width, mask.shape[-2] / full_height
-    rows = slice(math.floor(top * y), math.ceil((top + height) * y))
-    return mask[..., rows, math.floor(left * x) : math.ceil((left + width) * x)]
+    first, end = math.floor(left * x), math.ceil((left + width) * x)
+    upper, lower = math.floor(top * y), math.ceil((top + height) * y)
+    # Negative padding crops.
+    return F.pad(mask, (-first, end - mask.shape[-1], -upper, lower - mask.shape[-2]))
+
+
+def cut_out(result: Tensor, framing: Framing, size: tuple[int, int] | None = None) -> Tensor:
+    """The picture's own part of a result, without padding.
+
+    Args:
+        result: [b, h, w, 3] at any resolution, of the box.
+        size: that the whole picture is to have, `framing.picture`'s if None.
+
+    Returns:
+        [b, H, W, 3] of `size`; smaller where the box leaves out some of the picture.
+    """
+    return _visible(result, framing, size or framing.picture)[1]
+
+
+def _visible(
+    result: Tensor, framing: Framing, size: tuple[int, int]
+) -> tuple[tuple[slice, slice], Tensor]:
+    """Rows and columns that the box covers of a picture of this size, and the result's part there."""
+    places, source = [], []
+    for axis in (0, 1):
+        scale, first = size[axis] / framing.picture[axis], framing.box[axis]
+        extent = framing.box[2 + axis]
+        begin = round(max(first, 0) * scale)
+        end = max(begin + 1, round(min(first + extent, framing.picture[axis]) * scale))
+        places.append(slice(begin, end))
+        cells = result.shape[2 - axis]
+        source.append(tuple(
+            min(max((edge / scale - first) * cells / extent, 0.0), float(cells))
+            for edge in (begin, end)
+        ))  # fmt: skip
+    (left, right), (top, bottom) = source
+    columns, rows = (place.stop - place.start for place in places)
+    part = resize(result, columns, rows, (left, top, right, bottom))
+    return (places[1], places[0]), part
 
 
 def put_back(result: Tensor, original: Tensor, framing: Framing) -> Tensor:
@@ -99,21 +225,16 @@ def put_back(result: Tensor, original: Tensor, framing: Framing) -> Tensor:
         ShapeError: batches that don't fit each other.
     """
     height, width = original.shape[1:3]
-    if framing.whole:
-        return resize(result, width, height)
+    if framing.covers:
+        return cut_out(result, framing, (width, height))
     if len(original) not in (1, len(result)):
         raise ShapeError(
             f"original is a batch of {len(original)}, the result one of {len(result)}; give one, "
             "or as many"
         )
-    x, y = width / framing.picture[0], height / framing.picture[1]
-    left, top = round(framing.box[0] * x), round(framing.box[1] * y)
-    right = round((framing.box[0] + framing.box[2]) * x)
-    bottom = round((framing.box[1] + framing.box[3]) * y)
-    part = resize(result, right - left, bottom - top)
+    place, part = _visible(result, framing, (width, height))
     made = original.to(result).expand(len(result), -1, -1, -1).clone()
-    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
-    made[:, y0:y1, x0:x1] = part[:, y0 - top : y1 - top, x0 - left : x1 - left]
+    made[:, place[0], place[1]] = part
     return made
 
 

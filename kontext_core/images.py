@@ -124,13 +124,20 @@ def as_image(value: Any, name: str = "image") -> Tensor:
     )
 
 
-def resize(image: Tensor, width: int, height: int) -> Tensor:
-    """[b, h, w, 3] to exactly width x height with 8-bit Lanczos, as the published pipeline does."""
-    if image.shape[1:3] == (height, width):
+def resize(
+    image: Tensor, width: int, height: int, box: tuple[float, float, float, float] | None = None
+) -> Tensor:
+    """[b, h, w, 3] to exactly width x height with 8-bit Lanczos, as the published pipeline does.
+
+    Args:
+        box: (left, top, right, bottom) of what is resized, in pixels, not always whole; None is all.
+    """
+    rows, columns = image.shape[1:3]
+    if (columns, rows) == (width, height) and box in (None, (0, 0, columns, rows)):
         return image
     size, kind = (width, height), Image.Resampling.LANCZOS
-    rows = [np.asarray(to_pil(one).resize(size, kind), dtype=np.float32) / 255.0 for one in image]
-    return torch.from_numpy(np.stack(rows)).to(image.device, image.dtype)
+    made = [np.asarray(to_pil(one).resize(size, kind, box), dtype=np.float32) for one in image]
+    return torch.from_numpy(np.stack(made) / 255.0).to(image.device, image.dtype)
 
 
 def to_model(image: Tensor) -> Tensor:

@@ -12,12 +12,13 @@ import torch
 from PIL.Image import Image as PillowImage
 from torch import Tensor, nn
 
+from .canvas import plan_canvas
 from .checks import check_number, check_whole
-from .errors import InputError
+from .errors import InputError, ShapeError
 from .finite import not_finite
-from .framing import ROUNDED, alike, same_shape
+from .framing import Framing, alike, fit_picture, frame_mask, plan_fit, plan_size
 from .guidance import Conditioning
-from .images import as_image, load_mask, resize, to_model, to_picture
+from .images import as_image, load_mask, to_model, to_picture
 from .inputs import Images, Loras, as_given, as_list, as_loras, as_prompts
 from .lora.apply import loras_for_now
 from .lora.load import Lora, load_lora
@@ -25,7 +26,7 @@ from .lora.text import text_loras_for_now
 from .models.autoencoder import AutoEncoder
 from .models.flux import Flux
 from .models.text import TextEncoder
-from .resolutions import check_size, nearest_resolution
+from .resolutions import check_size
 from .sampling import Callback, OldCallback, SamplerState, make_noise, sample
 from .schedule import make_timesteps
 from .stitcher import Position, Reference, stitch
@@ -43,18 +44,30 @@ class Pipeline:
     autoencoder: AutoEncoder
     text_encoder: TextEncoder | FluxTextEncoders
 
-    def encode(self, image: str | Path | PillowImage | Tensor) -> Tensor:
-        """A picture as a raw latent [b, c, h, w], at the model's nearest trained size.
+    def encode(
+        self, image: str | Path | PillowImage | Tensor, *, size: tuple[int, int] | None = None
+    ) -> Tensor:
+        """A picture as a raw latent [b, c, h, w]; it keeps its shape, and is padded to the size.
 
         Args:
             image: a path, a Pillow picture, or [b, h, w, 3] floats in 0..1.
+            size: (width, height) in pixels, multiples of 16; None is the model's nearest trained one.
 
         Raises:
             InputError, ShapeError: it is something else, or can't be used.
         """
         picture = as_image(image)
-        size = nearest_resolution(picture.shape[2], picture.shape[1], self.model.resolutions)
-        return self.autoencoder.encode(to_model(resize(picture, *size)))
+        return self.encode_framed(picture, self._frame(picture, size))
+
+    def encode_framed(self, picture: Tensor, framing: Framing) -> Tensor:
+        """A picture [b, h, w, 3] in 0..1 as a raw latent [b, c, h, w], brought onto the grid so."""
+        return self.autoencoder.encode(to_model(fit_picture(picture, framing)))
+
+    def _frame(self, picture: Tensor, size: tuple[int, int] | None) -> Framing:
+        own, sizes = (picture.shape[2], picture.shape[1]), self.model.resolutions
+        if size is None:
+            return plan_fit(*own, sizes, "trained size")
+        return plan_size(own, check_size(*size), sizes)
 
     def reference(
         self,
@@ -66,21 +79,34 @@ class Pipeline:
         mask: str | Path | Tensor | None = None,
         position: Position | None = None,
         name: str | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Reference:
         """A picture as `edit` takes it among its images, with more to say about it.
 
         Args:
-            image: as for `encode`.
-            mask: of what may be seen of it, at any size over the whole picture: a picture file,
-                white is seen, or [h, w] in 0..1.
+            image, size: as for `encode`.
+            mask: of what may be seen of it, of its shape at any size: a picture file, white is seen,
+                or [h, w] in 0..1.
 
         The others are those of `stitcher.Reference`.
 
         Raises:
             InputError, ShapeError: a picture or mask that can't be used.
         """
+        picture = as_image(image)
+        framing = self._frame(picture, size)
         seen = load_mask(mask) if isinstance(mask, str | Path) else mask
-        return Reference(self.encode(image), strength, start, end, seen, position, name)
+        if isinstance(seen, Tensor) and seen.ndim == 2:
+            shape = seen.shape[1], seen.shape[0]
+            if not alike(framing.picture, shape):
+                raise ShapeError(
+                    f"the mask is {shape[0]} x {shape[1]}, the picture {framing.picture[0]} x "
+                    f"{framing.picture[1]}: of another shape, so it can't say which part is meant; "
+                    "crop or pad it to the picture's shape"
+                )
+            seen = frame_mask(seen, framing)
+        latent = self.encode_framed(picture, framing)
+        return Reference(latent, strength, start, end, seen, position, name, framing)
 
 
 def load_pipeline(
@@ -146,17 +172,21 @@ def edit(
             same alone.
         images: each a path, a Pillow picture, [1, h, w, 3] floats in 0..1, a raw latent [1, c, h, w],
             or a `Reference` with strength, share of the run, mask, place and name, such as
-            `Pipeline.reference` makes. A picture is resized to the model's nearest trained size, the
-            first one's is the result's unless width and height are given.
+            `Pipeline.reference` makes. A picture keeps its shape: it is padded, by repeating its
+            outermost pixels, to the model's nearest trained size, or stands on the result's own grid
+            where width and height are given and it has their shape (to half a token).
         seed: 0 .. 2^64 - 1; same noise as ComfyUI's for the same latent size.
         steps, denoise, schedule: see `schedule.make_timesteps`. denoise below 1 starts from the
             first picture, which must have the result's shape.
         guidance: see `guidance.Conditioning`.
-        width, height: of the result in pixels, multiples of 16, both or neither.
+        width, height: of the result in pixels, multiples of 16, both or neither. Without them the
+            result has exactly the first picture's own size, without its padding; that of a raw latent
+            or, without pictures, the squarest trained size. The model paints at a trained size, so
+            a larger picture comes back enlarged.
         batch: how many results of each instruction, 1..64 in all, from one noise stream.
         negative, cfg: true classifier-free guidance, off at cfg 1.
         method: how references are placed, see `stitch`.
-        noise_mask: [h, w] or [1, 1, h, w], of the result's shape or the first picture's, at any size:
+        noise_mask: [h, w] or [1, 1, h, w], of the first picture's shape or the result's, at any size:
             1 is painted, 0 keeps the first picture, as the autoencoder gives it back.
         loras: a path, a loaded LoRA, or (one of them, strength) each, for this one run, as low-rank
             branches in place of any that the model had; afterwards it has those again. Keys that
@@ -166,7 +196,7 @@ def edit(
 
     Returns:
         [results, height, width, 3] float32 in 0..1 on the CPU: all instructions with the first
-        noise, then all with the second.
+        noise, then all with the second. In 8-bit steps where it was resized.
 
     Raises:
         InputError (ShapeError), ModelNotFoundError, CheckpointError, Cancelled.
@@ -196,30 +226,24 @@ def edit(
     latent_format = flux.latent_format
     scale = latent_format.downscale
 
-    if width is not None and height is not None:
-        size = check_size(width, height)
-    elif given:
-        first = given[0]
-        if isinstance(first, Reference):
-            latent_format.check(first.latent, "image 1")
-            size = first.latent.shape[3] * scale, first.latent.shape[2] * scale
-        else:
-            size = nearest_resolution(first.shape[2], first.shape[1], flux.resolutions)
-    else:
-        size = nearest_resolution(1, 1, flux.resolutions)
+    canvas = plan_canvas(given, width, height, flux)
+    size = canvas.size
 
     with torch.no_grad(), _with_loras(flux, pipeline.text_encoder, parts):
         references = [
             replace(image, latent=image.latent.to(autoencoder.device))
             if isinstance(image, Reference)
-            else pipeline.reference(image)
+            else _reference(pipeline, image, canvas.frame(image))
             for image in given
         ]
         shape = (batch * len(prompts), latent_format.channels, size[1] // scale, size[0] // scale)
         start = None
         if starts:
-            _check_shapes(given[0], size, noise_mask, starting, flux.resolutions)
-            start = _start(given[0], size, shape, autoencoder, starting)
+            canvas.check_start(given[0], starting)
+            start = references[0].latent
+            if isinstance(noise_mask, Tensor) and noise_mask.ndim >= 2:
+                # Something else than a mask is refused by `sample`.
+                noise_mask = canvas.mask(noise_mask, references[0].framing)
         context = stitch(shape, references, method=method, latent_format=latent_format)
         wanted = Conditioning(*pipeline.text_encoder.encode(prompts), guidance)
         unwanted = None
@@ -243,55 +267,11 @@ def edit(
         decoded = autoencoder.decode(latent)
         if not bool(torch.isfinite(decoded).all()):
             raise not_finite(autoencoder, decoded.dtype, "in decoding the picture")
-        return to_picture(decoded).cpu()
+        return canvas.finish(to_picture(decoded).cpu())
 
 
-def _check_shapes(
-    image: Tensor | Reference,
-    size: tuple[int, int],
-    noise_mask: Tensor | None,
-    why: str,
-    sizes: Sequence[tuple[int, int]],
-) -> None:
-    """Refuse what would be distorted: image 1, or a mask, of another shape than the result."""
-    shapes = [size]
-    if not isinstance(image, Reference):
-        picture = image.shape[2], image.shape[1]
-        shapes.append(picture)
-        if size != nearest_resolution(*picture, sizes) and not same_shape(size, picture, ROUNDED):
-            raise InputError(
-                f"{why}, which starts from image 1, but that is {picture[0]} x {picture[1]} and the "
-                f"result {size[0]} x {size[1]}: another shape; crop or pad the picture to it, or "
-                "leave out width and height"
-            )
-    if not isinstance(noise_mask, Tensor) or noise_mask.ndim < 2:
-        # None, or something else than a mask: `sample` says so.
-        return
-    mask = noise_mask.shape[-1], noise_mask.shape[-2]
-    if not any(alike(mask, one) for one in shapes):
-        raise InputError(
-            f"noise_mask is {mask[0]} x {mask[1]}, the result {size[0]} x {size[1]}: of another "
-            "shape, so it can't say which part is meant; crop or pad it to the result's shape"
-        )
-
-
-def _start(
-    image: Tensor | Reference,
-    size: tuple[int, int],
-    shape: tuple[int, ...],
-    autoencoder: AutoEncoder,
-    why: str,
-) -> Tensor:
-    """Raw latent of image 1 at the result's size."""
-    if not isinstance(image, Reference):
-        return autoencoder.encode(to_model(resize(image, *size)))
-    if image.latent.shape[-2:] != shape[-2:]:
-        raise InputError(
-            f"{why}, which starts from image 1, but that is a latent of "
-            f"{tuple(image.latent.shape[-2:])} cells for a result of {tuple(shape[-2:])}; give the "
-            "picture itself, or leave out width and height"
-        )
-    return image.latent
+def _reference(pipeline: Pipeline, picture: Tensor, framing: Framing) -> Reference:
+    return Reference(pipeline.encode_framed(picture, framing), framing=framing)
 
 
 @contextmanager

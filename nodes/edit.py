@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..kontext_core.cost import FLUX_HIDDEN, estimate, plain_size, tokens_of
 from ..kontext_core.errors import InputError
+from ..kontext_core.framing import cut_out
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, check_size, nearest_resolution
 from ..kontext_core.stitcher import Reference
 from .conditioning import attach, check_text
@@ -138,8 +139,8 @@ class KontextEdit(io.ComfyNode):
                     min=0,
                     max=16384,
                     step=16,
-                    tooltip="Of the result, in pixels. 0: the trained size closest in shape to "
-                    "image like_image.",
+                    tooltip="Of the result, in pixels. 0: the own size of image like_image, which is "
+                    "painted at the trained size closest in shape.",
                 ),
                 io.Int.Input(
                     "height",
@@ -236,8 +237,9 @@ class KontextEdit(io.ComfyNode):
             hidden_size=getattr(network, "hidden_size", FLUX_HIDDEN),
             trained=plain_size(sizes),
         )
+        result = vae.decode(latent)
         return output(
-            vae.decode(latent),
+            result if shape is None else cut_out(result, shape),
             {"samples": latent, **({} if shape is None else {FRAMING: shape})},
             notes=[
                 *cost_notes(cost, trained),

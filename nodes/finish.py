@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError, ShapeError
-from ..kontext_core.framing import OTHER_SHAPE, ROUNDED, alike, bring_to, put_back, same_shape
+from ..kontext_core.framing import (
+    OTHER_SHAPE,
+    ROUNDED,
+    alike,
+    bring_to,
+    plan_fit,
+    put_back,
+    same_shape,
+)
 from ..kontext_core.images import check_image, resize
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, nearest_resolution
 from .native.vae import require_vae
@@ -65,7 +73,10 @@ def place(
     if framing is not None and same_shape(framing.size, made, ROUNDED):
         if alike(framing.picture, size):
             return put_back(result, original, framing), []
-    elif made == nearest_resolution(*size, sizes) or same_shape(size, made, ROUNDED):
+    elif made == nearest_resolution(*size, sizes):
+        # Nothing says how it was brought there: as our nodes do it.
+        return put_back(result, original, plan_fit(*size, sizes, "trained size")), []
+    elif same_shape(size, made, ROUNDED):
         return resize(result, *size), []
     said = f"the result is {_size(made)}, the original {_size(size)}: another shape"
     if other_shape == "refuse":

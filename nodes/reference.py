@@ -170,8 +170,8 @@ class KontextReference(io.ComfyNode):
                     options=list(FITS),
                     default=FITS[0],
                     tooltip="trained size: resize to the size the model was trained at that has "
-                    "the closest shape. shrink: only if it is larger than that. keep: every "
-                    "pixel, cropped to a multiple of 16; large pictures get slow.",
+                    "the closest shape, and pad to it. shrink: only if it is larger than that. "
+                    "keep: every pixel, cropped to a multiple of 16; large pictures get slow.",
                 ),
                 io.Combo.Input(
                     "placement",

@@ -57,7 +57,9 @@ def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
     edit.add_argument("--seed", type=int, help="(0)")
     edit.add_argument("--steps", type=int, help="(28)")
     edit.add_argument("--guidance", type=float, help="(2.5)")
-    edit.add_argument("--width", type=int, help="in pixels; default: that of image 1")
+    edit.add_argument(
+        "--width", type=int, help="in pixels, a multiple of 16; default: that of image 1"
+    )
     edit.add_argument("--height", type=int, help="in pixels; default: that of image 1")
     edit.add_argument("--method", help="offset, index or uxo (offset)")
     edit.add_argument("--denoise", type=float, help="below 1 starts from image 1 (1)")
@@ -173,7 +175,6 @@ def run(options: argparse.Namespace) -> str:
             loras=[tuple(part) for part in values["lora"]],
             callback=step,
         )
-    values["height"], values["width"] = results.shape[1:3]
     metadata = record(values, options.version)
     paths = _names(options.out, len(results))
     for path, result in zip(paths, results, strict=True):

@@ -61,7 +61,7 @@ def test_writes_what_edit_gives(
         "version": __version__, "model": str(model_folder), "vae": None, "t5": None,
         "clip_l": None, "t5_length": 256, "lora": [], "dtype": "auto", "image": [str(reference)],
         "prompt": PROMPT, "negative": None, "cfg": 1.0, "seed": 7, "steps": 2, "guidance": 2.5,
-        "width": 64, "height": 64, "method": "offset", "denoise": 1.0, "solver": "euler",
+        "width": None, "height": None, "method": "offset", "denoise": 1.0, "solver": "euler",
         "schedule": "kontext", "batch": 1,
     }  # fmt: skip
 
@@ -108,6 +108,21 @@ def test_like_repeats_everything(
             assert not load_image(other).equal(load_image(first))
         assert recall(str(second)) == recall(str(first))
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(("size", "mode"), [((111, 79), "RGBA"), ((400, 20), "L")])
+def test_a_picture_comes_back_in_its_own_size(
+    size: tuple[int, int], mode: str, model_folder: Path, tmp_path: Path
+) -> None:
+    """Of any shape and mode; and so does the picture that repeats it."""
+    Image.new(mode, size, 90).save(tmp_path / "in.png")
+    first, second = tmp_path / "1.png", tmp_path / "2.png"
+    assert main(command(model_folder, tmp_path / "in.png", first, steps="1")) == 0
+    assert main(["edit", "--like", str(first), "--out", str(second)]) == 0
+    for path in (first, second):
+        with Image.open(path) as opened:
+            assert opened.size == size
+    assert load_image(first).equal(load_image(second))
 
 
 def test_a_batch_is_numbered(

@@ -48,8 +48,10 @@ def test_kept_pixels_come_back_where_they_were(size: tuple[int, int]) -> None:
 
 def test_a_trained_size_shows_the_whole_picture() -> None:
     framing = plan_fit(111, 79, SIZES, "trained size")
-    assert framing.whole
+    assert framing.covers and not framing.whole
     assert framing.size == framing.trained == (96, 64)
+    # Padded to 3:2 instead of squashed into it.
+    assert framing.box == (-4, 0, 118, 79)
     back = put_back(torch.rand(2, 64, 96, 3), lines(111, 79), framing)
     assert back.shape == (2, 79, 111, 3)
 
@@ -79,6 +81,16 @@ def test_batches_must_fit() -> None:
     with pytest.raises(InputError, match="'cover'"):
         plan_fit(111, 79, SIZES, "cover")
     assert FITS == ("trained size", "shrink", "keep")
+
+
+def test_a_masks_padding_is_black() -> None:
+    framing = plan_fit(20, 60, SIZES, "trained size")
+    assert framing.box == (-10, 0, 40, 60)
+    for times in (1, 3):
+        mask = frame_mask(torch.ones(60 * times, 20 * times), framing)
+        assert mask.shape == (60 * times, 40 * times)
+        assert mask[:, 10 * times : 30 * times].all()
+        assert mask.sum() == 1200 * times**2
 
 
 def test_a_masks_part_of_the_box_at_any_resolution() -> None:

@@ -84,8 +84,10 @@ def test_every_input_counts(small_pipeline: Pipeline) -> None:
     ("images", "settings", "expected"),
     [
         ([], {}, (64, 64)),
-        ([(200, 100)], {}, (80, 48)),
-        ([(100, 200), (64, 64)], {}, (48, 80)),
+        ([(200, 100)], {}, (200, 100)),
+        ([(79, 111), (64, 64)], {}, (79, 111)),
+        ([(16, 400)], {}, (16, 400)),
+        ([(79, 111)], {"width": 48, "height": 80}, (80, 48)),
         ([(64, 64)], {"width": 32, "height": 16}, (16, 32)),
         ([], {"width": 16, "height": 16}, (16, 16)),
     ],
@@ -96,6 +98,12 @@ def test_size_of_the_result(
     pictures = [picture(1, *size) for size in images]
     result = edit(small_pipeline, PROMPT, pictures, steps=1, **settings)
     assert result.shape == (1, *expected, 3)
+    if pictures:
+        # A reference that says no more than its picture is the same.
+        encoded = [small_pipeline.reference(one) for one in pictures]
+        again = edit(small_pipeline, PROMPT, encoded, steps=1, **settings)
+        assert again.shape == result.shape
+        assert again.equal(result) or settings
 
 
 def test_first_of_a_batch_is_the_single_one(small_pipeline: Pipeline) -> None:
@@ -180,5 +188,10 @@ def test_nothing_is_squashed_into_another_shape(part: str, small_pipeline: Pipel
         edit(small_pipeline, "a", [image], width=64, height=64, steps=2, **given)
 
     run((128, 128), (32, 32))
+    # Without a size the result has the picture's shape, whatever the grid's.
+    mask = torch.ones(100, 30)
+    edit(small_pipeline, "a", torch.rand(1, 100, 30, 3), steps=1, noise_mask=mask)
+    with pytest.raises(InputError, match="the mask is 100 x 30, the picture 30 x 100"):
+        small_pipeline.reference(torch.rand(1, 100, 30, 3), mask=mask.T)
     with pytest.raises(InputError, match="another shape"):
         run((128, 64) if part == "picture" else (64, 64), (64, 32))

@@ -119,9 +119,11 @@ def test_a_mask_for_a_latent_may_be_of_its_picture(pack: Any, vae: Any, image: A
 
 def test_edit_follows_the_picture_that_is_edited(pack: Any, vae: Any, image: Any) -> None:
     inputs = {"image1": image(1, *TALL), "image2": image(2, *WIDE), "prompt": "a star", "steps": 1}
-    assert pack.run("KontextEdit", **inputs)[0].shape == (1, 80, 48, 3)
+    assert pack.run("KontextEdit", **inputs)[0].shape == (1, *TALL, 3)
     made = pack.run("KontextEdit", **inputs, like_image=2)
-    assert made[0].shape == (1, 48, 80, 3)
+    assert made[0].shape == (1, *WIDE, 3)
+    assert made[1]["samples"].shape == (1, 16, 6, 10)
+    assert torch.equal(finish(pack, vae, made[1], inputs["image2"])[0], made[0])
     assert finish(pack, vae, made[1], inputs["image2"])[0].shape == (1, *WIDE, 3)
     missing = pack.run("KontextEdit", **inputs, like_image=3)
     assert missing[0].shape == made[0].shape

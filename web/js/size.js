@@ -79,7 +79,7 @@ function sizeOf(from, depth = 0) {
     case "KontextStitch":
       return planOfStitch(from, depth + 1)?.size;
     case "KontextEdit":
-      return planOfEdit(from, depth + 1)?.size;
+      return outcome(planOfEdit(from, depth + 1));
     default:
       return undefined;
   }
@@ -99,7 +99,8 @@ function isEmbedded(from) {
 }
 
 /**
- * @typedef {{size: Size, references: Size[], model: Model}} Plan
+ * @typedef {{size: Size, references: Size[], model: Model, given?: Size}} Plan
+ *   size is what is painted; given is what comes out where that is another
  */
 
 /**
@@ -139,17 +140,28 @@ function planOfEdit(place, depth = 0) {
   const given = source(place, "model");
   const model = !given || isEmbedded(given) ? known.embedded : known.published;
   const references = [];
+  const pictures = [];
   for (const name of ["image1", "image2", "image3"]) {
     const image = source(place, name);
     if (!image) continue;
     const seen = sizeOf(image, depth + 1);
     if (!seen) return undefined;
+    pictures.push(seen);
     references.push(nearest(seen, model.sizes));
   }
   const set = [Number(value(place, "width")), Number(value(place, "height"))];
-  const like = references[Number(value(place, "like_image") ?? 1) - 1];
-  const size = set[0] ? set : references.length ? like : nearest([1, 1], model.sizes);
-  return size && { size: /** @type {Size} */ (size), references, model };
+  const like = Number(value(place, "like_image") ?? 1) - 1;
+  const size = set[0] ? set : references.length ? references[like] : nearest([1, 1], model.sizes);
+  const given = set[0] ? undefined : pictures[like];
+  return size && { size: /** @type {Size} */ (size), references, model, given };
+}
+
+/**
+ * @param {Plan | undefined} plan
+ * @returns {Size | undefined} of the picture that comes out
+ */
+function outcome(plan) {
+  return plan?.given ?? plan?.size;
 }
 
 /** @param {Size} size */
@@ -165,7 +177,9 @@ function lines(plan) {
   const seen = references.map(tokensOf);
   const parts = [tokensOf(size), ...seen].join(" + ");
   const cost = relative(size, seen, model).toFixed(1);
-  const first = `${written(size)} · ${parts} ${say("tokens")} · ${cost} x ${say("plain_edit")}`;
+  const out = outcome(plan) ?? size;
+  const painted = String(out) === String(size) ? written(size) : `${written(size)} → ${written(out)}`;
+  const first = `${painted} · ${parts} ${say("tokens")} · ${cost} x ${say("plain_edit")}`;
   const large = [size, ...references].map((one) => beyond(one, model.sizes));
   const warnings = large.flatMap((times, index) => {
     if (!times) return [];

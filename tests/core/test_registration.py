@@ -1,0 +1,153 @@
+"""Round trips without an edit: same size, nothing moved, at every odd size and shape."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kontext_core import Pipeline, edit, load_pipeline
+from kontext_core.framing import fit_picture, plan_fit, plan_size, put_back
+from kontext_core.images import resize
+from kontext_core.resolutions import KONTEXT_RESOLUTIONS
+
+SIZES = ((192, 128), (128, 192), (160, 160))
+# Odd, 9:21, 21:9, a strip of 8:1 either way.
+PICTURES = [(111, 79), (333, 250), (181, 421), (420, 181), (801, 100), (100, 801)]
+
+
+def smooth(width: int, height: int) -> Tensor:
+    """Waves of every direction, whose places are known to a fraction of a pixel."""
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    short = min(width, height)
+    waves = [torch.sin(2 * math.pi * (a * x + b * y) / short) for a, b in ((2, 1), (-1, 2), (1, 1))]
+    return (0.5 + 0.2 * torch.stack(waves, -1))[None]
+
+
+def discs(width: int, height: int) -> Tensor:
+    """Four on light grey: what the embedded autoencoder can draw."""
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    short = min(width, height)
+    picture = torch.full((height, width, 3), 0.9)
+    for across, down, colour in (
+        (0.3, 0.35, (0.85, 0.15, 0.15)),
+        (0.7, 0.6, (0.15, 0.3, 0.85)),
+        (0.25, 0.75, (0.1, 0.6, 0.2)),
+        (0.75, 0.2, (0.95, 0.75, 0.1)),
+    ):
+        inside = short * 0.14 - torch.hypot(x - across * width, y - down * height)
+        cover = (inside * 64 / short + 0.5).clamp(0, 1)[..., None]
+        picture = picture * (1 - cover) + cover * torch.tensor(colour)
+    return picture[None]
+
+
+def displacement(before: Tensor, after: Tensor) -> tuple[float, float]:
+    """How far, in pixels, the middle has gone, and the corner that moved farthest: least squares over
+    shift, zoom and shear along the picture's gradient (Lucas and Kanade, 1981)."""
+    height, width = before.shape[1:3]
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
+    )
+    grey, moved = before[0].mean(-1), after[0].mean(-1)
+    down, across = torch.gradient(grey)
+    terms = [across, down, across * x, across * y, down * x, down * y, torch.ones_like(x)]
+    inner = (slice(4, -4), slice(4, -4))
+    matrix = torch.stack([-term[inner].flatten() for term in terms], 1).double()
+    found = torch.linalg.lstsq(matrix, (moved - grey)[inner].flatten()[:, None].double()).solution
+    dx, dy, *zoom = found[:6, 0].tolist()
+    corners = [(i, j) for i in (-1, 1) for j in (-1, 1)]
+    return math.hypot(dx, dy), max(
+        math.hypot(dx + zoom[0] * i + zoom[1] * j, dy + zoom[2] * i + zoom[3] * j)
+        for i, j in corners
+    )
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return load_pipeline("tiny")
+
+
+def test_a_shift_of_a_fifth_of_a_pixel_is_seen() -> None:
+    for picture in (smooth(111, 79), discs(111, 79)):
+        matrix = torch.tensor([[[1.0, 0, -0.4 / 111], [0, 1, 0]]])
+        grid = F.affine_grid(matrix, [1, 3, 79, 111], align_corners=False)
+        channels = picture.movedim(-1, 1)
+        moved = F.grid_sample(channels, grid, "bilinear", "border", align_corners=False)
+        assert displacement(picture, picture)[1] < 1e-6
+        # Measured: 0.2004 and 0.2010.
+        assert abs(displacement(picture, moved.movedim(1, -1))[0] - 0.2) < 0.02
+
+
+@pytest.mark.parametrize("size", PICTURES, ids=str)
+def test_onto_the_grid_and_back(size: tuple[int, int]) -> None:
+    picture = smooth(*size)
+    framing = plan_fit(*size, SIZES, "trained size")
+    back = put_back(fit_picture(picture, framing), picture, framing)
+    assert back.shape == picture.shape
+    # Measured: 0.023 at most, of the picture's own pixels, in the corners too.
+    assert displacement(picture, back)[1] < 0.05
+
+
+@pytest.mark.parametrize("size", PICTURES, ids=str)
+def test_an_edit_that_may_change_nothing(size: tuple[int, int], pipeline: Pipeline) -> None:
+    """`edit` with an all-black mask: onto the grid, through the autoencoder alone, and back."""
+    picture = discs(*size)
+    result = edit(pipeline, "a", picture, steps=1, noise_mask=torch.zeros(size[1], size[0]))
+    assert result.shape == picture.shape
+    left, top, width, height = plan_fit(*size, pipeline.model.resolutions, "trained size").box
+    pixel = max(1.0, min(width, height) / 64)
+    # Measured: 0.027 at most, of the pixels that the model paints.
+    assert displacement(picture, result)[0] / pixel < 0.1
+
+
+def test_a_picture_for_each_result(pipeline: Pipeline) -> None:
+    picture = discs(111, 79)
+    pair = torch.cat([picture, picture.flip(2)])
+    nothing = torch.zeros(79, 111)
+    results = edit(pipeline, "a", pair, steps=1, batch=2, noise_mask=nothing)
+    for before, after in zip(pair, results, strict=True):
+        assert displacement(before[None], after[None])[0] < 0.1
+
+
+def test_on_the_grid_of_a_size_that_was_asked_for(pipeline: Pipeline) -> None:
+    """112 x 80 is no trained size; the reference once kept its own, and everything moved."""
+    picture = discs(112, 80)
+    nothing = torch.zeros(80, 112)
+    result = edit(pipeline, "a", picture, width=112, height=80, steps=1, noise_mask=nothing)
+    # Measured: 0.024.
+    assert displacement(picture, result)[0] < 0.1
+    # With four steps and no mask: nothing has moved to another place, and there is no second disc.
+    made = edit(pipeline, "make the background yellow", picture, width=112, height=80, steps=4)
+    red, green, blue = made[0].unbind(-1)
+    places = (blue > red + 0.25).nonzero().float()
+    middle = places.mean(0)
+    wanted = torch.tensor([0.6 * 80, 0.7 * 112])
+    # Measured: 0.9, and 12 for the farthest pixel of the disc, whose radius is 11.
+    assert (middle - wanted).abs().max() < 4, middle
+    assert (places - wanted).abs().max() < 20
+    # Of a shape that is off by less than half a token: what does not fit is cut off, not squashed.
+    assert plan_size((111, 85), (112, 80), SIZES, crop=True).box == (0, 3, 111, 79)
+
+
+@pytest.mark.parametrize("size", [*PICTURES, (2000, 100), (17, 19), (64, 64)], ids=str)
+@pytest.mark.parametrize("sizes", [SIZES, KONTEXT_RESOLUTIONS], ids=["small", "published"])
+def test_padding_equals_its_plain_twin(size: tuple[int, int], sizes: tuple) -> None:
+    """Which pads first and then resizes all of it, however much that is."""
+    picture = smooth(*size)
+    framing = plan_fit(*size, sizes, "trained size")
+    left, top, width, height = framing.box
+    right, bottom = left + width - size[0], top + height - size[1]
+    padded = F.pad(picture.movedim(-1, 1), (-left, right, -top, bottom), mode="replicate")
+    plain = resize(padded.movedim(1, -1), *framing.size)
+    fitted = fit_picture(picture, framing)
+    # Measured: 1/255, as Pillow picks another order of its two passes.
+    assert (fitted - plain).abs().max() < 2.5 / 255
+    back = resize(plain, width, height)[:, -top : size[1] - top, -left : size[0] - left]
+    # Measured: 2/255.
+    assert (put_back(fitted, picture, framing) - back).abs().max() < 3.5 / 255
+    # The shape is kept: what one pixel becomes is as wide as high, to half a pixel of the picture.
+    across, down = framing.size[0] / width, framing.size[1] / height
+    assert abs(across / down - 1) < 0.51 / min(width, height)

@@ -108,7 +108,12 @@ class KontextQuantize(io.ComfyNode):
 
         source = find("model", model_name or "")
         name, target = _target(model_name, type, file_name)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"can't make the folder {target.parent} ({error}); choose another file_name"
+            ) from error
         report = quantize_file(
             source,
             target,

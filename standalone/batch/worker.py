@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from kontext_core.errors import InputError
-from kontext_core.partial import whole_file
+from kontext_core.partial import clear_partial, is_partial, open_partial, whole_file
 
 from .. import runtime
 from ..engine import Engine, Job
@@ -26,6 +27,24 @@ from ..validation import validate
 from .place import contents_of
 
 PACK_NAME = "kontext-studio"
+PREFIX = "kontext-batch-"
+
+
+def make_base(place: Path) -> tuple[Path, BinaryIO]:
+    """A folder for one worker, and an open file in it that says that the worker lives.
+
+    A cluster ends its workers by killing them: the folders of those that are gone are removed here.
+    """
+    for folder in place.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            # One that was made just now may not have its mark yet.
+            if folder.is_symlink() or time.time() - folder.stat().st_mtime < 60:
+                continue
+            clear_partial(folder)
+            if not any(is_partial(path.name) for path in folder.iterdir()):
+                shutil.rmtree(folder)
+    base = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    return base, open_partial(base)[0]
 
 
 class Worker:
@@ -34,7 +53,7 @@ class Worker:
     def __init__(self, models: str | None = None) -> None:
         """`models`: folder laid out as ComfyUI's `models`; None takes that of the checkout."""
         root = pack_root()
-        self.base = Path(tempfile.mkdtemp(prefix="kontext-batch-"))
+        self.base, self._mark = make_base(Path(tempfile.gettempdir()))
         below = Folders.below(self.base, samples=root / "workflows" / "input")
         self.folders = Folders(
             input=below.input,
@@ -101,4 +120,5 @@ class Worker:
 
     def close(self) -> None:
         """Removes its folder."""
+        self._mark.close()
         shutil.rmtree(self.base, ignore_errors=True)

@@ -33,6 +33,8 @@ from standalone.loader import install_host, load_pack
 # An answer that takes longer counts as a hang. Read beside the processor's time of this process, so that
 # a machine that is busy with other things is not taken for one.
 HANG = 1.0
+# However busy the machine is: the host waits for something.
+STUCK = 20.0
 # Bytes that a process may grow by between a fifth of the jobs and the end.
 GROWTH = 48 << 20
 ASKED = ("/queue", "/jobs?limit=20", "/history?max_items=20", "/prompt", "/history", "/jobs")
@@ -46,6 +48,7 @@ class Outcome:
     statuses: Counter[int] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     slowest: float = 0.0
+    longest: float = 0.0
     grown: int = 0
 
 
@@ -146,13 +149,15 @@ def _beat(client: Client, stop: threading.Event, outcome: Outcome) -> None:
         path, number = ASKED[number % len(ASKED)], number + 1
         start, used = time.monotonic(), time.process_time()
         status, body = client.call(path)
-        took = min(time.monotonic() - start, time.process_time() - used)
+        waited = time.monotonic() - start
+        took = min(waited, time.process_time() - used)
         outcome.statuses[status] += 1
         outcome.slowest = max(outcome.slowest, took)
         if status != 200:
             outcome.failures.append(f"{status} {body[:200]!r} to {path}")
-        if took > HANG:
-            outcome.failures.append(f"{took:.2f} s for {path}")
+        outcome.longest = max(outcome.longest, waited)
+        if took > HANG or waited > STUCK:
+            outcome.failures.append(f"{waited:.2f} s, {took:.2f} of work, for {path}")
         time.sleep(0.1)
 
 
@@ -195,7 +200,9 @@ def main(arguments: list[str]) -> int:
             options.seed, options.count, Path(folder), lambda text: print(text, flush=True)
         )
     print(f"seed {options.seed}: jobs {dict(outcome.ended)}, answers {dict(outcome.statuses)}")
-    print(f"slowest answer {outcome.slowest:.2f} s, grown by {outcome.grown / 2**20:.1f} MB")
+    print(
+        f"slowest answer {outcome.slowest:.2f} s of work, {outcome.longest:.2f} s waited, grown by {outcome.grown / 2**20:.1f} MB"
+    )
     for text in outcome.failures[:30]:
         print("-", text)
     print(f"{len(outcome.failures)} failures")

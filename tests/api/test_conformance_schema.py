@@ -19,7 +19,7 @@ OUTPUTS = {
     "KontextSampler": ["LATENT"],
     "KontextFinish": ["IMAGE"],
     "KontextEdit": ["IMAGE", "LATENT"],
-    "KontextLoadLora": ["MODEL"],
+    "KontextLoadLora": ["MODEL", "CLIP"],
     "KontextQuantize": ["*"],
 }
 # Inputs that workflows in the wild will name; a node may have more.
@@ -32,7 +32,7 @@ INPUTS = {
     "KontextSampler": {"model", "positive", "latent_image", "seed", "steps", "guidance", "cfg"},
     "KontextFinish": {"samples", "vae"},
     "KontextEdit": {"image1", "image2", "image3", "prompt", "seed", "steps", "guidance"},
-    "KontextLoadLora": {"model", "lora_file", "strength", "mode"},
+    "KontextLoadLora": {"model", "lora_file", "strength", "mode", "clip"},
     "KontextQuantize": {"model_name", "type", "file_name", "overwrite"},
 }
 EMBEDDED = "embedded: tiny"

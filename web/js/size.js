@@ -152,8 +152,8 @@ function planOfEdit(place, depth = 0) {
   const set = [Number(value(place, "width")), Number(value(place, "height"))];
   const like = Number(value(place, "like_image") ?? 1) - 1;
   const size = set[0] ? set : references.length ? references[like] : nearest([1, 1], model.sizes);
-  const given = set[0] ? undefined : pictures[like];
-  return size && { size: /** @type {Size} */ (size), references, model, given };
+  const own = set[0] ? undefined : pictures[like];
+  return size && { size: /** @type {Size} */ (size), references, model, given: own };
 }
 
 /**

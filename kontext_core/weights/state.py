@@ -151,7 +151,7 @@ def _cut(path: Path, piece: _Piece) -> Iterator[_Piece]:
         yield piece
         return
     rows = piece.shape[0] if piece.shape else 0
-    if rows % len(targets) or piece.data.shape[:1] != piece.shape[:1]:
+    if not rows or rows % len(targets) or piece.data.shape[:1] != piece.shape[:1]:
         raise CheckpointError(
             f"{path}: {shown(piece.source)} has {rows} rows; expected {len(targets)} equal parts. "
             "Download the file again"

@@ -225,6 +225,10 @@ def test_clip_under_openais_names_that_does_not_divide(tmp_path: Path) -> None:
     write_bfl(tmp_path / "bad.safetensors", {**state, name: state[name][:-1]})
     with pytest.raises(CheckpointError, match=rf"'{name}' has 383 rows; expected 3 equal parts"):
         load_clip_l(tmp_path / "bad.safetensors")
+    for bad in (torch.tensor(1.0), torch.zeros(0, 128)):
+        write_bfl(tmp_path / "none.safetensors", {**state, name: bad})
+        with pytest.raises(CheckpointError, match=rf"'{name}' has 0 rows; expected 3 equal parts"):
+            load_clip_l(tmp_path / "none.safetensors")
     wide = {name: t for name, t in openai_clip(make_clip(4, width=1024).state_dict()).items()}
     write_bfl(tmp_path / "wide.safetensors", wide)
     with pytest.raises(CheckpointError, match="another CLIP than CLIP-L"):

@@ -1,5 +1,6 @@
 """Command line: `python -m kontext_core edit ...` makes a picture,
-`inspect FILE` tells what a weights file is, `quantize SRC DST` makes it smaller.
+`inspect FILE` tells what a weights file is, `quantize SRC DST` makes it smaller, `bench forward`
+measures this machine.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import sys
 
 from . import __version__
+from .commands.bench import add_bench
 from .commands.edit import add_edit
 from .commands.inspect import add_inspect
 from .commands.quantize import add_quantize
@@ -28,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add_edit(commands, __version__)
     add_inspect(commands)
     add_quantize(commands)
+    add_bench(commands)
     return top
 
 
@@ -43,7 +46,7 @@ def _moved(arguments: list[str]) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; 0 when it worked, 1 after a plain message when it did not, else its own."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given and given[0] in MOVED:
+    if given and given[0] in MOVED and given[:2] != ["bench", "forward"]:
         return _moved(given)
     options = parser().parse_args(given)
     try:

@@ -12,6 +12,7 @@ import torch
 from PIL.Image import Image as PillowImage
 from torch import Tensor, nn
 
+from .accelerate import Reuse
 from .canvas import plan_canvas
 from .checks import check_number, check_whole
 from .errors import InputError, ShapeError
@@ -156,6 +157,7 @@ def edit(
     denoise: float = 1.0,
     noise_mask: Tensor | None = None,
     solver: str = "euler",
+    accelerate: str | Reuse | None = None,
     schedule: str = "kontext",
     loras: Loras = (),
     state: SamplerState | None = None,
@@ -192,7 +194,7 @@ def edit(
             branches in place of any that the model had; afterwards it has those again. Keys that
             match nothing are logged. Without any, the model's own act.
         state: of an earlier call that was stopped, to go on; see `sampling.sample`.
-        solver, callback, should_stop: see `sampling.sample`.
+        solver, accelerate, callback, should_stop: see `sampling.sample`.
 
     Returns:
         [results, height, width, 3] float32 in 0..1 on the CPU: all instructions with the first
@@ -260,6 +262,7 @@ def edit(
             negative=unwanted,
             cfg=cfg,
             solver=solver,
+            accelerate=accelerate,
             noise_mask=noise_mask,
             callback=callback,
             should_stop=should_stop,

@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .accelerate import Reuse, as_reuse
 from .checks import check_choice, check_number, check_whole
 from .errors import Cancelled, InputError, ShapeError
 from .finite import check_finite, not_finite
 from .guidance import Conditioning, classifier_free
 from .latents import pack, unpack
 from .models.flux import Flux, Modulations, Prepared
+from .models.kept import KeptContext
 from .stitcher import Context, StepContext
 
 # Timesteps whose modulations are held at a time: 270 MB a text for the published sizes in float32.
@@ -93,6 +95,7 @@ def sample(
     negative: Conditioning | None = None,
     cfg: float = 1.0,
     solver: str = "euler",
+    accelerate: str | Reuse | None = None,
     noise_mask: Tensor | None = None,
     callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -114,6 +117,8 @@ def sample(
         negative: what to steer away from; used when cfg is not 1, at twice the cost.
         cfg: 0..100, 1 is off.
         solver: "euler" or "heun".
+        accelerate: "off", "safe", "balanced", "fast", or a `Reuse`: steps that take what references
+            say from an earlier one. A run that goes on from a state begins with a full step.
         noise_mask: [b or 1, 1, H, W] at any resolution, 1 = paint here, 0 = keep `latent`.
         callback: called after every step as (step from 1, steps, x0, x): x0 the model-space
             estimate [b, c, h, w] of the finished latent, x the latent as it is now, both float32;
@@ -131,7 +136,7 @@ def sample(
     """
     done = sample_steps(
         model, context, conditioning, timesteps, noise=noise, state=state, latent=latent,
-        negative=negative, cfg=cfg, solver=solver, noise_mask=noise_mask, callback=callback,
+        negative=negative, cfg=cfg, solver=solver, accelerate=accelerate, noise_mask=noise_mask, callback=callback,
         should_stop=should_stop,
     )  # fmt: skip
     return context.latent_format.process_out(done.x)
@@ -151,6 +156,7 @@ def sample_steps(
     negative: Conditioning | None = None,
     cfg: float = 1.0,
     solver: str = "euler",
+    accelerate: str | Reuse | None = None,
     noise_mask: Tensor | None = None,
     callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -166,6 +172,7 @@ def sample_steps(
         The state to continue from, with `sample` or this.
     """
     solve = _check(model, context, timesteps, noise, conditioning, negative, cfg, solver)
+    reuse = as_reuse(accelerate)
     times = [float(t) for t in timesteps]
     steps = len(times) - 1
     first, last = _part(state, stop_at, steps, noise)
@@ -197,6 +204,7 @@ def sample_steps(
                 img, part.img_ids, txt, planned.txt_ids, t_batch, vec, guidance,
                 attn_bias=part.bias, target_tokens=target, modulation=planned.at(t),
                 still=planned.still() if part.still else None, prepared=planned.prepared(part, img),
+                **planned.kept(reuse is not None and not reuse.full(step, steps), reuse),
             )  # fmt: skip
             outs.append(unpack(out.float(), height, width))
         v = classifier_free(outs[0], outs[1], cfg) if guided else outs[0]
@@ -264,6 +272,15 @@ class _Planned:
         self.made: Modulations | None = None
         self.at_zero: Modulations | None = None
         self.last: Prepared | None = None
+        self.context = KeptContext()
+
+    def kept(self, reuse: bool, schedule: Reuse | None) -> dict[str, KeptContext]:
+        """Keys and values of the references, as `Flux.forward` takes them: to read if that is
+        wanted and there are any, else to keep. After `prepared`."""
+        if schedule is None:
+            return {}
+        self.context.reuse = reuse and len(self.context) > 0
+        return {"kept": self.context}
 
     def prepared(self, part: StepContext, img: Tensor) -> Prepared:
         """Projected text and references and the rotary table, kept until a reference comes or
@@ -274,6 +291,7 @@ class _Planned:
                 img, part.img_ids, self.whole[0], self.txt_ids, part.bias, target
             )
             self.last, self.made_for = made, part.present
+            self.context.forget()
         return self.last
 
     def at(self, t: float) -> Modulations | None:

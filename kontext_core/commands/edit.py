@@ -64,6 +64,9 @@ def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
     edit.add_argument("--method", help="offset, index or uxo (offset)")
     edit.add_argument("--denoise", type=float, help="below 1 starts from image 1 (1)")
     edit.add_argument("--solver", help="euler or heun (euler)")
+    edit.add_argument(
+        "--accelerate", help="off, safe, balanced or fast: steps that reuse references (off)"
+    )
     edit.add_argument("--schedule", help="kontext, or simple as ComfyUI's KSampler (kontext)")
     edit.add_argument(
         "--batch", type=int,
@@ -160,7 +163,7 @@ def run(options: argparse.Namespace) -> str:
     )
     passed = (
         "seed", "steps", "guidance", "width", "height", "batch", "negative", "cfg", "method",
-        "denoise", "solver", "schedule",
+        "denoise", "solver", "schedule", "accelerate",
     )  # fmt: skip
     with tqdm(desc="steps", total=max(values["steps"], 0), file=sys.stderr) as bar:
 

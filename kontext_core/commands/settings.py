@@ -16,6 +16,7 @@ SETTINGS: dict[str, Any] = {
     "dtype": "auto", "image": [], "prompt": None, "negative": None, "cfg": 1.0, "seed": 0,
     "steps": 28, "guidance": 2.5, "width": None, "height": None, "method": "offset",
     "denoise": 1.0, "solver": "euler", "schedule": "kontext", "batch": 1,
+    "accelerate": "off",
 }  # fmt: skip
 NUMBERS = (int, float)
 KINDS: dict[str, tuple[type, ...]] = {

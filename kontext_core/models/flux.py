@@ -20,6 +20,7 @@ from ..latents import FLUX_LATENT, LatentFormat
 from ..resolutions import KONTEXT_RESOLUTIONS
 from .attention import AUTO, Attend, attention
 from .joint import Joint
+from .kept import KeptContext
 from .layers import (
     DoubleStreamBlock,
     LastLayer,
@@ -230,6 +231,7 @@ class Flux(nn.Module):
         modulation: Modulations | None = None,
         still: Modulations | None = None,
         prepared: Prepared | None = None,
+        kept: KeptContext | None = None,
     ) -> Tensor:
         """Velocity d x / d t of the image tokens.
 
@@ -251,6 +253,8 @@ class Flux(nn.Module):
                 are modulated in every block.
             prepared: None, or what `prepare` made of the same references, ids, text and bias: the
                 same numbers for less work.
+            kept: None, or where keys and values of the tokens behind `target_tokens` are kept, or
+                taken from. No gradients go through them.
 
         Returns:
             [b, n_img or target_tokens, out_channels].
@@ -265,9 +269,16 @@ class Flux(nn.Module):
         if prepared is None:
             prepared = self.prepare(img, img_ids, txt, txt_ids, attn_bias, target_tokens)
         tokens = project(self.img_in, img[:, :target])
-        if prepared.references.shape[1]:
+        count = prepared.references.shape[1]
+        if kept is not None and kept.reuse and count:
+            self._check_kept(kept)
+            still = None
+        elif count:
             tokens = torch.cat([tokens, prepared.references], dim=1)
-        attend = attention if torch.is_grad_enabled() else Joint(self.attention)
+        if torch.is_grad_enabled() and kept is None:
+            attend: Attend | Joint = attention
+        else:
+            attend = Joint(self.attention, kept, count)
         run = _Plain(modulation, still, target, prepared.table, prepared.bias, attend)
         x = self.run_blocks(tokens, prepared.txt, run, target)
         return self.final_layer(x, modulation.final)
@@ -368,6 +379,14 @@ class Flux(nn.Module):
         if self.params.guidance_embed and guidance is not None:
             vec = vec + self.guidance_in(timestep_embedding(guidance).to(dtype))
         return vec + self.vector_in(y.to(dtype))
+
+    def _check_kept(self, kept: KeptContext) -> None:
+        blocks = len(self.double_blocks) + len(self.single_blocks)
+        if len(kept) != blocks:
+            raise InputError(
+                f"keys and values of {len(kept)} blocks are kept, the model has {blocks}; run a full "
+                "step with them first"
+            )
 
     def _check_vectors(self, img: Tensor, timesteps: Tensor, y: Tensor) -> None:
         width = self.params.vec_in_dim

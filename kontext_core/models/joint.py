@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .attention import AUTO, softmax_attention
+from .kept import KeptContext
 
 # Tokens at a time on a CPU, so that the float32 numbers in between stay in its cache.
 TOKENS = 128
@@ -34,10 +35,20 @@ class Joint:
 
     Args:
         backend: of `attention.BACKENDS`, or "auto".
+        kept: None, or where keys and values of the references, the last tokens of every sequence,
+            are kept or, when it says so, read from; then the parts come without them.
+        references: their number.
     """
 
-    def __init__(self, backend: str = AUTO) -> None:
+    def __init__(
+        self, backend: str = AUTO, kept: KeptContext | None = None, references: int = 0
+    ) -> None:
         self.backend = backend
+        self.kept = kept if references else None
+        self.references = references
+        self.reading = iter(()) if self.kept is None else self.kept.read()
+        if self.kept is not None and not self.kept.reuse:
+            self.kept.forget()
 
     def __call__(self, parts: Sequence[Part], table: Tensor, bias: Tensor | None = None) -> Tensor:
         """Attention over all parts.
@@ -54,17 +65,24 @@ class Joint:
         first = parts[0].k
         b, _, h, d = first.shape
         m, n = (sum(getattr(part, name).shape[1] for part in parts) for name in "qk")
-        q, k = first.new_empty(b, h, m, d), first.new_empty(b, h, n, d)
-        v = first.new_empty(b, h, n, d) if len(parts) > 1 else parts[0].v.transpose(1, 2)
+        reuse = self.kept is not None and self.kept.reuse
+        whole = n + self.references if reuse else n
+        q, k = first.new_empty(b, h, m, d), first.new_empty(b, h, whole, d)
+        joined = reuse or len(parts) > 1
+        v = first.new_empty(b, h, whole, d) if joined else parts[0].v.transpose(1, 2)
         start = 0
         for part in parts:
             here, asked = slice(start, start + part.k.shape[1]), part.q.shape[1]
             some = slice(start, start + asked)
             turned(part.q, part.query_scale, table[:, :, some], q[:, :, some])
             turned(part.k, part.key_scale, table[:, :, here], k[:, :, here])
-            if len(parts) > 1:
+            if joined:
                 v[:, :, here] = part.v.transpose(1, 2)
             start = here.stop
+        if reuse:
+            k[:, :, n:], v[:, :, n:] = next(self.reading)
+        elif self.kept is not None:
+            self.kept.keep(k[:, :, n - self.references :], v[:, :, n - self.references :])
         return softmax_attention(q, k, v, bias, self.backend)
 
 

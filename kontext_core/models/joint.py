@@ -6,7 +6,7 @@ whoever brings an attention of their own. Shapes: b batch, h heads, n tokens, d 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -46,7 +46,8 @@ class Joint:
         self.backend = backend
         self.kept = kept if references else None
         self.references = references
-        self.reading = iter(()) if self.kept is None else self.kept.read()
+        empty: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self.reading = empty if self.kept is None else self.kept.read()
         if self.kept is not None and not self.kept.reuse:
             self.kept.forget()
 

@@ -19,6 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = ROOT / "workflows"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 ROW, WIDGET, TITLE, NOTE = 20, 24, 30, 370
+# Fitted into a window of 1600 x 1000, of which the editor fills three quarters, at 60 %: far below
+# that it leaves out the text of widgets.
+WIDEST, HIGHEST = 1990, 1110
+# Of ComfyUI's Compare Images, as web/js/templates.js makes it.
+COMPARE = (300, 300)
 # Nodes 2.0 draw lines of their own below the widgets: the pack's name, advanced inputs, and a
 # warning under each loader whose file is missing, 60 pixels in all.
 GAP = 72
@@ -92,7 +97,8 @@ class Drawing:
 
     def draw(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """(the editor's format, API format)."""
-        groups, x = [], 0
+        groups: list[dict[str, Any]] = []
+        x = 0
         for number, column in enumerate(self.graph.columns, 1):
             y = 0
             for node in column.nodes:
@@ -104,7 +110,16 @@ class Drawing:
             x += column.width + 20
         for node in self.nodes:
             self._connect(node)
-        note = self._note()
+        note, compare = self._note(NOTE), [x + 15, 0]
+        boxes = [group["bounding"] for group in groups]
+        beside = COMPARE[0] + 15 if self.graph.compare else 0
+        if NOTE + 40 + x + beside > WIDEST:
+            # Too wide with the note before the columns and the comparison behind them.
+            note = self._note(groups[0]["bounding"][2] - 30)
+            note["pos"] = self._below(boxes, boxes, *note["size"])
+            if self.graph.compare:
+                taken = [*boxes, [*note["pos"], *note["size"]]]
+                compare = self._below(boxes[::-1], taken, *COMPARE)
         nodes = [note, *self.drawn.values()]
         for order, node in enumerate(nodes):
             node["order"] = order
@@ -117,14 +132,27 @@ class Drawing:
             "links": self.links,
             "groups": groups,
             "config": {},
-            "extra": self._extra(x),
+            "extra": self._extra(compare),
             "version": 0.4,
         }
         return editor, {str(self.ids[node.key]): self._prompt(node) for node in self.nodes}
 
-    def _extra(self, right: int) -> dict[str, Any]:
-        """Where to look first, the older name, what App mode offers, and for web/js/compare.js what
-        to compare on hosts that have a node for it, `right` of the graph."""
+    def _below(
+        self, groups: list[list[int]], taken: list[list[int]], width: int, height: int
+    ) -> list[int]:
+        """A place that begins below one of these groups, the first that leaves the graph low enough,
+        and is clear of all boxes (left, top, width, height) that are taken."""
+        for left, *_ in groups:
+            begin, end = left + 15, left + 15 + width
+            low = max(box[1] + box[3] for box in taken if box[0] < end and begin < box[0] + box[2])
+            top = low + 20 + TITLE
+            if top + height + 80 <= HIGHEST:
+                return [begin, top]
+        raise ValueError(f"{self.name}: no column has room for {width} x {height} below it")
+
+    def _extra(self, compare: list[int]) -> dict[str, Any]:
+        """Where to look first, the older name, what App mode offers, and for web/js/templates.js what
+        to compare on hosts that have a node for it, and where."""
         extra: dict[str, Any] = {
             "ds": {"scale": 0.6, "offset": [NOTE + 80, 140]},
             "kontext_template": self.name,
@@ -145,7 +173,7 @@ class Drawing:
                 [self.ids[key], int(output)]
                 for key, _, output in (link.rpartition(".") for link in self.graph.compare)
             )
-            extra["kontext_compare"] = {"before": before, "after": after, "pos": [right + 15, 0]}
+            extra["kontext_compare"] = {"before": before, "after": after, "pos": compare}
         return extra
 
     def _node(self, node: Any, x: int, y: int, width: int) -> dict[str, Any]:
@@ -209,15 +237,15 @@ class Drawing:
             slot["link"] = number
             source["links"] = [*(source["links"] or []), number]
 
-    def _note(self) -> dict[str, Any]:
-        # What is read, without the addresses of links; about 52 characters fit a line.
+    def _note(self, width: int) -> dict[str, Any]:
+        # What is read, without the addresses of links; about 52 characters fit a line of 370.
         words = len(re.sub(r"\]\([^)]*\)", "", self.graph.note))
         lines = self.graph.note.count("\n")
         return {
             "id": min(set(range(1, len(self.nodes) + 2)) - set(self.ids.values())),
             "type": "MarkdownNote",
             "pos": [-NOTE - 40, 0],
-            "size": [NOTE, 70 + lines * 10 + words * 15 // 52],
+            "size": [width, 70 + lines * 10 + words * 15 * NOTE // (52 * width)],
             "flags": {},
             "order": 0,
             "mode": 0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .parts import (
     EMBEDDED,
     GREEN,
@@ -60,38 +62,40 @@ WITH_EMBEDDED: dict[str, Graph] = {
         (
             loaders(),
             reference_column(
-                picture("image", "kontext_shapes.png", "Picture"),
+                replace(picture("image", "kontext_shapes.png", "Picture"), more=200),
                 reference("one", 1, image="image.0", vae="vae.0"),
+                instruction("make the background blue", title="Instruction 1"),
             ),
             Column(
                 "Turn 1",
                 OCHRE,
-                350,
-                (
-                    instruction("make the background blue", title="Instruction 1"),
-                    stitch("one"),
-                    sampler(seed=2),
-                ),
+                310,
+                (stitch("one"), sampler(seed=2)),
             ),
             Column(
                 "Turn 2",
                 PURPLE,
-                350,
+                310,
                 (
                     reference("two", 1, latent="sampler.0"),
                     instruction("make it night", "text2", "Instruction 2"),
                     stitch("two", "stitch2", "text2"),
-                    sampler(key="sampler2", at="stitch2", seed=3),
                 ),
             ),
-            result(
-                Node("decode1", "KontextFinish", {"samples": "sampler.0", "vae": "vae.0"}),
-                Node("preview", "PreviewImage", {"images": "decode1.0"}, "After turn 1", more=260),
-                finish("sampler2"),
-                save("finish", "chain_of_two_turns", "After turn 2"),
+            Column(
+                "Paint again",
+                PURPLE,
+                310,
+                (
+                    sampler(key="sampler2", at="stitch2", seed=3),
+                    Node("decode1", "KontextFinish", {"samples": "sampler.0", "vae": "vae.0"}),
+                    Node(
+                        "preview", "PreviewImage", {"images": "decode1.0"}, "After turn 1", more=140
+                    ),
+                ),
             ),
+            result(finish("sampler2"), save("finish", "chain_of_two_turns", "After turn 2")),
         ),
-        compare=("image.0", "finish.0"),
     ),
     "inpaint_with_mask": Graph(
         "## Change only what the mask covers\n\nThe mask is white where the picture may change. "
@@ -104,17 +108,24 @@ WITH_EMBEDDED: dict[str, Graph] = {
             loaders(),
             reference_column(
                 picture("image", "kontext_shapes.png", "Picture"),
-                Node(
-                    "mask",
-                    "LoadImageMask",
-                    {"image": "kontext_mask.png", "channel": "red"},
-                    "Mask: white may change",
-                    more=180,
-                ),
                 reference("one", 1, image="image.0", vae="vae.0"),
             ),
             words(instruction("make the circle blue"), stitch("one")),
-            Column("Paint", PURPLE, 310, (sampler(seed=4),)),
+            Column(
+                "Paint",
+                PURPLE,
+                310,
+                (
+                    sampler(seed=4),
+                    Node(
+                        "mask",
+                        "LoadImageMask",
+                        {"image": "kontext_mask.png", "channel": "red"},
+                        "Mask: white may change",
+                        more=180,
+                    ),
+                ),
+            ),
             result(
                 finish(original="image.0", mask="mask.0", feather=4),
                 save("finish", "inpaint_with_mask"),

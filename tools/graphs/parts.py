@@ -63,7 +63,7 @@ def loaders(
     return Column(
         "Model",
         BLUE,
-        340,
+        290,
         (
             Node("model", "KontextLoadModel", {"model_name": model}),
             Node("clip", "KontextLoadTextEncoders", {"t5_name": t5, "clip_l_name": clip_l}),
@@ -123,8 +123,8 @@ def reference_column(*nodes: Node, width: int = 290) -> Column:
 
 
 def words(*nodes: Node) -> Column:
-    return Column("Instruction", OCHRE, 350, nodes)
+    return Column("Instruction", OCHRE, 310, nodes)
 
 
 def result(*nodes: Node) -> Column:
-    return Column("Result", PURPLE, 350, nodes)
+    return Column("Result", PURPLE, 300, nodes)

@@ -9,7 +9,7 @@ import { language, say } from "./words.js";
 
 const TRANSLATED = ["ja", "ko", "zh"];
 const COMPARE = "ImageCompare";
-const SIZE = [400, 460];
+const SIZE = [300, 300];
 // /extensions/NAME/js/templates.js
 const PACK = decodeURIComponent(new URL(import.meta.url).pathname.split("/").at(-3) ?? "");
 

@@ -48,6 +48,11 @@ def save_image(
     picture = to_pil(image)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"can't write into {path.parent} ({error}); choose another folder"
+        ) from error
+    try:
         with whole_file(path) as file:
             picture.save(file, **options)
     except OSError as error:

@@ -77,7 +77,7 @@ class GgufWriter:
             free = shutil.disk_usage(self.path.parent).free
             if free < self.size:
                 raise CheckpointError(
-                    f"{self.path}: takes {self.size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free "
+                    f"{self.path}: takes {self.size / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free "
                     "there; make room or write it to another disk"
                 )
             self._file, self.partial = open_partial(self.path.parent)

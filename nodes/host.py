@@ -163,10 +163,12 @@ class _ComfyProgress:
         self.bar = comfy.utils.ProgressBar(total)
 
     def update(self, step: int, preview: Image | None = None) -> None:
-        shown = preview is not None and self.wanted()
-        self.bar.update_absolute(
-            step, self.total, ("JPEG", preview, PREVIEW_SIDE) if shown else None
-        )
+        sent = None
+        if preview is not None and self.wanted():
+            # Its own size as the bound: ComfyUI enlarges pictures to a larger one, and nodes write
+            # below a picture how large it is.
+            sent = "JPEG", preview, max(preview.size)
+        self.bar.update_absolute(step, self.total, sent)
 
     def wanted(self) -> bool:
         """Whether the client of this run takes pictures: it said so, as every graph editor does

@@ -64,7 +64,7 @@ FIRST: dict[str, Graph] = {
         (
             loaders(),
             Column(
-                "First reference",
+                "Reference",
                 GREEN,
                 290,
                 (
@@ -73,7 +73,7 @@ FIRST: dict[str, Graph] = {
                 ),
             ),
             Column(
-                "Second reference",
+                "Another reference",
                 GREEN,
                 290,
                 (

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-PREVIEW_SIDE = 512
 # Under which names ComfyUI-GGUF, where installed, lists folders of a kind.
 GGUF_KINDS = {"diffusion_models": ("unet_gguf",), "text_encoders": ("clip_gguf",)}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..kontext_core.errors import KontextError
-from .host import PREVIEW_SIDE, get_host
+from .host import get_host
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +28,8 @@ FOLDER, NAME = "vae_approx", "taef1"
 SUFFIXES = (".safetensors", ".sft")
 THUMBNAIL_SIDE = 112
 
+# Pixels of a preview's longer side, at most.
+PREVIEW_SIDE = 512
 # The last decoder, with its file, that file's time, and its device; None if it was unusable.
 _loaded: tuple[tuple[Any, ...], TinyDecoder | None] | None = None
 

@@ -21,18 +21,13 @@ from .errors import Cancelled, InputError, ShapeError
 from .finite import check_finite, not_finite
 from .guidance import Conditioning, classifier_free
 from .latents import pack, unpack
-from .models.flux import Flux, Modulations, Prepared
-from .models.kept import KeptContext
-from .stitcher import Context, StepContext
-
-# Timesteps whose modulations are held at a time: 270 MB a text for the published sizes in float32.
-WINDOW = 64
+from .models.flux import Flux
+from .planned import Planned
+from .solvers import SOLVERS, Solver
+from .stitcher import Context
 
 Callback = Callable[[int, int, Tensor, Tensor], None]
 OldCallback = Callable[[int, int, Tensor], None]
-Velocity = Callable[[Tensor, float, int], Tensor]
-# (velocity, x, t, t_next, step) to x at t_next and the estimate x0 of the finished latent.
-Solver = Callable[[Velocity, Tensor, float, float, int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,28 +43,6 @@ class SamplerState:
     x: Tensor
     step: int
     steps: int
-
-
-def euler(
-    velocity: Velocity, x: Tensor, t: float, t_next: float, step: int
-) -> tuple[Tensor, Tensor]:
-    """First order: one model call a step."""
-    v = velocity(x, t, step)
-    return x + (t_next - t) * v, x - t * v
-
-
-def heun(
-    velocity: Velocity, x: Tensor, t: float, t_next: float, step: int
-) -> tuple[Tensor, Tensor]:
-    """Second order: averages the velocity at both ends; two calls a step, one for the last."""
-    v = velocity(x, t, step)
-    x0 = x - t * v
-    if t_next > 0:
-        v = (v + velocity(x + (t_next - t) * v, t_next, step)) / 2
-    return x + (t_next - t) * v, x0
-
-
-SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun}
 
 
 def make_noise(seed: int, shape: tuple[int, ...] | torch.Size) -> Tensor:
@@ -187,7 +160,7 @@ def sample_steps(
     texts = [conditioning]
     if guided and negative is not None:
         texts.append(negative)
-    sides = [_Planned(model, side, times, batch) for side in texts]
+    sides = [Planned(model, side, times, batch) for side in texts]
     show = _shower(callback)
 
     def velocity(x: Tensor, t: float, step: int) -> Tensor:
@@ -248,70 +221,6 @@ def _shower(callback: Callback | OldCallback | None) -> Callback | None:
         # Some functions written in C tell no signature; they get all there is.
         pass
     return cast(Callback, callback)
-
-
-class _Planned:
-    """One text's side of a run: what is the same at several steps, computed once.
-
-    Modulations are computed for up to `WINDOW` of the run's timesteps at once.
-    """
-
-    def __init__(
-        self, model: Flux, conditioning: Conditioning, times: list[float], batch: int
-    ) -> None:
-        self.model = model
-        self.batch = batch
-        # Not the batch's rows but the text's own: they are the same for all its pictures.
-        self.text = conditioning.expand(len(conditioning.vec), model.device, model.dtype)
-        self.whole = conditioning.expand(batch, model.device, model.dtype)
-        self.txt_ids = torch.zeros(1, self.whole[0].shape[1], 3, device=model.device)
-        self.made_for: tuple[bool, ...] | None = None
-        self.index = {t: i for i, t in enumerate(times)}
-        self.times = torch.tensor(times, dtype=torch.float32)
-        self.window = -1
-        self.made: Modulations | None = None
-        self.at_zero: Modulations | None = None
-        self.last: Prepared | None = None
-        self.context = KeptContext()
-
-    def kept(self, reuse: bool, schedule: Reuse | None) -> dict[str, KeptContext]:
-        """Keys and values of the references, as `Flux.forward` takes them: to read if that is
-        wanted and there are any, else to keep. After `prepared`."""
-        if schedule is None:
-            return {}
-        self.context.reuse = reuse and len(self.context) > 0
-        return {"kept": self.context}
-
-    def prepared(self, part: StepContext, img: Tensor) -> Prepared:
-        """Projected text and references and the rotary table, kept until a reference comes or
-        goes. `img` as the model takes it."""
-        if self.last is None or self.made_for != part.present:
-            target = img.shape[1] - part.tokens.shape[1]
-            made = self.model.prepare(
-                img, part.img_ids, self.whole[0], self.txt_ids, part.bias, target
-            )
-            self.last, self.made_for = made, part.present
-            self.context.forget()
-        return self.last
-
-    def at(self, t: float) -> Modulations | None:
-        """Modulations of the batch at timestep t; None where a solver leaves the planned ones."""
-        if t not in self.index:
-            return None
-        window, step = divmod(self.index[t], WINDOW)
-        if self.made is None or window != self.window:
-            some = self.times[window * WINDOW : (window + 1) * WINDOW].to(self.model.device)
-            _, y, guidance = self.text
-            self.made, self.window = self.model.modulations(some, y, guidance), window
-        return self.made.at(step, self.batch)
-
-    def still(self) -> Modulations:
-        """Modulations of the batch at timestep 0."""
-        if self.at_zero is None:
-            _, y, guidance = self.text
-            zero = torch.zeros(1, device=self.model.device)
-            self.at_zero = self.model.modulations(zero, y, guidance)
-        return self.at_zero.at(0, self.batch)
 
 
 def _check(

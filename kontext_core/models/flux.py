@@ -6,10 +6,7 @@ arXiv 2506.15742, section 3). Shapes: b batch, n tokens, c channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +16,7 @@ from ..errors import InputError, ShapeError
 from ..latents import FLUX_LATENT, LatentFormat
 from ..resolutions import KONTEXT_RESOLUTIONS
 from .attention import AUTO, Attend, attention
+from .block_run import BlockRun, Modulations, PlainRun, Prepared, finite
 from .joint import Joint
 from .kept import KeptContext
 from .layers import (
@@ -26,137 +24,10 @@ from .layers import (
     LastLayer,
     MLPEmbedder,
     SingleStreamBlock,
-    SplitRows,
     timestep_embedding,
 )
 from .products import project
 from .rope import rope_table
-
-
-@dataclass(frozen=True, eq=False)
-class Modulations:
-    """Every shift, scale and gate of the transformer, for several timesteps and texts.
-
-    They depend on timestep, guidance and pooled text only, so a run can compute them all before
-    its first step, reading the modulation layers (27 % of the published weights) once. They are
-    those of the model as it was then: what changes its weights or LoRAs makes them stale.
-    One timestep and text of the published sizes take 1,056,768 numbers: 4.2 MB in float32, 2.1 MB
-    in bfloat16.
-
-    Attributes (s timesteps, r texts, c hidden size):
-        double: for every double block image and text rows, [s, r, 2, 3, c] each.
-        single: for every single block [s, r, 1, 3, c].
-        final: [s, r, 2, c].
-    """
-
-    double: Iterable[tuple[Tensor, Tensor]]
-    single: Iterable[Tensor]
-    final: Tensor
-
-    def at(self, step: int, batch: int) -> Modulations:
-        """Those of one timestep for a batch, as `Flux.forward` takes them: s is left out.
-
-        Args:
-            step: which of the timesteps, from 0.
-            batch: how many pictures; texts are repeated in turn, as `Conditioning.expand` does.
-        """
-
-        def pick(rows: Tensor) -> Tensor:
-            one = rows[step]
-            # A single text's rows stretch over the batch by themselves.
-            if len(one) in (1, batch):
-                return one
-            return one.repeat(batch // len(one), *[1] * (one.ndim - 1))
-
-        return Modulations(
-            tuple((pick(img), pick(txt)) for img, txt in self.double),
-            tuple(pick(rows) for rows in self.single),
-            pick(self.final),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """What stays the same over the steps of a run, made once by `Flux.prepare`.
-
-    Attributes (b batch, c hidden size):
-        txt: [b, n_txt, c] projected text.
-        references: [b, n_ref, c] projected reference tokens.
-        table: rotary table of text, target and references.
-        bias: None, or [b or 1, n] of all keys.
-    """
-
-    txt: Tensor
-    references: Tensor
-    table: Tensor
-    bias: Tensor | None
-
-
-class BlockRun(Protocol):
-    """How blocks are called in one forward."""
-
-    def double(self, index: int, block: Any, img: Tensor, txt: Tensor) -> tuple[Tensor, Tensor]:
-        """Image [b, n_img, c] and text [b, n_txt, c] through a double block."""
-        ...
-
-    def single(
-        self, index: int, block: Any, x: Tensor, text: int, keep: slice | None = None
-    ) -> Tensor:
-        """Tokens [b, n, c], the first `text` of them text, through a single block; of the last
-        one, only the tokens `keep` are wanted."""
-        ...
-
-
-class _Plain:
-    """Blocks as they are. Each is asked for in its turn, so that rows may be made as needed."""
-
-    def __init__(
-        self,
-        rows: Modulations,
-        still: Modulations | None,
-        target: int,
-        pe: Tensor,
-        bias: Tensor | None,
-        attend: Attend | Joint,
-    ) -> None:
-        self.attend = attend
-        self.rows_of_double, self.rows_of_single = iter(rows.double), iter(rows.single)
-        self.still_of_double = None if still is None else iter(still.double)
-        self.still_of_single = None if still is None else iter(still.single)
-        self.target, self.pe, self.bias = target, pe, bias
-
-    def double(self, index: int, block: Any, img: Tensor, txt: Tensor) -> tuple[Tensor, Tensor]:
-        image, text = next(self.rows_of_double)
-        if self.still_of_double is not None:
-            image = SplitRows(image, next(self.still_of_double)[0], self.target)
-        return block(img, txt, (image, text), self.pe, self.bias, attend=self.attend)
-
-    def single(
-        self, index: int, block: Any, x: Tensor, text: int, keep: slice | None = None
-    ) -> Tensor:
-        rows = next(self.rows_of_single)
-        if self.still_of_single is not None:
-            rows = SplitRows(rows, next(self.still_of_single), text + self.target)
-        if keep is None:
-            return block(x, rows, self.pe, self.bias, attend=self.attend)
-        first = partial(_before, start=keep.start, stop=keep.stop)
-        bias = None if self.bias is None else first(self.bias)
-        wanted = keep.stop - keep.start
-        return block(first(x), rows, first(self.pe, dim=2), bias, attend=self.attend, keep=wanted)
-
-
-def _before(x: Tensor, start: int, stop: int, dim: int = 1) -> Tensor:
-    """Tokens with those of start:stop first. What stands behind `stop` stays where it is, which is
-    what lives at another timestep."""
-    before, wanted, behind = x.split([start, stop - start, x.shape[dim] - stop], dim)
-    return torch.cat([wanted, before, behind], dim)
-
-
-def finite(x: Tensor) -> Tensor:
-    """Deep blocks can overflow half precision; ComfyUI cuts it off there too."""
-    if x.dtype != torch.float16:
-        return x
-    return torch.nan_to_num(x, nan=0.0, posinf=65504, neginf=-65504)
 
 
 class Flux(nn.Module):
@@ -279,7 +150,7 @@ class Flux(nn.Module):
             attend: Attend | Joint = attention
         else:
             attend = Joint(self.attention, kept, count)
-        run = _Plain(modulation, still, target, prepared.table, prepared.bias, attend)
+        run = PlainRun(modulation, still, target, prepared.table, prepared.bias, attend)
         x = self.run_blocks(tokens, prepared.txt, run, target)
         return self.final_layer(x, modulation.final)
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ...kontext_core.latents import unpack
 from ...kontext_core.models.attention import Attend
-from ...kontext_core.models.flux import Flux, finite
+from ...kontext_core.models.block_run import finite
+from ...kontext_core.models.flux import Flux
 from ...kontext_core.models.layers import SplitRows
 from ...kontext_core.models.rope import rope_table
 from ...kontext_core.weights.unchanged import guard_alike

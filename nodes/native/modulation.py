@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ...kontext_core.models.flux import Modulations
+from ...kontext_core.models.block_run import Modulations
 from ...kontext_core.models.layers import LastLayer, Modulation
 
 if TYPE_CHECKING:

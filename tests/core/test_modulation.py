@@ -16,7 +16,8 @@ from kontext_core import (
     ShapeError,
     make_noise,
     make_timesteps,
-    sampling,
+    planned,
+    solvers,
     stitch,
 )
 from kontext_core import sample as run
@@ -40,7 +41,7 @@ def modulation_layers(model: Flux) -> list[nn.Module]:
 def plainly(model: Flux, monkeypatch: pytest.MonkeyPatch, **settings: object) -> Tensor:
     """`sample` without anything computed ahead."""
     with monkeypatch.context() as patch:
-        patch.setattr(sampling._Planned, "at", lambda *_: None)
+        patch.setattr(planned.Planned, "at", lambda *_: None)
         return sample(model, **settings)
 
 
@@ -94,7 +95,7 @@ def test_sample_with_and_without(
 
 def test_in_windows(small_flux: Flux, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = sample(small_flux, steps=7, solver="heun")
-    monkeypatch.setattr(sampling, "WINDOW", 3)
+    monkeypatch.setattr(planned, "WINDOW", 3)
     # Measured: 2.9e-6 on values up to 15.
     assert (sample(small_flux, steps=7, solver="heun") - whole).abs().max() < 1e-4
 
@@ -107,7 +108,7 @@ def test_between_the_planned_timesteps(small_flux: Flux, monkeypatch: pytest.Mon
         middle = (t + following) / 2
         return x + (following - t) * velocity(x + (middle - t) * v, middle, step), x - t * v
 
-    monkeypatch.setitem(sampling.SOLVERS, "midpoint", midpoint)
+    monkeypatch.setitem(solvers.SOLVERS, "midpoint", midpoint)
     plain = plainly(small_flux, monkeypatch, solver="midpoint")
     # Measured: 2.9e-6 on values up to 15.
     assert (sample(small_flux, solver="midpoint") - plain).abs().max() < 1e-4

@@ -23,8 +23,8 @@ from kontext_core import (
 )
 from kontext_core.guidance import classifier_free
 from kontext_core.latents import FLUX_LATENT, pack, unpack
-from kontext_core.models.flux import Modulations
-from kontext_core.sampling import SOLVERS
+from kontext_core.models.block_run import Modulations
+from kontext_core.solvers import SOLVERS
 
 SHAPE = (1, 16, 6, 8)
 WORDS = Conditioning(draw(50, 1, 4, 40), draw(51, 1, 24))

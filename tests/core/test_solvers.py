@@ -10,7 +10,7 @@ from small_models import draw
 from torch import Tensor
 
 from kontext_core import InputError, make_noise
-from kontext_core.sampling import SOLVERS, euler, heun
+from kontext_core.solvers import SOLVERS, euler, heun
 
 SHAPE = (1, 16, 6, 8)
 

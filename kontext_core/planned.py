@@ -1,0 +1,80 @@
+"""What is the same at several steps of a run, computed once: one text's side of the sampler."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .accelerate import Reuse
+from .guidance import Conditioning
+from .models.block_run import Modulations, Prepared
+from .models.flux import Flux
+from .models.kept import KeptContext
+from .stitcher import StepContext
+
+# Timesteps whose modulations are held at a time: 270 MB a text for the published sizes in float32.
+WINDOW = 64
+
+
+class Planned:
+    """One text's side of a run.
+
+    Modulations are computed for up to `WINDOW` of the run's timesteps at once.
+    """
+
+    def __init__(
+        self, model: Flux, conditioning: Conditioning, times: list[float], batch: int
+    ) -> None:
+        self.model = model
+        self.batch = batch
+        # Not the batch's rows but the text's own: they are the same for all its pictures.
+        self.text = conditioning.expand(len(conditioning.vec), model.device, model.dtype)
+        self.whole = conditioning.expand(batch, model.device, model.dtype)
+        self.txt_ids = torch.zeros(1, self.whole[0].shape[1], 3, device=model.device)
+        self.made_for: tuple[bool, ...] | None = None
+        self.index = {t: i for i, t in enumerate(times)}
+        self.times = torch.tensor(times, dtype=torch.float32)
+        self.window = -1
+        self.made: Modulations | None = None
+        self.at_zero: Modulations | None = None
+        self.last: Prepared | None = None
+        self.context = KeptContext()
+
+    def kept(self, reuse: bool, schedule: Reuse | None) -> dict[str, KeptContext]:
+        """Keys and values of the references, as `Flux.forward` takes them: to read if that is
+        wanted and there are any, else to keep. After `prepared`."""
+        if schedule is None:
+            return {}
+        self.context.reuse = reuse and len(self.context) > 0
+        return {"kept": self.context}
+
+    def prepared(self, part: StepContext, img: Tensor) -> Prepared:
+        """Projected text and references and the rotary table, kept until a reference comes or
+        goes. `img` as the model takes it."""
+        if self.last is None or self.made_for != part.present:
+            target = img.shape[1] - part.tokens.shape[1]
+            made = self.model.prepare(
+                img, part.img_ids, self.whole[0], self.txt_ids, part.bias, target
+            )
+            self.last, self.made_for = made, part.present
+            self.context.forget()
+        return self.last
+
+    def at(self, t: float) -> Modulations | None:
+        """Modulations of the batch at timestep t; None where a solver leaves the planned ones."""
+        if t not in self.index:
+            return None
+        window, step = divmod(self.index[t], WINDOW)
+        if self.made is None or window != self.window:
+            some = self.times[window * WINDOW : (window + 1) * WINDOW].to(self.model.device)
+            _, y, guidance = self.text
+            self.made, self.window = self.model.modulations(some, y, guidance), window
+        return self.made.at(step, self.batch)
+
+    def still(self) -> Modulations:
+        """Modulations of the batch at timestep 0."""
+        if self.at_zero is None:
+            _, y, guidance = self.text
+            zero = torch.zeros(1, device=self.model.device)
+            self.at_zero = self.model.modulations(zero, y, guidance)
+        return self.at_zero.at(0, self.batch)

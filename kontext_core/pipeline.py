@@ -18,7 +18,7 @@ from .checks import check_number, check_whole
 from .errors import InputError, ShapeError
 from .finite import not_finite
 from .framing import Framing, alike, fit_picture, frame_mask, plan_fit, plan_size
-from .guidance import Conditioning
+from .guidance import Conditioning, Nag, as_nag
 from .images import as_image, load_mask, to_model, to_picture
 from .inputs import Images, Loras, as_given, as_list, as_loras, as_prompts
 from .lora.apply import loras_for_now
@@ -153,6 +153,7 @@ def edit(
     batch: int = 1,
     negative: str | None = None,
     cfg: float = 1.0,
+    nag: float | Nag | None = None,
     method: str = "offset",
     denoise: float = 1.0,
     noise_mask: Tensor | None = None,
@@ -187,6 +188,8 @@ def edit(
             a larger picture comes back enlarged.
         batch: how many results of each instruction, 1..64 in all, from one noise stream.
         negative, cfg: true classifier-free guidance, off at cfg 1.
+        nag: None, or a scale (5 suits) or `Nag`: steers away from `negative` within the attention, at
+            near the cost of a run without it.
         method: how references are placed, see `stitch`.
         noise_mask: [h, w] or [1, 1, h, w], of the first picture's shape or the result's, at any size:
             1 is painted, 0 keeps the first picture, as the autoencoder gives it back.
@@ -214,6 +217,7 @@ def edit(
     if (width is None) != (height is None):
         raise InputError(f"width is {width} and height {height}; give both, or neither")
     cfg = check_number(cfg, "cfg", 0, 100, "1 is off")
+    steered = as_nag(nag, True)
     if negative is not None and not isinstance(negative, str):
         raise InputError(f"negative is a {type(negative).__name__}; expected a text")
     denoise = check_number(denoise, "denoise", 0, 1, "1 is from noise")
@@ -249,7 +253,7 @@ def edit(
         context = stitch(shape, references, method=method, latent_format=latent_format)
         wanted = Conditioning(*pipeline.text_encoder.encode(prompts), guidance)
         unwanted = None
-        if cfg != 1.0:
+        if cfg != 1.0 or steered is not None:
             unwanted = Conditioning(*pipeline.text_encoder.encode([negative or ""]), guidance)
         latent = sample(
             flux,
@@ -261,6 +265,7 @@ def edit(
             latent=start,
             negative=unwanted,
             cfg=cfg,
+            nag=steered,
             solver=solver,
             accelerate=accelerate,
             noise_mask=noise_mask,

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from .accelerate import Reuse
-from .guidance import Conditioning
+from .guidance import Conditioning, Nag
 from .models.block_run import Modulations, Prepared
 from .models.flux import Flux
 from .models.kept import KeptContext
+from .models.nag import NagTexts
 from .stitcher import StepContext
 
 # Timesteps whose modulations are held at a time: 270 MB a text for the published sizes in float32.
@@ -17,19 +18,32 @@ WINDOW = 64
 
 
 class Planned:
-    """One text's side of a run.
+    """One text's side of a run. With `away` and `nag` that text is pushed away from another.
 
     Modulations are computed for up to `WINDOW` of the run's timesteps at once.
     """
 
     def __init__(
-        self, model: Flux, conditioning: Conditioning, times: list[float], batch: int
+        self,
+        model: Flux,
+        conditioning: Conditioning,
+        times: list[float],
+        batch: int,
+        away: Conditioning | None = None,
+        nag: Nag | None = None,
     ) -> None:
         self.model = model
         self.batch = batch
         # Not the batch's rows but the text's own: they are the same for all its pictures.
         self.text = conditioning.expand(len(conditioning.vec), model.device, model.dtype)
         self.whole = conditioning.expand(batch, model.device, model.dtype)
+        self.nag: dict[str, NagTexts] = {}
+        if away is not None and nag is not None:
+            txt, vec, guidance = self.whole
+            negative = away.expand(batch, model.device, model.dtype)[0]
+            self.nag = {"nag": NagTexts(nag, negative.shape[1], txt.shape[1])}
+            # The pooled feature stays the instruction's: it drives the image's rows too.
+            self.whole = torch.cat([negative, txt], 1), vec, guidance
         self.txt_ids = torch.zeros(1, self.whole[0].shape[1], 3, device=model.device)
         self.made_for: tuple[bool, ...] | None = None
         self.index = {t: i for i, t in enumerate(times)}

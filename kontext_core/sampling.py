@@ -19,7 +19,7 @@ from .accelerate import Reuse, as_reuse
 from .checks import check_choice, check_number, check_whole
 from .errors import Cancelled, InputError, ShapeError
 from .finite import check_finite, not_finite
-from .guidance import Conditioning, classifier_free
+from .guidance import Conditioning, Nag, as_nag, classifier_free
 from .latents import pack, unpack
 from .models.flux import Flux
 from .planned import Planned
@@ -67,6 +67,7 @@ def sample(
     latent: Tensor | None = None,
     negative: Conditioning | None = None,
     cfg: float = 1.0,
+    nag: float | Nag | None = None,
     solver: str = "euler",
     accelerate: str | Reuse | None = None,
     noise_mask: Tensor | None = None,
@@ -87,8 +88,11 @@ def sample(
             those of the earlier part; then the result is the whole run's, in float32 to the bit.
         latent: RAW latent [b or 1, c, h, w] to start from when timesteps[0] < 1, and to keep
             outside `noise_mask`. None or all zeros is an empty canvas.
-        negative: what to steer away from; used when cfg is not 1, at twice the cost.
+        negative: what to steer away from; used when cfg is not 1, at twice the cost, or
+            by `nag`.
         cfg: 0..100, 1 is off.
+        nag: None or 1 is off; a scale, or a `Nag`: steers away from `negative` within the attention,
+            at near the cost of a run without it.
         solver: "euler" or "heun".
         accelerate: "off", "safe", "balanced", "fast", or a `Reuse`: steps that take what references
             say from an earlier one. A run that goes on from a state begins with a full step.
@@ -109,7 +113,7 @@ def sample(
     """
     done = sample_steps(
         model, context, conditioning, timesteps, noise=noise, state=state, latent=latent,
-        negative=negative, cfg=cfg, solver=solver, accelerate=accelerate, noise_mask=noise_mask, callback=callback,
+        negative=negative, cfg=cfg, nag=nag, solver=solver, accelerate=accelerate, noise_mask=noise_mask, callback=callback,
         should_stop=should_stop,
     )  # fmt: skip
     return context.latent_format.process_out(done.x)
@@ -128,6 +132,7 @@ def sample_steps(
     latent: Tensor | None = None,
     negative: Conditioning | None = None,
     cfg: float = 1.0,
+    nag: float | Nag | None = None,
     solver: str = "euler",
     accelerate: str | Reuse | None = None,
     noise_mask: Tensor | None = None,
@@ -145,6 +150,7 @@ def sample_steps(
         The state to continue from, with `sample` or this.
     """
     solve = _check(model, context, timesteps, noise, conditioning, negative, cfg, solver)
+    steered = as_nag(nag, negative is not None)
     reuse = as_reuse(accelerate)
     times = [float(t) for t in timesteps]
     steps = len(times) - 1
@@ -157,10 +163,9 @@ def sample_steps(
     clean = _start(latent, noise, context)
     mask = _mask(noise_mask, noise)
     guided = cfg != 1.0 and negative is not None
-    texts = [conditioning]
+    sides = [Planned(model, conditioning, times, batch, negative, steered)]
     if guided and negative is not None:
-        texts.append(negative)
-    sides = [Planned(model, side, times, batch) for side in texts]
+        sides.append(Planned(model, negative, times, batch))
     show = _shower(callback)
 
     def velocity(x: Tensor, t: float, step: int) -> Tensor:
@@ -176,7 +181,7 @@ def sample_steps(
             out = model(
                 img, part.img_ids, txt, planned.txt_ids, t_batch, vec, guidance,
                 attn_bias=part.bias, target_tokens=target, modulation=planned.at(t),
-                still=planned.still() if part.still else None, prepared=planned.prepared(part, img),
+                still=planned.still() if part.still else None, prepared=planned.prepared(part, img), **planned.nag,
                 **planned.kept(reuse is not None and not reuse.full(step, steps), reuse),
             )  # fmt: skip
             outs.append(unpack(out.float(), height, width))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..kontext_core.errors import Cancelled, InputError
+from ..kontext_core.guidance import Nag, as_nag
 from ..kontext_core.schedule import SCHEDULES
 from .conditioning import check_text, read
 from .host import get_host
@@ -38,6 +39,7 @@ def run_sampler(
     solver: str = "euler",
     schedule: str = "kontext",
     denoise: float = 1.0,
+    nag: Nag | None = None,
 ) -> Tensor:
     """Raw latent [b, 16, h, w], float32 on the CPU, from what comes on sockets.
 
@@ -57,16 +59,18 @@ def run_sampler(
         "solver": solver,
         "schedule": schedule,
         "denoise": denoise,
+        "nag": nag,
     }
-    if cfg != 1.0 and negative is None:
+    asked = {"cfg": cfg != 1.0, "nag_scale": nag is not None}
+    for name in (name for name, wanted in asked.items() if wanted and not negative):
         raise InputError(
-            f"cfg is {cfg}, but nothing is connected to negative; connect a CLIP Text Encode "
-            "(an empty text will do), or set cfg to 1"
+            f"{name} is not 1, but nothing is connected to negative; connect a CLIP Text Encode "
+            f"(an empty text will do), or set {name} to 1"
         )
     model = check_model(model)
     params = getattr(network_of(model), "params", None)
     check_text(positive, params, "positive")
-    if cfg != 1.0:
+    if any(asked.values()):
         check_text(negative, params, "negative")
     run = sockets().sampler() or _own
     return run(model, positive, latent_image, **settings)
@@ -86,18 +90,17 @@ def network_of(model: Any) -> Any:
     return sockets().network(model)
 
 
-def notes_of(model: Any, positive: list[list[Any]]) -> list[str]:
-    """What a run with this MODEL leaves out of the references, one sentence each."""
-    return sockets().notes(model, positive)
-
-
 def idle_notes(
-    latent_image: dict[str, Any], negative: Any, cfg: float, denoise: float
+    latent_image: dict[str, Any], negative: Any, steered: bool, denoise: float
 ) -> list[str]:
-    """Inputs that had no effect, or none that anybody wants, one sentence each."""
+    """Inputs that had no effect, or none that anybody wants, one sentence each. `steered`: something
+    uses the negative."""
     notes = []
-    if negative is not None and cfg == 1.0:
-        notes.append("negative has no effect at cfg 1; set cfg above 1, which takes twice the time")
+    if negative is not None and not steered:
+        notes.append(
+            "negative has no effect at cfg 1 and nag_scale 1; set nag_scale to 5, or cfg above 1, "
+            "which takes twice the time"
+        )
     if denoise < 1.0 and not bool(latent_image["samples"].any()):
         notes.append(
             f"denoise is {denoise:g}, but latent_image is empty: it starts from grey and stays "
@@ -126,6 +129,7 @@ def _own(
     solver: str,
     schedule: str,
     denoise: float,
+    nag: Nag | None,
 ) -> Tensor:
     """By the core's sampler."""
     from ..kontext_core.sampling import sample
@@ -136,7 +140,7 @@ def _own(
     samples = target_samples(latent_image, latent_format)
     wanted = read(positive, guidance, "positive")
     unwanted = None
-    if cfg != 1.0:
+    if cfg != 1.0 or nag is not None:
         unwanted = read(negative, guidance, "negative").conditioning
     context = stitch(
         tuple(samples.shape), wanted.references, method=wanted.method, latent_format=latent_format
@@ -154,6 +158,7 @@ def _own(
             latent=samples,
             negative=unwanted,
             cfg=cfg,
+            nag=nag,
             solver=solver,
             noise_mask=latent_image.get("noise_mask"),
             callback=callback,
@@ -197,8 +202,8 @@ class KontextSampler(io.ComfyNode):
                 io.Conditioning.Input(
                     "negative",
                     optional=True,
-                    tooltip="What to steer away from. Used when cfg is not 1; the references of "
-                    "positive hold for both.",
+                    tooltip="What to steer away from. Used when cfg or nag_scale is not 1; the "
+                    "references of positive hold for both.",
                 ),
                 seed_input(f"{SAME_SEED} Same noise as KSampler's."),
                 steps_input(),
@@ -238,6 +243,36 @@ class KontextSampler(io.ComfyNode):
                     tooltip="1 paints from noise. Less starts from the picture in latent_image and "
                     "changes less of it.",
                 ),
+                io.Float.Input(
+                    "nag_scale",
+                    optional=True,
+                    default=1.0,
+                    min=1.0,
+                    max=50.0,
+                    step=0.1,
+                    tooltip="Steers away from the negative within the attention (normalized attention "
+                    "guidance), at little more than the time of a run without it. 1 is off, 5 suits.",
+                ),
+                io.Float.Input(
+                    "nag_tau",
+                    optional=True,
+                    default=Nag.tau,
+                    min=1.0,
+                    max=10.0,
+                    step=0.1,
+                    tooltip="How much stronger than without guidance a token may become, in times. Only "
+                    "with nag_scale.",
+                ),
+                io.Float.Input(
+                    "nag_alpha",
+                    optional=True,
+                    default=Nag.alpha,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Share of the guided result; the rest is the unguided one. Only with "
+                    "nag_scale.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -263,7 +298,11 @@ class KontextSampler(io.ComfyNode):
         schedule: str,
         denoise: float,
         negative: list[list[Any]] | None = None,
+        nag_scale: float = 1.0,
+        nag_tau: float = Nag.tau,
+        nag_alpha: float = Nag.alpha,
     ) -> io.NodeOutput:
+        nag = as_nag(Nag(nag_scale, nag_tau, nag_alpha), True)
         latent = run_sampler(
             model,
             positive,
@@ -276,10 +315,11 @@ class KontextSampler(io.ComfyNode):
             solver=solver,
             schedule=schedule,
             denoise=denoise,
+            nag=nag,
         )
         notes = [
             *told_by(positive),
-            *idle_notes(latent_image, negative, cfg, denoise),
-            *notes_of(model, positive),
+            *idle_notes(latent_image, negative, cfg != 1.0 or nag is not None, denoise),
+            *sockets().notes(model, positive, nag is not None),
         ]
         return output({**latent_image, "samples": latent}, notes=notes)

@@ -52,8 +52,11 @@ def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
         "brackets are text",
     )  # fmt: skip
     words.add_argument("--prompt-file", metavar="FILE", help="a text file with the instruction")
-    edit.add_argument("--negative", help="what to steer away from; needs --cfg above 1")
-    edit.add_argument("--cfg", type=float, help="true guidance, 1 is off (1)")
+    edit.add_argument("--negative", help="what to steer away from; needs --nag or --cfg")
+    edit.add_argument("--cfg", type=float, help="true guidance, 1 is off; takes twice the time (1)")
+    edit.add_argument(
+        "--nag", type=float, help="guidance within the attention, 1 is off, 5 suits (1)"
+    )
     edit.add_argument("--seed", type=int, help="(0)")
     edit.add_argument("--steps", type=int, help="(28)")
     edit.add_argument("--guidance", type=float, help="(2.5)")
@@ -162,7 +165,7 @@ def run(options: argparse.Namespace) -> str:
         device=usable_device(options.device),
     )
     passed = (
-        "seed", "steps", "guidance", "width", "height", "batch", "negative", "cfg", "method",
+        "seed", "steps", "guidance", "width", "height", "batch", "negative", "cfg", "nag", "method",
         "denoise", "solver", "schedule", "accelerate",
     )  # fmt: skip
     with tqdm(desc="steps", total=max(values["steps"], 0), file=sys.stderr) as bar:

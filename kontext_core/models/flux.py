@@ -26,6 +26,7 @@ from .layers import (
     SingleStreamBlock,
     timestep_embedding,
 )
+from .nag import NagTexts
 from .products import project
 from .rope import rope_table
 
@@ -103,6 +104,7 @@ class Flux(nn.Module):
         still: Modulations | None = None,
         prepared: Prepared | None = None,
         kept: KeptContext | None = None,
+        nag: NagTexts | None = None,
     ) -> Tensor:
         """Velocity d x / d t of the image tokens.
 
@@ -126,6 +128,8 @@ class Flux(nn.Module):
                 same numbers for less work.
             kept: None, or where keys and values of the tokens behind `target_tokens` are kept, or
                 taken from. No gradients go through them.
+            nag: None, or normalized attention guidance: `txt` begins with a negative text. No
+                gradients go through it either.
 
         Returns:
             [b, n_img or target_tokens, out_channels].
@@ -146,10 +150,10 @@ class Flux(nn.Module):
             still = None
         elif count:
             tokens = torch.cat([tokens, prepared.references], dim=1)
-        if torch.is_grad_enabled() and kept is None:
+        if torch.is_grad_enabled() and kept is None and nag is None:
             attend: Attend | Joint = attention
         else:
-            attend = Joint(self.attention, kept, count)
+            attend = Joint(self.attention, kept, count, nag)
         run = PlainRun(modulation, still, target, prepared.table, prepared.bias, attend)
         x = self.run_blocks(tokens, prepared.txt, run, target)
         return self.final_layer(x, modulation.final)

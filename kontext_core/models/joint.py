@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .attention import AUTO, softmax_attention
 from .kept import KeptContext
+from .nag import NagTexts, guided_attention
 
 # Tokens at a time on a CPU, so that the float32 numbers in between stay in its cache.
 TOKENS = 128
@@ -38,12 +39,19 @@ class Joint:
         kept: None, or where keys and values of the references, the last tokens of every sequence,
             are kept or, when it says so, read from; then the parts come without them.
         references: their number.
+        guided: None, or by how much image tokens are pushed away from a negative text, which stands
+            before the instruction.
     """
 
     def __init__(
-        self, backend: str = AUTO, kept: KeptContext | None = None, references: int = 0
+        self,
+        backend: str = AUTO,
+        kept: KeptContext | None = None,
+        references: int = 0,
+        guided: NagTexts | None = None,
     ) -> None:
         self.backend = backend
+        self.guided = guided
         self.kept = kept if references else None
         self.references = references
         empty: Iterator[tuple[Tensor, Tensor]] = iter(())
@@ -84,6 +92,8 @@ class Joint:
             k[:, :, n:], v[:, :, n:] = next(self.reading)
         elif self.kept is not None:
             self.kept.keep(k[:, :, n - self.references :], v[:, :, n - self.references :])
+        if self.guided is not None:
+            return guided_attention(q, k, v, bias, self.guided, self.backend)
         return softmax_attention(q, k, v, bias, self.backend)
 
 

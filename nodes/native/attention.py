@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...kontext_core.models.nag import NagTexts, guided_attention
 from ...kontext_core.models.rope import apply_rope
 from .oom import attention_in_parts
 
@@ -61,6 +62,7 @@ def attend(
     options: dict[str, Any],
     text: int,
     table: Tensor | None = None,
+    texts: NagTexts | None = None,
 ) -> Tensor:
     """Joint attention of one block.
 
@@ -71,6 +73,7 @@ def attend(
         options: the host's transformer_options with `block_index` and `block_type` set. Its
             patches attn1_patch and attn1_output_patch are called as ComfyUI's Flux calls them.
         table: `pe` as our table, where the caller has it.
+        texts: None, or guidance by a negative text, which stands first; by our own kernels then.
 
     Returns:
         [b, n, h * d].
@@ -101,7 +104,11 @@ def attend(
             queries, k, v, q.shape[1], mask=rows, skip_reshape=True, transformer_options=options
         )
 
-    result = attention_in_parts(attention, q, mask)
+    if texts is None:
+        result = attention_in_parts(attention, q, mask)
+    else:
+        # A mask is our references' strengths here, [b or 1, 1, 1, n].
+        result = guided_attention(q, k, v, None if mask is None else mask[:, 0, 0], texts)
     for patch in patches.get("attn1_output_patch", ()):
         result = patch(result, extra)
     return result

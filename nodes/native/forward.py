@@ -18,14 +18,17 @@ import torch.nn.functional as F
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
+from ...kontext_core.errors import InputError, ShapeError
 from ...kontext_core.latents import unpack
 from ...kontext_core.models.attention import Attend
 from ...kontext_core.models.block_run import finite
 from ...kontext_core.models.flux import Flux
 from ...kontext_core.models.layers import SplitRows
+from ...kontext_core.models.nag import NagTexts
 from ...kontext_core.models.rope import rope_table
 from ...kontext_core.weights.unchanged import guard_alike
 from .attention import attend, joined_mask, rotations
+from .conds import NagCond
 from .modulation import KeptModulations, ModulationRows
 from .references import ImageTokens, arrange
 
@@ -81,7 +84,8 @@ class NativeFlux(Flux):
                 each double and single block.
             transformer_options: the host's.
             kwargs: `ref_latents_method`, `attention_mask`, `kontext_references` (see
-                `references.arrange`), and whatever other packs send, which is passed over.
+                `references.arrange`), `kontext_nag` (a `conds.NagCond`), and whatever other packs
+                send, which is passed over.
         """
         options = {} if transformer_options is None else transformer_options
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
@@ -108,9 +112,11 @@ class NativeFlux(Flux):
         image = arrange(x, ref_latents, chain, method, options, timestep)
         if ref_latents is not None:
             options["reference_image_num_tokens"] = list(image.counts)
-        out = self._tokens(
-            image, timestep, context, y, guidance, control, options, kwargs.get("attention_mask")
-        )
+        texts, mask = None, kwargs.get("attention_mask")
+        nag = kwargs.get("kontext_nag")
+        if nag is not None:
+            texts, context = _with_negative(nag, context, mask)
+        out = self._tokens(image, timestep, context, y, guidance, control, options, mask, texts)
         return unpack(out, *x.shape[-2:])
 
     def _tokens(
@@ -123,6 +129,7 @@ class NativeFlux(Flux):
         control: dict[str, Any] | None,
         options: dict[str, Any],
         mask: Tensor | None,
+        texts: NagTexts | None,
     ) -> Tensor:
         """Velocity of the target's tokens, [b, n_target, 4c]."""
         img = self.img_in(image.tokens)
@@ -152,7 +159,9 @@ class NativeFlux(Flux):
         mask = joined_mask(mask, bias, length)
 
         totals = len(self.double_blocks), len(self.single_blocks)
-        blocks = _Pass(options, rows, still, image.target, table, mask, control or {}, totals)
+        blocks = _Pass(
+            options, rows, still, image.target, table, mask, control or {}, totals, texts
+        )
         target = self.run_blocks(img, txt, blocks, image.target)
         return self.final_layer(target, rows.final(self.final_layer))
 
@@ -174,8 +183,10 @@ class _Pass:
         mask: Tensor | None,
         control: dict[str, Any],
         totals: tuple[int, int],
+        texts: NagTexts | None,
     ) -> None:
         self.options, self.control, self.totals = options, control, totals
+        self.texts = texts
         self.rows, self.still, self.target = rows, still, target
         self.table, self.mask = table, mask
         self.replaced: dict[Any, Any] = options.get("patches_replace", {}).get("dit", {})
@@ -245,9 +256,25 @@ class _Pass:
 
         def call(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None) -> Tensor:
             table = self.table if pe is self.pe else None
-            return attend(q, k, v, pe, mask, options, text, table)
+            return attend(q, k, v, pe, mask, options, text, table, self.texts)
 
         return call
+
+
+def _with_negative(nag: NagCond, context: Tensor, mask: Tensor | None) -> tuple[NagTexts, Tensor]:
+    """The lengths of both texts, and their features, the negative text's first."""
+    if mask is not None:
+        raise InputError(
+            "nag_scale is above 1 and the conditioning brings an attention mask, which says nothing "
+            "about the negative text; take away the node that adds it, or set nag_scale to 1"
+        )
+    if len(context) % len(nag.txt):
+        raise ShapeError(
+            f"negative is a batch of {len(nag.txt)} texts for {len(context)} pictures; give one"
+        )
+    negative = nag.txt.to(context).repeat(len(context) // len(nag.txt), 1, 1)
+    lengths = NagTexts(nag.nag, negative.shape[1], context.shape[1])
+    return lengths, torch.cat([negative, context], dim=1)
 
 
 def _added(x: Tensor, control: list[Tensor | None] | None, index: int, start: int) -> Tensor:

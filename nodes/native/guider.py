@@ -16,10 +16,12 @@ from torch import Tensor
 
 from ...kontext_core.errors import InputError, KontextError
 from ...kontext_core.finite import not_finite
+from ...kontext_core.guidance import Nag
 from ...kontext_core.latents import FLUX_LATENT, LatentFormat, token_grid
 from ...kontext_core.schedule import make_timesteps
 from ..conditioning import Entries, beyond_native
 from ..latent import noise_for, target_samples
+from .conds import NagCond
 from .forward import NativeFlux
 
 # What an entry says about references.
@@ -57,11 +59,16 @@ def latent_format_of(model: Any) -> LatentFormat:
     return getattr(network, "latent_format", FLUX_LATENT)
 
 
-def unhonoured(model: Any, positive: Entries) -> list[str]:
-    """What our references ask for and the host's own Flux can't do, one sentence each."""
+def unhonoured(model: Any, positive: Entries, nag: bool) -> list[str]:
+    """What our references and guidance ask for and the host's own Flux can't do, one sentence each."""
     if is_ours(model):
         return []
     notes: list[str] = []
+    if nag:
+        notes.append(
+            "nag_scale left out: this MODEL is ComfyUI's own. Load the file with Kontext: Load Model "
+            "for it, or put Normalized Attention Guidance before this node where your ComfyUI has it"
+        )
     for _, extra in positive:
         chain = getattr(extra.get("kontext_references"), "items", ())
         for number, reference in enumerate(chain, 1):
@@ -88,11 +95,13 @@ def guided(
     schedule: str,
     denoise: float,
     callback: Callable[[int, int, Tensor], None],
+    nag: Nag | None = None,
 ) -> Tensor:
     """Raw latent [b, 16, h, w], float32, as KSampler gives it for the same settings.
 
     Args:
         model: from `require_flux`.
+        nag: None, or guidance by the first negative entry, which one of ours obeys.
         callback: called as (step from 1, steps, model-space estimate).
 
     The others are the sampler's inputs; `guidance` holds for entries that bring none of their own,
@@ -115,6 +124,8 @@ def guided(
     positive = _filled(positive, {"guidance": guidance})
     # At cfg 1 the host leaves it out.
     negative = positive if negative is None else negative
+    if nag is not None and is_ours(model):
+        positive = _filled(positive, {"kontext_nag": NagCond(nag, negative[0][0])})
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, _beside(_filled(negative, {"guidance": guidance}), positive))
     guider.set_cfg(cfg)

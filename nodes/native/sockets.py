@@ -50,8 +50,8 @@ class Sockets:
         """The transformer in a MODEL from `require_model`, wherever it is; never to be run."""
         return model._managed.network
 
-    def notes(self, model: Any, positive: list[list[Any]]) -> list[str]:
-        """What a run with this MODEL leaves out of the references, one sentence each."""
+    def notes(self, model: Any, positive: list[list[Any]], nag: bool) -> list[str]:
+        """What a run with this MODEL leaves out of references and guidance, one sentence each."""
         return []
 
     def sampler(self) -> Callable[..., Any] | None:
@@ -90,10 +90,10 @@ class ComfySockets(Sockets):
     def network(self, model: Any) -> Any:
         return model.model.diffusion_model
 
-    def notes(self, model: Any, positive: list[list[Any]]) -> list[str]:
+    def notes(self, model: Any, positive: list[list[Any]], nag: bool) -> list[str]:
         from .guider import unhonoured
 
-        return unhonoured(model, positive)
+        return unhonoured(model, positive, nag)
 
     def sampler(self) -> Callable[..., Any] | None:
         from ..preview import reporter

@@ -16,7 +16,7 @@ import comfy.supported_models
 
 from ...kontext_core.latents import FLUX_LATENT, LatentFormat
 from ..conditioning import ReferenceChain, check_text, references_of
-from .conds import CONDReferences
+from .conds import CONDNag, CONDReferences
 from .forward import NativeFlux
 from .layers import decoding_memory, host_layers
 from .patcher import patcher_for
@@ -66,6 +66,9 @@ class KontextFlux(comfy.model_base.Flux):
         if text is not None and text.shape[-1] != params.context_in_dim:
             check_text([[text, kwargs]], params, "the text")
         out = super().extra_conds(**kwargs)
+        nag = kwargs.get("kontext_nag")
+        if nag is not None:
+            out["kontext_nag"] = CONDNag(nag)
         references = references_of(kwargs)
         if all(is_plain(reference) for reference in references):
             return out

@@ -99,6 +99,7 @@ def answers() -> dict[str, Any]:
         "chains": _chains(network, ours),
         "batching": _batching(network, ours),
         "sampler": _sampler(network, ours, theirs),
+        "nag": _nag(network, ours, theirs),
         "notes": _notes(ours, theirs),
         "format": _format(),
     }
@@ -206,6 +207,38 @@ def _sampler(network: Any, ours: Any, theirs: Any) -> dict[str, Any]:
     return made
 
 
+def _nag(network: Any, ours: Any, theirs: Any) -> dict[str, Any]:
+    """Guidance within the attention: here, in the core, and by a MODEL that knows nothing of it."""
+    nag = pack_module("kontext_core.guidance").Nag(5.0)
+    references, method = chains()["all at once"]
+    special = stitched(text(1), *references, method=method)
+    plain, negative = stitched(text(1), reference(50)), text(2)
+    asked = {"negative": negative, "nag_scale": 5.0}
+    runs = {
+        "one reference": (
+            node_latent(ours, plain, **asked),
+            core_latent(network, plain, negative=negative, nag=nag),
+        ),
+        "all at once": (
+            node_latent(ours, special, **asked),
+            core_latent(network, special, negative=negative, nag=nag),
+        ),
+        "cfg 3, batch of 2": (
+            node_latent(ours, plain, cfg=3.0, latent={"samples": torch.zeros(2, 16, 8, 12)}, **asked),
+            core_latent(
+                network, plain, negative=stitched(negative, reference(50)), cfg=3.0, nag=nag,
+                latent={"samples": torch.zeros(2, 16, 8, 12)},
+            ),
+        ),
+    }  # fmt: skip
+    return {
+        **{name: distance(*pair) for name, pair in runs.items()},
+        "effect": distance(runs["one reference"][0], node_latent(ours, plain)),
+        "off again": distance(node_latent(ours, plain), ksampler(ours, plain)),
+        "host's": distance(node_latent(theirs, plain, **asked), node_latent(theirs, plain)),
+    }
+
+
 def with_guidance(conditioning: Any, value: float) -> Any:
     return [[features, {**extra, "guidance": value}] for features, extra in conditioning]
 
@@ -221,8 +254,8 @@ def _notes(ours: Any, theirs: Any) -> dict[str, Any]:
     settings = {"seed": 1, "steps": 1, "guidance": 2.5, "cfg": 1.0, "solver": "euler"}
     settings |= {"schedule": "simple", "denoise": 1.0}
 
-    def said(model: Any, conditioning: Any) -> list[str]:
-        ui = node.execute(model, conditioning, empty, **settings).ui
+    def said(model: Any, conditioning: Any, **more: Any) -> list[str]:
+        ui = node.execute(model, conditioning, empty, **settings, **more).ui
         return ui["kontext_notes"] if ui else []
 
     class Other:
@@ -237,6 +270,8 @@ def _notes(ours: Any, theirs: Any) -> dict[str, Any]:
         "ours": said(ours, positive),
         "host's": said(theirs, positive),
         "plain": said(theirs, plain),
+        "nag": said(theirs, text(1), negative=text(2), nag_scale=5.0),
+        "idle": said(ours, text(1), negative=text(2)),
         "refused": refused,
     }
 

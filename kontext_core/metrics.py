@@ -39,8 +39,17 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     Raises:
         ShapeError: shapes differ, or a side is shorter than the window.
     """
+    return ssim_map(a, b).flatten(1).mean(1)
+
+
+def ssim_map(a: Tensor, b: Tensor) -> Tensor:
+    """What `ssim` is the mean of: [b, c, h - 10, w - 10], of the windows around each inner pixel.
+
+    Raises:
+        ShapeError: as `ssim`.
+    """
     similar, structure = _ssim_parts(a, b)
-    return (similar * structure).flatten(1).mean(1)
+    return similar * structure
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:

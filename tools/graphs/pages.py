@@ -109,6 +109,14 @@ PAGES: dict[str, Graph] = {
         ),
         column(300, Node("save", "SaveImage", {"images": "it.0"}, more=30)),
     ),
+    "KontextCompare": shown(
+        column(
+            300,
+            picture("a", "kontext_shapes.png", "The edited picture"),
+            Node("finish", "KontextFinish", {"original": "a.0"}),
+        ),
+        column(320, Node("it", "KontextCompare", {"before": "a.0", "after": "finish.0"}, more=290)),
+    ),
     "KontextEdit": shown(
         column(280, picture("a", "kontext_shapes.png", "Image 1")),
         column(

@@ -8,6 +8,14 @@ import { app } from "../../../scripts/app.js";
 const ENGLISH = {
   close: "Close",
   compare: "Before and after",
+  compare_after: "after",
+  compare_before: "before",
+  compare_candidate: "candidate",
+  compare_candidates: "Candidates",
+  compare_difference: "Difference",
+  compare_empty: "The pictures appear here after a run.",
+  compare_gone: "The pictures are gone with the server that made them; run the graph again.",
+  compare_slider: "Slider",
   download: "Download page",
   gguf_text:
     "This workflow uses GGUF files that are not here. ComfyUI's own list of missing models does not " +

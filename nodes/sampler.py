@@ -40,11 +40,15 @@ def run_sampler(
     schedule: str = "kontext",
     denoise: float = 1.0,
     nag: Nag | None = None,
+    stop_at: int | None = None,
 ) -> Tensor:
     """Raw latent [b, 16, h, w], float32 on the CPU, from what comes on sockets.
 
     Inside a real ComfyUI its own guider runs it, with any FLUX.1 MODEL and all it knows of
     conditioning; elsewhere the core's sampler, with a MODEL of ours.
+
+    Args:
+        stop_at: look at the run after so many steps: what it would become is estimated from there.
 
     Raises:
         KontextError: a MODEL of another kind, or settings and inputs that don't fit; the host's own
@@ -60,6 +64,7 @@ def run_sampler(
         "schedule": schedule,
         "denoise": denoise,
         "nag": nag,
+        "stop_at": stop_at,
     }
     asked = {"cfg": cfg != 1.0, "nag_scale": nag is not None}
     for name in (name for name, wanted in asked.items() if wanted and not negative):
@@ -130,9 +135,10 @@ def _own(
     schedule: str,
     denoise: float,
     nag: Nag | None,
+    stop_at: int | None,
 ) -> Tensor:
     """By the core's sampler."""
-    from ..kontext_core.sampling import sample
+    from ..kontext_core.sampling import sample_steps
     from ..kontext_core.schedule import make_timesteps
     from ..kontext_core.stitcher import stitch
 
@@ -147,9 +153,15 @@ def _own(
     )
     timesteps = make_timesteps(steps, context.target_tokens, schedule=schedule, denoise=denoise)
     noise = noise_for(seed, samples, latent_image.get("batch_index"))
-    callback, should_stop = reporter(steps, latent_format)
+    callback, should_stop = reporter(stop_at or steps, latent_format)
+    looks: list[Tensor] = []
+
+    def told(step: int, total: int, x0: Tensor) -> None:
+        looks[:] = [x0]
+        callback(step, stop_at or total, x0)
+
     try:
-        latent = sample(
+        done = sample_steps(
             model.load(),
             context,
             wanted.conditioning,
@@ -161,14 +173,15 @@ def _own(
             nag=nag,
             solver=solver,
             noise_mask=latent_image.get("noise_mask"),
-            callback=callback,
+            callback=told,
             should_stop=should_stop,
+            stop_at=stop_at,
         )
     except Cancelled:
         # In the host's own words, so that it is shown as an interrupt and not as a failure.
         get_host().check_interrupt()
         raise
-    return latent.cpu()
+    return latent_format.process_out(done.x if stop_at is None else looks[0]).cpu()
 
 
 class KontextSampler(io.ComfyNode):

@@ -10,6 +10,7 @@ from typing import Any
 
 import comfy.model_base
 import comfy.model_management
+import comfy.model_patcher
 import comfy.samplers
 import torch
 from torch import Tensor
@@ -96,6 +97,7 @@ def guided(
     denoise: float,
     callback: Callable[[int, int, Tensor], None],
     nag: Nag | None = None,
+    stop_at: int | None = None,
 ) -> Tensor:
     """Raw latent [b, 16, h, w], float32, as KSampler gives it for the same settings.
 
@@ -103,6 +105,7 @@ def guided(
         model: from `require_flux`.
         nag: None, or guidance by the first negative entry, which one of ours obeys.
         callback: called as (step from 1, steps, model-space estimate).
+        stop_at: give the estimate of the result after so many steps instead.
 
     The others are the sampler's inputs; `guidance` holds for entries that bring none of their own,
     the references of the first positive entry for all negative ones.
@@ -121,6 +124,9 @@ def guided(
         raise InputError(f"guidance is {guidance}; expected 0 to 100, Kontext's is 2.5")
     samples = target_samples(latent_image, latent_format_of(model))
     sigmas = _sigmas(model, samples, steps, schedule, denoise)
+    if stop_at is not None:
+        # Straight on from there to its end, where the estimate lies.
+        sigmas = torch.cat([sigmas[:stop_at], sigmas.new_zeros(1)])
     positive = _filled(positive, {"guidance": guidance})
     # At cfg 1 the host leaves it out.
     negative = positive if negative is None else negative
@@ -129,6 +135,10 @@ def guided(
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, _beside(_filled(negative, {"guidance": guidance}), positive))
     guider.set_cfg(cfg)
+    if stop_at is not None:
+        # References come and go by their share of the whole run.
+        guider.model_options = comfy.model_patcher.create_model_options_clone(guider.model_options)
+        guider.model_options["transformer_options"]["kontext_steps"] = steps
 
     def told(step: int, x0: Tensor, x: Tensor, total: int) -> None:
         callback(step + 1, total, x0)

@@ -59,8 +59,9 @@ def progress_of(options: dict[str, Any], timestep: Tensor) -> float:
     """Share of the run, 0..1, that lies behind the running step: i / n at step i of n.
 
     Args:
-        options: the host's transformer_options with `sample_sigmas`, the run's schedule, and
-            `sigmas` of this call.
+        options: the host's transformer_options with `sample_sigmas`, the run's schedule,
+            `sigmas` of this call, and `kontext_steps` of the whole run where that is only its
+            beginning.
         timestep: [b] in 0..1, for a sampler that gives no schedule.
     """
     sigmas = options.get("sample_sigmas")
@@ -69,7 +70,7 @@ def progress_of(options: dict[str, Any], timestep: Tensor) -> float:
         return float(1 - timestep.flatten()[0])
     current = float(now.flatten()[0]) * (1 - SLACK)
     begun = int((sigmas[:-1] >= current).sum())
-    return max(begun - 1, 0) / (len(sigmas) - 1)
+    return max(begun - 1, 0) / options.get("kontext_steps", len(sigmas) - 1)
 
 
 def arrange(

@@ -100,7 +100,7 @@ class ComfySockets(Sockets):
         from .guider import guided, latent_format_of
 
         def run(model: Any, *inputs: Any, steps: int, **settings: Any) -> Any:
-            callback, _ = reporter(steps, latent_format_of(model))
+            callback, _ = reporter(settings.get("stop_at") or steps, latent_format_of(model))
             return guided(model, *inputs, steps=steps, callback=callback, **settings).cpu()
 
         return run

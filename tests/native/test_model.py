@@ -157,6 +157,11 @@ def test_guidance_within_the_attention(found: dict[str, Any]) -> None:
     ]
 
 
+def test_an_early_look_is_the_cores(found: dict[str, Any]) -> None:
+    for name, difference in found["references"]["early"].items():
+        assert difference <= (0 if name == "schedule kept" else SAME), name
+
+
 def test_what_a_run_leaves_out_is_said(found: dict[str, Any]) -> None:
     notes = found["references"]["notes"]
     assert notes["ours"] == notes["plain"] == []

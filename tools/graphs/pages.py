@@ -109,6 +109,19 @@ PAGES: dict[str, Graph] = {
         ),
         column(300, Node("save", "SaveImage", {"images": "it.0"}, more=30)),
     ),
+    "KontextCandidates": shown(
+        column(330, loaded("model", "Model"), Node("stitch", "KontextStitch", more=160)),
+        column(
+            320,
+            Node(
+                "it",
+                "KontextCandidates",
+                {"model": "model.0", "positive": "stitch.0", "latent_image": "stitch.1"},
+            ),
+        ),
+        column(300, Node("finish", "KontextFinish", {"samples": "it.0"})),
+        column(300, Node("compare", "KontextCompare", {"after": "finish.0"}, more=290)),
+    ),
     "KontextCompare": shown(
         column(
             300,

@@ -100,6 +100,7 @@ def answers() -> dict[str, Any]:
         "batching": _batching(network, ours),
         "sampler": _sampler(network, ours, theirs),
         "nag": _nag(network, ours, theirs),
+        "early": _early(network, ours, theirs),
         "notes": _notes(ours, theirs),
         "format": _format(),
     }
@@ -237,6 +238,28 @@ def _nag(network: Any, ours: Any, theirs: Any) -> dict[str, Any]:
         "off again": distance(node_latent(ours, plain), ksampler(ours, plain)),
         "host's": distance(node_latent(theirs, plain, **asked), node_latent(theirs, plain)),
     }
+
+
+def _early(network: Any, ours: Any, theirs: Any) -> dict[str, Any]:
+    """Kontext: Candidates' look after 2 of 4 steps, here and in the core."""
+    node = pack_module("nodes.candidates").KontextCandidates
+    references, method = chains()["all at once"]
+    special = stitched(text(1), *references, method=method)
+    plain = stitched(text(1), reference(50))
+    empty = {"samples": torch.zeros(1, 16, 8, 12)}
+
+    def look(model: Any, positive: Any) -> Tensor:
+        out = node.execute(model, positive, empty, 6, 2, 2, "", 4, 2.5)
+        return out.result[0]["samples"][1:]
+
+    return {
+        name: distance(
+            look(model, positive), core_latent(network, positive, schedule="kontext", stop_at=2)
+        )
+        for name, model, positive in (
+            ("ours", ours, special), ("ours, plain", ours, plain), ("host's", theirs, plain),
+        )
+    } | {"schedule kept": distance(node_latent(ours, special), ksampler(ours, special))}  # fmt: skip
 
 
 def with_guidance(conditioning: Any, value: float) -> Any:

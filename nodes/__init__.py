@@ -22,6 +22,7 @@ class KontextExtension(ComfyExtension):
         from .finish import KontextFinish
         from .loading import KontextLoadModel, KontextLoadTextEncoders, KontextLoadVAE
         from .lora import KontextLoadLora
+        from .prompt import KontextPrompt
         from .quantize import KontextQuantize
         from .reference import KontextReference
         from .sampler import KontextSampler
@@ -41,6 +42,7 @@ class KontextExtension(ComfyExtension):
             KontextBatch,
             KontextCompare,
             KontextCandidates,
+            KontextPrompt,
         ]
 
 

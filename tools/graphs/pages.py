@@ -143,6 +143,14 @@ PAGES: dict[str, Graph] = {
         ),
         column(280, Node("save", "SaveImage", {"images": "it.0"}, more=30)),
     ),
+    "KontextPrompt": shown(
+        column(
+            340,
+            Node("it", "KontextPrompt", {"instruction": "put her in a forest", "keep_face": True}),
+        ),
+        column(330, Node("text", "CLIPTextEncode", {"text": "it.0"}, "Instruction")),
+        column(310, Node("stitch", "KontextStitch", {"conditioning": "text.0"}, more=160)),
+    ),
     "KontextLoadLora": shown(
         column(320, loaded("model", "Model")),
         column(

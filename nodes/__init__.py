@@ -16,6 +16,7 @@ class KontextExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class; their ids are part of saved workflows and never change."""
         from .batch import KontextBatch
+        from .box import KontextBox
         from .candidates import KontextCandidates
         from .compare import KontextCompare
         from .edit import KontextEdit
@@ -43,6 +44,7 @@ class KontextExtension(ComfyExtension):
             KontextCompare,
             KontextCandidates,
             KontextPrompt,
+            KontextBox,
         ]
 
 

@@ -143,6 +143,11 @@ PAGES: dict[str, Graph] = {
         ),
         column(280, Node("save", "SaveImage", {"images": "it.0"}, more=30)),
     ),
+    "KontextBox": shown(
+        column(300, picture("a", "kontext_shapes.png", "The picture")),
+        column(300, Node("it", "KontextBox", {"image": "a.0", "mask": "a.1"})),
+        column(270, Node("one", "KontextReference", {"image": "it.0"}, "Reference: image 1")),
+    ),
     "KontextPrompt": shown(
         column(
             340,

@@ -6,6 +6,7 @@ import json
 import logging
 import platform
 import sys
+import uuid
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ class PageRoutes:
             web.get("/models/{folder}", self.model_files),
             web.get("/experiment/models", self.model_folders),
             web.get("/experiment/models/{folder}", self.model_entries),
-            web.get("/global_subgraphs", self.empty_object),
+            web.get("/global_subgraphs", self.subgraphs),
+            web.get("/global_subgraphs/{id}", self.subgraph),
             web.get("/node_replacements", self.empty_object),
             web.get("/internal/folder_paths", self.folder_paths),
             web.get("/internal/logs", self.empty_logs),
@@ -125,6 +127,30 @@ class PageRoutes:
         """Whether every node of a template is here: some are made for ComfyUI's own nodes."""
         types = {node.get("type") for node in workflow.get("nodes", [])}
         return types <= self.registry.nodes.keys() | set(NOTES)
+
+    def _subgraphs(self) -> dict[str, tuple[dict[str, Any], Path]]:
+        """Subgraphs that packs bring, as ComfyUI lists them: entry and file by an id."""
+        return {
+            uuid.uuid5(uuid.NAMESPACE_URL, f"{pack.name}/{path.name}").hex: (
+                {
+                    "source": "custom_node",
+                    "name": path.stem,
+                    "info": {"node_pack": f"custom_nodes.{pack.name}"},
+                },
+                path,
+            )
+            for pack in self.registry.packs
+            for path in sorted((pack.root / "subgraphs").glob("*.json"))
+        }
+
+    async def subgraphs(self, request: web.Request) -> web.Response:
+        return json_response({name: entry for name, (entry, _) in self._subgraphs().items()})
+
+    async def subgraph(self, request: web.Request) -> web.Response:
+        entry, path = self._subgraphs().get(request.match_info["id"], (None, None))
+        if entry is None or path is None:
+            raise web.HTTPNotFound
+        return json_response({**entry, "data": path.read_text(encoding="utf-8")})
 
     async def features(self, request: web.Request) -> web.Response:
         return json_response(FEATURES)

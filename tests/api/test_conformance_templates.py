@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from host_client import Client
-from hosts import PACK_NAME, Server
+from hosts import PACK_NAME, ROOT, Server
 from templates import (
     HOST_NODES,
     NAMES,
@@ -119,3 +119,22 @@ def test_help_pages_are_served_in_every_language(client: Client) -> None:
     status, body = client.call(f"/extensions/{pack}/docs/images/KontextEdit.png")
     assert status == 200
     assert body[:4] == b"\x89PNG"
+
+
+def test_subgraphs_are_listed(client: Client, server: Server) -> None:
+    """From 0.3.66 on ComfyUI lists what lies in a pack's folder `subgraphs`."""
+    status, body = client.call("/global_subgraphs")
+    # Not the embedded host: it is to have one.
+    if server.host.is_comfyui and status == 404:
+        pytest.skip("this ComfyUI has no list of subgraphs")
+    listed = json.loads(body)
+    ours = {
+        entry["name"]: name
+        for name, entry in listed.items()
+        if entry["info"]["node_pack"] == f"custom_nodes.{PACK_NAME}"
+    }
+    files = {path.stem: path for path in (ROOT / "subgraphs").glob("*.json")}
+    assert ours.keys() == files.keys()
+    for name, path in files.items():
+        entry = client.get(f"/global_subgraphs/{ours[name]}")
+        assert json.loads(entry["data"]) == json.loads(path.read_text(encoding="utf-8"))

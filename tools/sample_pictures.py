@@ -23,6 +23,10 @@ SHAPES = Scene(
 PICTURES = {
     "kontext_shapes": SHAPES,
     "kontext_star": Scene((Thing("star", "yellow", "big", "middle"),), "purple", "purple"),
+    "kontext_letter": Scene((Thing("A", "red", "big", "middle"),), "yellow", "yellow"),
+    "kontext_neon": Scene(
+        (Thing("star", "green", "big", "middle"),), "black", "black", style="neon"
+    ),
     "kontext_sunset": Scene((Thing("heart", "white", "medium", "top right"),), "blue", "orange"),
 }
 ROOM = 1.35  # half the mask's side, in radii of the thing it is about

@@ -30,16 +30,25 @@ from .parts import (
 
 
 def edit_of_one(
-    prefix: str, text: str, loaded: Column, model: str = "model", **settings: Any
+    prefix: str,
+    text: str,
+    loaded: Column,
+    model: str = "model",
+    keep: tuple[str, ...] = (),
+    **settings: Any,
 ) -> tuple[Column, ...]:
-    """One picture, one instruction."""
+    """One picture, one instruction; what it is to `keep` by phrases of Kontext: Prompt."""
+    phrases = ()
+    if keep:
+        values = {"instruction": text, **{f"keep_{name}": True for name in keep}}
+        phrases, text = (Node("prompt", "KontextPrompt", values),), "prompt.0"
     return (
         loaded,
         reference_column(
             picture("image", "kontext_shapes.png", "Picture"),
             reference("one", 1, image="image.0", vae="vae.0"),
         ),
-        words(instruction(text), stitch("one")),
+        words(*phrases, instruction(text), stitch("one")),
         Column("Paint", PURPLE, 310, (sampler(model, **settings),)),
         result(finish(original="image.0"), save("finish", prefix)),
     )
@@ -59,6 +68,7 @@ WITH_FILES: dict[str, Graph] = {
             "gguf_edit",
             "make the background a calm blue sea",
             loaders(GGUF, T5_GGUF, CLIP_L, AE),
+            keep=("pose", "light"),
             seed=1,
         ),
         compare=("image.0", "finish.0"),

@@ -91,9 +91,12 @@ def match_colours(
         part[:, max(0, top) : max(0, top + rows), max(0, left) : max(0, left + columns)] = True
         ring &= part
     differs = (original - result).float()
-    known = torch.stack([
-        _believed(one, where) for one, where in zip(differs, ring.expand(len(differs), -1, -1), strict=True)
-    ])
+    known = torch.stack(
+        [
+            _believed(one, where)
+            for one, where in zip(differs, ring.expand(len(differs), -1, -1), strict=True)
+        ]
+    )
     return (result + _spread(differs.movedim(-1, 1), known, reach).movedim(1, -1)).clamp(0, 1)
 
 

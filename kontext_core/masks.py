@@ -38,9 +38,7 @@ def cover_mask(mask: Tensor, width: int, height: int) -> Tensor:
     return _over(_over(mask.float(), width, -1, torch.maximum), height, -2, torch.maximum)
 
 
-def _over(
-    mask: Tensor, cells: int, dim: int, pick: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
+def _over(mask: Tensor, cells: int, dim: int, pick: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """One axis in so many cells, each with the least or most of the pixels it lies over."""
     total = mask.shape[dim]
     if cells == total:

@@ -299,7 +299,9 @@ def _pasted(
 ) -> Tensor:
     """The result with the first picture's own pixels where the mask is black."""
     if isinstance(first, Reference) or first.shape[1:3] != result.shape[1:3]:
-        size = "a latent" if isinstance(first, Reference) else f"{first.shape[2]} x {first.shape[1]}"
+        size = (
+            "a latent" if isinstance(first, Reference) else f"{first.shape[2]} x {first.shape[1]}"
+        )
         raise InputError(
             f"paste_back needs the first picture in the result's size, {result.shape[2]} x "
             f"{result.shape[1]}, but it is {size}; give the picture itself, without width and height"

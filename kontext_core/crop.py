@@ -125,10 +125,14 @@ def plan_crop(
     megapixels: float,
 ) -> Framing:
     """Which box around a region is shown, at which size: that of `sizes` whose box lies inside the
-    picture as far as it can, and is the smallest then. It is moved inwards at the picture's edge.
+    picture as far as it can, and whose shape suits best then. It is moved inwards at the edge.
     """
     left, top, columns, rows = region
-    wanted = columns * context + 2 * margin, rows * context + 2 * margin
+    # No more than there is: a region across the whole picture needs no padding for its context.
+    wanted = (
+        min(columns * context + 2 * margin, picture[0]),
+        min(rows * context + 2 * margin, picture[1]),
+    )
 
     def framed(trained: tuple[int, int]) -> Framing:
         across, down = size = _size(trained, megapixels)
@@ -140,8 +144,9 @@ def plan_crop(
         )
         return Framing(picture, (*first, *box), size, trained)
 
-    def costs(framing: Framing) -> tuple[float, int]:
-        return 1 - framing.filled, framing.box[2] * framing.box[3]
+    def costs(framing: Framing) -> tuple[float, float]:
+        across, down = framing.size
+        return 1 - framing.filled, across * down * max(wanted[0] / across, wanted[1] / down) ** 2
 
     return min((framed(size) for size in sizes), key=costs)
 

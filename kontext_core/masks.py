@@ -95,7 +95,8 @@ def soften(mask: Tensor, feather: int) -> Tensor:
     x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="replicate"), kernel[..., None, :])
     x = F.conv2d(F.pad(x, (0, 0, radius, radius), mode="replicate"), kernel[..., :, None])[:, 0]
     # At an edge the blur is one half: from there it rises inwards, so nothing leaks outwards.
-    return torch.minimum(mask.float(), (2 * x - 1).clamp(0, 1))
+    # Where all is white the kernel's rounded sum must not make it less than 1.
+    return torch.minimum(mask.float(), ((2 * x - 1) * (1 + 1e-5)).clamp(0, 1))
 
 
 def box_mask(box: Box, width: int, height: int) -> Tensor:

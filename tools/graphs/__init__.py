@@ -5,6 +5,7 @@ from __future__ import annotations
 from .embedded import WITH_EMBEDDED
 from .files import FILES
 from .first import FIRST
+from .masked import MASKED
 from .pages import PAGES
 from .parts import Column, Graph, Node
 from .published import WITH_FILES
@@ -27,5 +28,7 @@ TITLES: dict[str, str] = {
     "large_picture": "11 A large picture in tiles",
     "stitch_with_native_flux": "12 Stitch with a model that ComfyUI loads",
     "quantize": "13 Make a smaller model file",
+    "masked_edit": "15 Repaint only what a mask covers",
+    "crop_and_stitch": "16 Edit a small region in full detail",
 }
-TEMPLATES: dict[str, Graph] = {**FIRST, **WITH_EMBEDDED, **WITH_FILES}
+TEMPLATES: dict[str, Graph] = {**FIRST, **WITH_EMBEDDED, **MASKED, **WITH_FILES}

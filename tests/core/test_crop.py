@@ -67,8 +67,8 @@ def test_a_crop_that_was_not_edited_comes_back_in_its_place(
     pasted = paste_crop(part, crop)
     outside = box_mask(region, *size) == 0
     assert pasted[outside].equal(picture[outside])
-    # 8-bit Lanczos down and up again on smooth colours; measured up to 0.013.
-    assert (pasted - picture).abs().max() < 0.03
+    # 8-bit Lanczos down and up again on smooth colours; measured up to 0.028.
+    assert (pasted - picture).abs().max() < 0.04
 
 
 def test_the_paste_does_not_shift() -> None:
@@ -83,7 +83,7 @@ def test_the_paste_does_not_shift() -> None:
         pasted = paste_crop(crop.picture(), crop)
         left, top, width, height = region
         part = (slice(None), slice(top, top + height), slice(left, left + width))
-        # Measured: 0.021 at most.
+        # Measured: 0.0016 at most.
         assert displacement(picture[part], pasted[part])[0] < 0.1, region
 
 
@@ -133,7 +133,7 @@ def test_megapixels_and_matching() -> None:
         (paste_crop(tinted, crop, match=match) - picture)[inside].abs().mean()
         for match in (False, True)
     )
-    # Measured: 0.0333 and 0.0006.
+    # Measured: 0.0343 and 0.0010.
     assert plain > 0.03 and matched < 0.003
 
 

@@ -11,28 +11,18 @@ from ..kontext_core.errors import InputError
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, MAX_SIDE
 from .native.vae import require_vae
 from .notes import output
-from .schema import BoundingBox, CroppedPart, make
+from .schema import CroppedPart, make
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _box(given: dict[str, int] | None, *sides: int) -> tuple[int, int, int, int] | None:
-    """(left, top, width, height) of what is connected, else of the widgets; None when those say 0.
+def _box(left: int, top: int, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """(left, top, width, height), None where both sides are 0.
 
     Raises:
-        InputError: only one of width and height; something else than a box is connected.
+        InputError: only one of width and height.
     """
-    if given is not None:
-        try:
-            left, top, width, height = (int(given[key]) for key in ("x", "y", "width", "height"))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"box is {given!r}; expected x, y, width and height in pixels, as ComfyUI's Bounding "
-                "Box gives them"
-            ) from error
-        return left, top, width, height
-    left, top, width, height = sides
     if (width == 0) != (height == 0):
         raise InputError(
             f"width is {width} and height {height}; set both, or both to 0 to crop around the mask"
@@ -96,11 +86,6 @@ class KontextCrop(io.ComfyNode):
                     "vae",
                     optional=True,
                     tooltip="Whose trained sizes are taken. Open: those of FLUX.1 Kontext.",
-                ),
-                BoundingBox.Input(
-                    "box",
-                    optional=True,
-                    tooltip="ComfyUI's Bounding Box, in place of x, y, width and height.",
                 ),
                 io.Int.Input("x", tooltip="Left edge of the box, in pixels.", **side),
                 io.Int.Input("y", tooltip="Upper edge of the box, in pixels.", **side),
@@ -190,7 +175,6 @@ class KontextCrop(io.ComfyNode):
         megapixels: float,
         mask: Tensor | None = None,
         vae: Any = None,
-        box: dict[str, int] | None = None,
     ) -> io.NodeOutput:
         sizes = KONTEXT_RESOLUTIONS
         if vae is not None:
@@ -199,7 +183,7 @@ class KontextCrop(io.ComfyNode):
             image,
             mask,
             sizes,
-            box=_box(box, x, y, width, height),
+            box=_box(x, y, width, height),
             context=context,
             margin=margin,
             enlarge=enlarge,

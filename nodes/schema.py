@@ -14,8 +14,6 @@ CATEGORY = "Kontext"
 References = io.Custom("KONTEXT_REFERENCES")
 # What Kontext: Crop cut out of which picture.
 CroppedPart = io.Custom("KONTEXT_CROP")
-# ComfyUI's box {x, y, width, height}, which 0.3.64 has no name for yet.
-BoundingBox = io.Custom("BOUNDING_BOX")
 # No socket but the drawing in Kontext: Stitch: web/js/layout.js makes it.
 Layout = io.Custom("KONTEXT_LAYOUT")
 

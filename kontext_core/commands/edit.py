@@ -158,7 +158,7 @@ def mask_of(values: dict[str, Any], images: Sequence[Tensor]) -> Tensor | None:
     if path is not None:
         return load_mask(path, values["mask_channel"])
     try:
-        left, top, width, height = (int(side) for side in box.split(","))
+        left, top, width, height = (int(side) for side in str(box).split(","))
     except ValueError as error:
         raise InputError(
             f"--box is {box!r}; expected X,Y,WIDTH,HEIGHT in pixels, for example 20,40,128,96"

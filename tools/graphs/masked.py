@@ -70,7 +70,7 @@ MASKED: dict[str, Graph] = {
                     Node(
                         "crop",
                         "KontextCrop",
-                        {"image": "image.0", "mask": "mask.0", "vae": "vae.0"},
+                        {"image": "image.0", "mask": "mask.0", "vae": "vae.0", "context": 1.2},
                         more=60,
                     ),
                     reference("one", 1, image="crop.0", vae="vae.0"),

@@ -18,6 +18,7 @@ _HOME = {
     "Cancelled": ".errors",
     "CheckpointError": ".errors",
     "Conditioning": ".guidance",
+    "Crop": ".crop",
     "Context": ".stitcher",
     "Flux": ".models.flux",
     "InputError": ".errors",
@@ -29,6 +30,7 @@ _HOME = {
     "SamplerState": ".sampling",
     "ShapeError": ".errors",
     "TextEncoder": ".models.text",
+    "cut_crop": ".crop",
     "edit": ".pipeline",
     "load_autoencoder": ".weights.load",
     "load_image": ".images",
@@ -40,6 +42,7 @@ _HOME = {
     "make_noise": ".sampling",
     "make_timesteps": ".schedule",
     "nearest_resolution": ".resolutions",
+    "paste_crop": ".crop",
     "quantize_file": ".convert",
     "resize": ".images",
     "sample": ".sampling",
@@ -57,6 +60,7 @@ __all__ = [
     "CheckpointError",
     "Conditioning",
     "Context",
+    "Crop",
     "Flux",
     "InputError",
     "KontextError",
@@ -67,6 +71,7 @@ __all__ = [
     "SamplerState",
     "ShapeError",
     "TextEncoder",
+    "cut_crop",
     "edit",
     "load_autoencoder",
     "load_image",
@@ -78,6 +83,7 @@ __all__ = [
     "make_noise",
     "make_timesteps",
     "nearest_resolution",
+    "paste_crop",
     "quantize_file",
     "resize",
     "sample",
@@ -91,6 +97,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .convert import quantize_file
+    from .crop import Crop, cut_crop, paste_crop
     from .errors import (
         Cancelled,
         CheckpointError,

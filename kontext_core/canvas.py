@@ -22,6 +22,7 @@ from .framing import (
     plan_size,
     same_shape,
 )
+from .masks import cover_mask
 from .models.flux import Flux
 from .resolutions import check_size, nearest_resolution
 from .stitcher import Reference
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # Below this share of the trained size a picture is said to be seen small.
 SMALL = 0.5
+# Pixels a side of one cell of a latent.
+CELL = 8
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Canvas:
             )
 
     def mask(self, mask: Tensor, framing: Framing | None) -> Tensor:
-        """A noise mask [..., h, w] of the first picture's shape or of the canvas's, over the canvas.
+        """A noise mask [..., h, w] of the first picture's shape or of the canvas's, over the latent.
 
         Args:
             framing: of the first picture, if known.
@@ -101,14 +104,17 @@ class Canvas:
         """
         size = mask.shape[-1], mask.shape[-2]
         if framing is not None and framing.size == self.size and alike(framing.picture, size):
-            return frame_mask(mask, framing)
+            return self._cells(frame_mask(mask, framing, edges=True))
         if alike(size, self.size):
-            return mask
+            return self._cells(mask)
         shown = self.framing.picture if self.framing else self.size
         raise InputError(
             f"noise_mask is {size[0]} x {size[1]}, the result {shown[0]} x {shown[1]}: of another "
             "shape, so it can't say which part is meant; crop or pad it to the result's shape"
         )
+
+    def _cells(self, mask: Tensor) -> Tensor:
+        return cover_mask(mask, self.size[0] // CELL, self.size[1] // CELL)
 
 
 def plan_canvas(

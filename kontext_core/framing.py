@@ -165,14 +165,20 @@ def _repeat_edges(image: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
     return F.pad(image.movedim(-1, 1), padding, mode="replicate").movedim(1, -1)
 
 
-def frame_mask(mask: Tensor, framing: Framing) -> Tensor:
-    """What a mask of the picture's shape, at any resolution, says of the box; 0 beyond its edges."""
+def frame_mask(mask: Tensor, framing: Framing, *, edges: bool = False) -> Tensor:
+    """What a mask [..., h, w] of the picture's shape, at any resolution, says of the box; beyond its
+    edges 0, or with `edges` what stands there, as `fit_picture` repeats the picture."""
     (full_width, full_height), (left, top, width, height) = framing.picture, framing.box
     x, y = mask.shape[-1] / full_width, mask.shape[-2] / full_height
     first, end = math.floor(left * x), math.ceil((left + width) * x)
     upper, lower = math.floor(top * y), math.ceil((top + height) * y)
-    # Negative padding crops.
-    return F.pad(mask, (-first, end - mask.shape[-1], -upper, lower - mask.shape[-2]))
+    beyond = -first, end - mask.shape[-1], -upper, lower - mask.shape[-2]
+    if not edges:
+        # Negative padding crops.
+        return F.pad(mask, beyond)
+    flat = F.pad(mask.reshape(-1, *mask.shape[-2:]), [min(0, side) for side in beyond])
+    flat = F.pad(flat, [max(0, side) for side in beyond], mode="replicate")
+    return flat.reshape(*mask.shape[:-2], *flat.shape[-2:])
 
 
 def cut_out(result: Tensor, framing: Framing, size: tuple[int, int] | None = None) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .checks import check_choice
 from .errors import InputError, ShapeError
 from .reading import max_pixels, read_frames, read_picture
 from .resolutions import MAX_SIDE
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 MIN_SIDE = 16
 # Sharpening and resizing overshoot 0..1 a little; another scale lies farther off.
 OVERSHOOT = 0.25
+MASK_CHANNELS = ("luminance", "alpha")
 
 
 def check_image(image: Tensor, name: str = "image") -> Tensor:
@@ -91,17 +93,28 @@ def load_image(path: str | Path) -> Tensor:
     return frames.colours
 
 
-def load_mask(path: str | Path) -> Tensor:
+def load_mask(path: str | Path, channel: str = "luminance") -> Tensor:
     """Read a mask from a picture file: [h, w] float32, white is 1 and black 0.
 
-    Colours count by their luminance, alpha does not.
+    Args:
+        channel: "luminance" reads the colours and not alpha; "alpha" is 1 where the picture is
+            transparent, as ComfyUI's mask editor saves what was painted.
 
     Raises:
-        InputError: as `load_image`; several frames.
+        InputError: as `load_image`; several frames; no alpha where it is to be read.
     """
-    colours = read_picture(path).colours
+    check_choice(channel, "mask channel", MASK_CHANNELS)
+    frames = read_picture(path)
+    colours = frames.colours
     if len(colours) != 1:
         raise InputError(f"{path} has {len(colours)} frames; expected one, as a mask")
+    if channel == "alpha":
+        if frames.alpha is None:
+            raise InputError(
+                f"{path} has no alpha channel to read a mask from; erase what may change, or read its "
+                "luminance"
+            )
+        return 1 - frames.alpha[0].reshape(colours.shape[1:3]).clamp(0, 1)
     luminance = torch.tensor([0.299, 0.587, 0.114])
     return (colours[0] @ luminance).clamp(0, 1)
 

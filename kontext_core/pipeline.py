@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .accelerate import Reuse
 from .canvas import plan_canvas
 from .checks import check_number, check_whole
+from .composite import composite
 from .errors import InputError, ShapeError
 from .finite import not_finite
 from .framing import Framing, alike, fit_picture, frame_mask, plan_fit, plan_size
@@ -157,6 +158,10 @@ def edit(
     method: str = "offset",
     denoise: float = 1.0,
     noise_mask: Tensor | None = None,
+    mask_mode: str = "soft",
+    paste_back: bool = False,
+    feather: int = 0,
+    match_colours: bool = False,
     solver: str = "euler",
     accelerate: str | Reuse | None = None,
     schedule: str = "kontext",
@@ -193,6 +198,9 @@ def edit(
         method: how references are placed, see `stitch`.
         noise_mask: [h, w] or [1, 1, h, w], of the first picture's shape or the result's, at any size:
             1 is painted, 0 keeps the first picture, as the autoencoder gives it back.
+        mask_mode: how its grey is read, see `noise_mask`.
+        paste_back: put what `noise_mask` leaves black back from the first picture, bit for bit; the
+            result must have its size. `feather` and `match_colours`: see `composite`.
         loras: a path, a loaded LoRA, or (one of them, strength) each, for this one run, as low-rank
             branches in place of any that the model had; afterwards it has those again. Keys that
             match nothing are logged. Without any, the model's own act.
@@ -226,6 +234,10 @@ def edit(
     starts = denoise < 1 or noise_mask is not None
     if starts and not given:
         raise InputError(f"{starting}, which starts from a picture, but none was given")
+    feather = check_whole(feather, "feather", 0, 4096)
+    if paste_back and noise_mask is None:
+        raise InputError("paste_back is set, but there is no noise_mask that says what to put back")
+    back = noise_mask if paste_back else None
     parts = as_loras(loras)
     pipeline = model if isinstance(model, Pipeline) else load_pipeline(model)
     flux, autoencoder = pipeline.model, pipeline.autoencoder
@@ -269,13 +281,33 @@ def edit(
             solver=solver,
             accelerate=accelerate,
             noise_mask=noise_mask,
+            mask_mode=mask_mode,
             callback=callback,
             should_stop=should_stop,
         )
         decoded = autoencoder.decode(latent)
         if not bool(torch.isfinite(decoded).all()):
             raise not_finite(autoencoder, decoded.dtype, "in decoding the picture")
-        return canvas.finish(to_picture(decoded).cpu())
+        result = canvas.finish(to_picture(decoded).cpu())
+    if back is None:
+        return result
+    return _pasted(result, given[0], back, feather, match_colours)
+
+
+def _pasted(
+    result: Tensor, first: Tensor | Reference, mask: Tensor, feather: int, match: bool
+) -> Tensor:
+    """The result with the first picture's own pixels where the mask is black."""
+    if isinstance(first, Reference) or first.shape[1:3] != result.shape[1:3]:
+        size = (
+            "a latent" if isinstance(first, Reference) else f"{first.shape[2]} x {first.shape[1]}"
+        )
+        raise InputError(
+            f"paste_back needs the first picture in the result's size, {result.shape[2]} x "
+            f"{result.shape[1]}, but it is {size}; give the picture itself, without width and height"
+        )
+    mask = mask.reshape(-1, *mask.shape[-2:])
+    return composite(result, first.cpu(), mask, feather, match=match)
 
 
 def _reference(pipeline: Pipeline, picture: Tensor, framing: Framing) -> Reference:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .accelerate import Reuse, as_reuse
@@ -22,6 +21,7 @@ from .finite import check_finite, not_finite
 from .guidance import Conditioning, Nag, as_nag, classifier_free
 from .latents import pack, unpack
 from .models.flux import Flux
+from .noise_mask import MASK_MODES, mask_now, mask_on_latent
 from .planned import Planned
 from .solvers import SOLVERS, Solver
 from .stitcher import Context
@@ -71,6 +71,7 @@ def sample(
     solver: str = "euler",
     accelerate: str | Reuse | None = None,
     noise_mask: Tensor | None = None,
+    mask_mode: str = "soft",
     callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Tensor:
@@ -96,7 +97,9 @@ def sample(
         solver: "euler" or "heun".
         accelerate: "off", "safe", "balanced", "fast", or a `Reuse`: steps that take what references
             say from an earlier one. A run that goes on from a state begins with a full step.
-        noise_mask: [b or 1, 1, H, W] at any resolution, 1 = paint here, 0 = keep `latent`.
+        noise_mask: [b or 1, 1, H, W] at any resolution, 1 = paint here, 0 = keep `latent`: in
+            latents. Decoded pixels near it change all the same; `composite` keeps those.
+        mask_mode: how grey is read, "soft" or "differential", see `noise_mask`.
         callback: called after every step as (step from 1, steps, x0, x): x0 the model-space
             estimate [b, c, h, w] of the finished latent, x the latent as it is now, both float32;
             `SamplerState(x, step, steps)` continues from there. One that takes three arguments is
@@ -113,8 +116,8 @@ def sample(
     """
     done = sample_steps(
         model, context, conditioning, timesteps, noise=noise, state=state, latent=latent,
-        negative=negative, cfg=cfg, nag=nag, solver=solver, accelerate=accelerate, noise_mask=noise_mask, callback=callback,
-        should_stop=should_stop,
+        negative=negative, cfg=cfg, nag=nag, solver=solver, accelerate=accelerate,
+        noise_mask=noise_mask, mask_mode=mask_mode, callback=callback, should_stop=should_stop,
     )  # fmt: skip
     return context.latent_format.process_out(done.x)
 
@@ -136,6 +139,7 @@ def sample_steps(
     solver: str = "euler",
     accelerate: str | Reuse | None = None,
     noise_mask: Tensor | None = None,
+    mask_mode: str = "soft",
     callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> SamplerState:
@@ -161,7 +165,8 @@ def sample_steps(
     context = context.to(device, dtype)
     noise = noise.to(device, torch.float32)
     clean = _start(latent, noise, context)
-    mask = _mask(noise_mask, noise)
+    check_choice(mask_mode, "mask_mode", MASK_MODES)
+    painted = mask_on_latent(noise_mask, noise)
     guided = cfg != 1.0 and negative is not None
     sides = [Planned(model, conditioning, times, batch, negative, steered)]
     if guided and negative is not None:
@@ -169,6 +174,9 @@ def sample_steps(
     show = _shower(callback)
 
     def velocity(x: Tensor, t: float, step: int) -> Tensor:
+        mask = painted
+        if mask is not None:
+            mask = mask_now(mask, mask_mode, t, times[0], times[-1])
         seen = x if mask is None else x * mask + (t * noise + (1 - t) * clean) * (1 - mask)
         part = context.at(step / steps)
         img = torch.cat([pack(seen).to(dtype), part.tokens], dim=1)
@@ -309,24 +317,3 @@ def _start(latent: Tensor | None, noise: Tensor, context: Context) -> Tensor:
     check_finite(latent, "start latent", "check the picture or the autoencoder that made it")
     clean = context.latent_format.process_in(latent.to(noise))
     return clean.repeat(len(noise) // len(clean), 1, 1, 1)
-
-
-def _mask(mask: Tensor | None, noise: Tensor) -> Tensor | None:
-    """[b or 1, 1, h, w] at the latent's size, as ComfyUI resizes it (bilinear)."""
-    if mask is None:
-        return None
-    if not isinstance(mask, Tensor):
-        raise ShapeError(
-            f"noise mask is a {type(mask).__name__}; expected a tensor [b, 1, h, w], as load_mask "
-            "gives"
-        )
-    if mask.ndim < 2:
-        raise ShapeError(f"noise mask has shape {tuple(mask.shape)}; expected [b, 1, h, w]")
-    check_finite(mask, "noise mask", "paint it anew: 1 is painted, 0 is kept")
-    mask = mask.reshape(-1, 1, *mask.shape[-2:]).to(noise)
-    mask = F.interpolate(mask, size=noise.shape[-2:], mode="bilinear")
-    if len(noise) % len(mask):
-        raise ShapeError(
-            f"{len(mask)} noise masks for a batch of {len(noise)}; give 1 or {len(noise)}"
-        )
-    return mask.repeat(len(noise) // len(mask), 1, 1, 1)

@@ -19,6 +19,7 @@ class KontextExtension(ComfyExtension):
         from .box import KontextBox
         from .candidates import KontextCandidates
         from .compare import KontextCompare
+        from .crop import KontextCrop, KontextPaste
         from .edit import KontextEdit
         from .finish import KontextFinish
         from .loading import KontextLoadModel, KontextLoadTextEncoders, KontextLoadVAE
@@ -45,6 +46,8 @@ class KontextExtension(ComfyExtension):
             KontextCandidates,
             KontextPrompt,
             KontextBox,
+            KontextCrop,
+            KontextPaste,
         ]
 
 

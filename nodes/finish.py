@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..kontext_core.errors import InputError, ShapeError
+from ..kontext_core.composite import composite
+from ..kontext_core.errors import InputError
 from ..kontext_core.framing import (
     OTHER_SHAPE,
     ROUNDED,
@@ -27,24 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..kontext_core.framing import Framing
-
-
-def soften(mask: Tensor, feather: int) -> Tensor:
-    """Fade the inside of a mask [b, h, w] over about `feather` pixels; outside stays exactly 0."""
-    import torch
-    import torch.nn.functional as F
-
-    if feather <= 0:
-        return mask
-    radius = feather
-    grid = torch.arange(-radius, radius + 1, dtype=torch.float32, device=mask.device)
-    kernel = torch.exp(-0.5 * (grid / (feather / 2)) ** 2)
-    kernel = (kernel / kernel.sum())[None, None]
-    x = mask.float()[:, None]
-    x = F.pad(x, (radius, radius, radius, radius), mode="replicate")
-    x = F.conv2d(F.conv2d(x, kernel[..., None, :]), kernel[..., :, None])[:, 0]
-    # At an edge the blur is one half: from there it rises inwards, so nothing leaks outwards.
-    return torch.minimum(mask.float(), (2 * x - 1).clamp(0, 1))
 
 
 def place(
@@ -93,48 +76,6 @@ def place(
     return bring_to(result, *size, other_shape), [f"{said}, so it was {done[other_shape]}"]
 
 
-def composite(result: Tensor, original: Tensor, mask: Tensor | None, feather: int) -> Tensor:
-    """The result laid over the original where the mask is white.
-
-    Args:
-        result: [b, h, w, 3].
-        original: [1 or b, h, w, 3].
-        mask: None, or [1 or b, h, w], of the original's shape at any size; 1 = from the result.
-        feather: pixels over which the result fades in.
-
-    Raises:
-        ShapeError: batches that don't fit each other, or a mask of another shape.
-    """
-    import torch.nn.functional as F
-
-    if mask is None:
-        return result
-    height, width = original.shape[1:3]
-    if mask.ndim == 2:
-        mask = mask[None]
-    if mask.shape[1:] != (height, width) and bool(mask.any()):
-        size = (mask.shape[2], mask.shape[1])
-        if not alike((width, height), size):
-            raise ShapeError(
-                f"the mask is {_size(size)}, the original {_size((width, height))}: of another "
-                "shape, so it can't say which part is meant. Draw it on the original (Load Image "
-                "gives both), or crop or pad it to the original's shape"
-            )
-    if mask.shape[1:] != (height, width):
-        mask = F.interpolate(mask[:, None].float(), size=(height, width), mode="bilinear")[:, 0]
-    for name, tensor in (("original", original), ("mask", mask)):
-        if len(tensor) not in (1, len(result)):
-            raise ShapeError(
-                f"{name} is a batch of {len(tensor)}, the result one of {len(result)}; give one, "
-                "or as many"
-            )
-    weight = soften(mask, feather)[..., None].to(result)
-    original = original.to(result)
-    blended = original + weight * (result - original)
-    # Exact where nothing was to change: no rounding from the sum.
-    return original.expand_as(blended).where(weight == 0, blended)
-
-
 def _size(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
@@ -172,8 +113,8 @@ class KontextFinish(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="White is taken from the result, black from the original, pixel by "
-                    "pixel. Needs the original, and has its shape, at any size: one of another "
-                    "size is resized bilinearly, which softens its edge.",
+                    "pixel. Needs the original, and has its shape, at any size: of one of another "
+                    "size, pixels that lie over any black stay too.",
                 ),
                 io.Int.Input(
                     "feather",
@@ -192,6 +133,13 @@ class KontextFinish(io.ComfyNode):
                     "say so. crop: fill the original's size, cut off the rest. pad: show all of it "
                     "on black. stretch: distort it.",
                 ),
+                io.Boolean.Input(
+                    "match_colours",
+                    default=False,
+                    optional=True,
+                    tooltip="Corrects the result's colours by what differs from the original just "
+                    "outside the mask, so that no seam shows. Needs original and mask.",
+                ),
             ],
             outputs=[
                 io.Image.Output("image", display_name="IMAGE", tooltip="The finished picture.")
@@ -207,6 +155,7 @@ class KontextFinish(io.ComfyNode):
         original: Tensor | None = None,
         mask: Tensor | None = None,
         other_shape: str = OTHER_SHAPE[0],
+        match_colours: bool = False,
     ) -> io.NodeOutput:
         if mask is not None and original is None:
             raise InputError(
@@ -219,7 +168,7 @@ class KontextFinish(io.ComfyNode):
             original = check_image(original[..., :3], "original")
             sizes = getattr(vae, "resolutions", KONTEXT_RESOLUTIONS)
             image, notes = place(image, original, samples.get(FRAMING), other_shape, sizes)
-            image = composite(image, original, mask, feather)
+            image = composite(image, original, mask, feather, match=match_colours)
         if mask is not None and not bool(mask.any()):
             notes.append(
                 "the mask is all black: this is the original, and nothing of the result is in it. "

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..kontext_core.errors import ShapeError
+from ..kontext_core.errors import InputError, ShapeError
+from ..kontext_core.framing import alike, frame_mask
 from ..kontext_core.latents import FLUX_LATENT, LatentFormat
+from ..kontext_core.masks import cover_mask
+from .notes import FRAMING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,3 +56,39 @@ def noise_for(seed: int, samples: Tensor, batch_index: list[int] | None) -> Tens
     shape = (1, *samples.shape[1:])
     drawn = [torch.randn(shape, generator=generator) for _ in range(max(batch_index) + 1)]
     return torch.cat([drawn[index] for index in batch_index])
+
+
+def with_mask(latent: dict[str, Any], mask: Tensor) -> dict[str, Any]:
+    """A LATENT that samplers may paint only where the mask is white: its `noise_mask`, in cells.
+
+    A cell is free as far as the freest pixel it covers, so that all of the mask is painted.
+
+    Args:
+        latent: of the picture; one with a framing takes a mask of the picture's shape.
+        mask: [b, h, w] or [h, w], at any size.
+
+    Raises:
+        InputError: an empty latent, which holds no picture to keep.
+        ShapeError: a mask of another shape.
+    """
+    import torch
+
+    samples, framing = latent["samples"], latent.get(FRAMING)
+    if not bool(torch.count_nonzero(samples)):
+        raise InputError(
+            "there is a mask, but latent is empty, so there is no picture to keep; leave latent open "
+            "to keep image like_image, or connect an encoded picture"
+        )
+    mask = mask[None] if mask.ndim == 2 else mask
+    rows, columns = samples.shape[-2:]
+    grid, size = (columns * 8, rows * 8), (mask.shape[-1], mask.shape[-2])
+    if size != grid and framing is not None and alike(framing.picture, size):
+        mask = frame_mask(mask, framing, edges=True)
+    elif bool(mask.any()) and not alike(grid, size):
+        shown = grid if framing is None else framing.picture
+        raise ShapeError(
+            f"the mask is {size[0]} x {size[1]}, the picture {shown[0]} x {shown[1]}: of another "
+            "shape, so it can't say which part is meant. Draw it on the picture itself (Load Image "
+            "gives both), or crop or pad it to the picture's shape"
+        )
+    return {**latent, "noise_mask": cover_mask(mask, columns, rows)[:, None]}

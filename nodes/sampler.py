@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..kontext_core.errors import Cancelled, InputError
 from ..kontext_core.guidance import Nag, as_nag
+from ..kontext_core.noise_mask import MASK_MODES
 from ..kontext_core.schedule import SCHEDULES
 from .conditioning import check_text, read
 from .host import get_host
@@ -41,6 +42,7 @@ def run_sampler(
     denoise: float = 1.0,
     nag: Nag | None = None,
     stop_at: int | None = None,
+    mask_mode: str = MASK_MODES[0],
 ) -> Tensor:
     """Raw latent [b, 16, h, w], float32 on the CPU, from what comes on sockets.
 
@@ -65,6 +67,7 @@ def run_sampler(
         "denoise": denoise,
         "nag": nag,
         "stop_at": stop_at,
+        "mask_mode": mask_mode,
     }
     asked = {"cfg": cfg != 1.0, "nag_scale": nag is not None}
     for name in (name for name, wanted in asked.items() if wanted and not negative):
@@ -136,6 +139,7 @@ def _own(
     denoise: float,
     nag: Nag | None,
     stop_at: int | None,
+    mask_mode: str,
 ) -> Tensor:
     """By the core's sampler."""
     from ..kontext_core.sampling import sample_steps
@@ -173,6 +177,7 @@ def _own(
             nag=nag,
             solver=solver,
             noise_mask=latent_image.get("noise_mask"),
+            mask_mode=mask_mode,
             callback=told,
             should_stop=should_stop,
             stop_at=stop_at,
@@ -210,7 +215,8 @@ class KontextSampler(io.ComfyNode):
                 io.Latent.Input(
                     "latent_image",
                     tooltip="What to paint on: the LATENT of Kontext: Stitch or an empty one. Its "
-                    "noise mask is kept to: white is painted, black stays.",
+                    "noise mask is kept to: white is painted, black stays, in the latent. Only the "
+                    "mask of Kontext: Finish keeps pixels to the bit.",
                 ),
                 io.Conditioning.Input(
                     "negative",
@@ -286,6 +292,15 @@ class KontextSampler(io.ComfyNode):
                     tooltip="Share of the guided result; the rest is the unguided one. Only with "
                     "nag_scale.",
                 ),
+                io.Combo.Input(
+                    "mask_mode",
+                    options=list(MASK_MODES),
+                    default=MASK_MODES[0],
+                    optional=True,
+                    tooltip="How grey in the latent's noise mask is read. soft: picture and painting "
+                    "are mixed at every step. differential: darker places are set free later, so "
+                    "that grey says how much may change.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -314,6 +329,7 @@ class KontextSampler(io.ComfyNode):
         nag_scale: float = 1.0,
         nag_tau: float = Nag.tau,
         nag_alpha: float = Nag.alpha,
+        mask_mode: str = MASK_MODES[0],
     ) -> io.NodeOutput:
         nag = as_nag(Nag(nag_scale, nag_tau, nag_alpha), True)
         latent = run_sampler(
@@ -329,6 +345,7 @@ class KontextSampler(io.ComfyNode):
             schedule=schedule,
             denoise=denoise,
             nag=nag,
+            mask_mode=mask_mode,
         )
         notes = [
             *told_by(positive),

@@ -10,8 +10,10 @@ from comfy_api.latest import io
 
 CATEGORY = "Kontext"
 
-# The one socket type of ours: a chain of pictures to look at.
+# A socket type of ours: a chain of pictures to look at.
 References = io.Custom("KONTEXT_REFERENCES")
+# What Kontext: Crop cut out of which picture.
+CroppedPart = io.Custom("KONTEXT_CROP")
 # No socket but the drawing in Kontext: Stitch: web/js/layout.js makes it.
 Layout = io.Custom("KONTEXT_LAYOUT")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
@@ -14,9 +14,12 @@ from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, nearest_resolution
 from ..kontext_core.stitcher import INDEX_AT_ZERO, METHODS, Context, Reference, stitch
 from .conditioning import ReferenceChain, attach, beyond_native
 from .inputs import like_input, present_like
-from .latent import target_samples
+from .latent import target_samples, with_mask
 from .notes import FRAMING, TEXT_NOTES, cost_notes, cost_payload, output, told_by
 from .schema import Layout, References, make
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EMBEDDED = Path(__file__).parents[1] / "kontext_core/assets/tiny"
 
@@ -85,13 +88,15 @@ def native_leaves_out(references: Sequence[Reference], method: str = METHODS[0])
     return asked
 
 
-def _target(references: Sequence[Reference], number: int) -> dict[str, Any]:
-    """An empty LATENT in the shape of image `number`, one for each picture of a batch."""
+def _target(references: Sequence[Reference], number: int, picture: bool) -> dict[str, Any]:
+    """An empty LATENT in the shape of image `number`, one for each picture of a batch; or its own."""
     import torch
 
     like = references[number - 1]
     batch = max(len(reference.latent) for reference in references)
     empty = like.latent.new_zeros((batch, *like.latent.shape[1:]), dtype=torch.float32)
+    if picture:
+        empty = like.latent.float().repeat(batch // len(like.latent), 1, 1, 1)
     return {"samples": empty, **({} if like.framing is None else {FRAMING: like.framing})}
 
 
@@ -173,6 +178,13 @@ class KontextStitch(io.ComfyNode):
                     "prompts of your own.",
                     extra_dict={"socketless": True, "models": models_payload()},
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="White may change, black keeps the picture: image like_image, or that in "
+                    "latent. Holds in every sampler, in cells of 8 pixels; never exact, as the "
+                    "autoencoder goes over all of it: give Kontext: Finish the mask too.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -195,6 +207,7 @@ class KontextStitch(io.ComfyNode):
         references: ReferenceChain | None = None,
         like_image: int = 1,
         layout: Any = None,
+        mask: Tensor | None = None,
     ) -> io.NodeOutput:
         items = tuple(references.items) if references is not None else ()
         notes = told_by(conditioning)
@@ -208,9 +221,11 @@ class KontextStitch(io.ComfyNode):
                 )
             like, missing = present_like(like_image, len(items))
             notes += missing
-            latent = _target(items, like)
+            latent = _target(items, like, mask is not None)
         elif like_image != 1:
             notes.append(f"like_image {like_image} has no effect: latent gives the size")
+        if mask is not None:
+            latent = with_mask(latent, mask)
         context = stitch(tuple(target_samples(latent).shape), items, method=method)
         thumbnails = references.thumbnails if references is not None else ()
         cost, trained = _cost(context, conditioning, items)

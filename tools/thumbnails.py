@@ -30,6 +30,8 @@ PICTURES: dict[str, tuple[tuple[str, ...], str]] = {
     "one_node_edit": (("kontext_shapes",), "everything in one node"),
     "chain_of_two_turns": (("kontext_shapes",), "two turns, no loss between"),
     "inpaint_with_mask": (("kontext_shapes", "kontext_mask"), "only where the mask is white"),
+    "masked_edit": (("kontext_shapes", "kontext_mask"), "repaints only what is white"),
+    "crop_and_stitch": (("kontext_shapes", "kontext_mask"), "a small region in full detail"),
     "batch": (("kontext_shapes",), "many edits with one Run"),
 }  # fmt: skip
 # Template: what stands in its boxes, words. The last box is the result.

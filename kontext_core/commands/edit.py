@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..small_files import read_small_text
 from .device import usable_device
 from .settings import SETTINGS, recall, record
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
@@ -66,6 +70,26 @@ def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
     edit.add_argument("--height", type=int, help="in pixels; default: that of image 1")
     edit.add_argument("--method", help="offset, index or uxo (offset)")
     edit.add_argument("--denoise", type=float, help="below 1 starts from image 1 (1)")
+    edit.add_argument(
+        "--mask", metavar="FILE",
+        help="a picture of image 1's shape: white may change, all else keeps its pixels exactly",
+    )  # fmt: skip
+    edit.add_argument(
+        "--mask-channel", help="luminance, or alpha as ComfyUI's mask editor saves (luminance)"
+    )
+    edit.add_argument(
+        "--box", metavar="X,Y,WIDTH,HEIGHT",
+        help="in pixels of image 1: only this may change, in place of --mask",
+    )  # fmt: skip
+    edit.add_argument(
+        "--mask-mode", help="how grey in the mask is read: soft or differential (soft)"
+    )
+    edit.add_argument(
+        "--feather", type=int, help="pixels inside the mask's edge to fade in over (0)"
+    )
+    edit.add_argument(
+        "--match-colours", help="on corrects colours by what differs around the mask (off)"
+    )
     edit.add_argument("--solver", help="euler or heun (euler)")
     edit.add_argument(
         "--accelerate", help="off, safe, balanced or fast: steps that reuse references (off)"
@@ -111,6 +135,37 @@ def read_prompt(path: str) -> str:
     return text.strip()
 
 
+def mask_of(values: dict[str, Any], images: Sequence[Tensor]) -> Tensor | None:
+    """What may change of image 1, [h, w]; None for all of it.
+
+    Raises:
+        InputError: no picture for it, both ways to say it, or something else than a box.
+    """
+    from ..checks import check_choice
+    from ..images import load_mask
+    from ..masks import box_mask
+
+    check_choice(values["match_colours"], "match_colours", ("off", "on"))
+    path, box = values["mask"], values["box"]
+    if path is None and box is None:
+        return None
+    if path is not None and box is not None:
+        raise InputError(
+            f"--mask {path} and --box {box} both say what may change; give one of them"
+        )
+    if not images:
+        raise InputError("--mask and --box say what may change of image 1, but there is no --image")
+    if path is not None:
+        return load_mask(path, values["mask_channel"])
+    try:
+        left, top, width, height = (int(side) for side in str(box).split(","))
+    except ValueError as error:
+        raise InputError(
+            f"--box is {box!r}; expected X,Y,WIDTH,HEIGHT in pixels, for example 20,40,128,96"
+        ) from error
+    return box_mask((left, top, width, height), images[0].shape[2], images[0].shape[1])[0]
+
+
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """Every setting: as given, else as in the picture of --like, else its default."""
     given = {name: getattr(options, name) for name in SETTINGS}
@@ -154,6 +209,7 @@ def run(options: argparse.Namespace) -> str:
     check_whole(values["batch"], "batch", 1, 64)
     check_target(options.out, options.quality)
     images = [load_image(path) for path in values["image"]]
+    mask = mask_of(values, images)
     dtype = values["dtype"]
     pipeline = load_pipeline(
         values["model"],
@@ -166,7 +222,7 @@ def run(options: argparse.Namespace) -> str:
     )
     passed = (
         "seed", "steps", "guidance", "width", "height", "batch", "negative", "cfg", "nag", "method",
-        "denoise", "solver", "schedule", "accelerate",
+        "denoise", "solver", "schedule", "accelerate", "mask_mode", "feather",
     )  # fmt: skip
     with tqdm(desc="steps", total=max(values["steps"], 0), file=sys.stderr) as bar:
 
@@ -179,6 +235,9 @@ def run(options: argparse.Namespace) -> str:
             images,
             **{name: values[name] for name in passed},
             loras=[tuple(part) for part in values["lora"]],
+            noise_mask=mask,
+            paste_back=mask is not None,
+            match_colours=values["match_colours"] == "on",
             callback=step,
         )
     metadata = record(values, options.version)

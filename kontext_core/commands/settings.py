@@ -16,13 +16,14 @@ SETTINGS: dict[str, Any] = {
     "dtype": "auto", "image": [], "prompt": None, "negative": None, "cfg": 1.0, "nag": 1.0, "seed": 0,
     "steps": 28, "guidance": 2.5, "width": None, "height": None, "method": "offset",
     "denoise": 1.0, "solver": "euler", "schedule": "kontext", "batch": 1,
-    "accelerate": "off",
+    "accelerate": "off", "mask": None, "mask_channel": "luminance", "box": None,
+    "mask_mode": "soft", "feather": 0, "match_colours": "off",
 }  # fmt: skip
 NUMBERS = (int, float)
 KINDS: dict[str, tuple[type, ...]] = {
     "t5_length": (int,), "lora": (list,), "image": (list,), "cfg": NUMBERS, "nag": NUMBERS, "seed": (int,),
     "steps": (int,), "guidance": NUMBERS, "width": (int,), "height": (int,), "denoise": NUMBERS,
-    "batch": (int,),
+    "batch": (int,), "feather": (int,),
 }  # fmt: skip
 
 

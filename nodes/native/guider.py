@@ -19,6 +19,7 @@ from ...kontext_core.errors import InputError, KontextError
 from ...kontext_core.finite import not_finite
 from ...kontext_core.guidance import Nag
 from ...kontext_core.latents import FLUX_LATENT, LatentFormat, token_grid
+from ...kontext_core.noise_mask import mask_now
 from ...kontext_core.schedule import make_timesteps
 from ..conditioning import Entries, beyond_native
 from ..latent import noise_for, target_samples
@@ -98,6 +99,7 @@ def guided(
     callback: Callable[[int, int, Tensor], None],
     nag: Nag | None = None,
     stop_at: int | None = None,
+    mask_mode: str = "soft",
 ) -> Tensor:
     """Raw latent [b, 16, h, w], float32, as KSampler gives it for the same settings.
 
@@ -132,6 +134,8 @@ def guided(
     negative = positive if negative is None else negative
     if nag is not None and is_ours(model):
         positive = _filled(positive, {"kontext_nag": NagCond(nag, negative[0][0])})
+    if mask_mode != "soft":
+        model = _with_mask_mode(model, mask_mode)
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, _beside(_filled(negative, {"guidance": guidance}), positive))
     guider.set_cfg(cfg)
@@ -159,6 +163,18 @@ def guided(
         dtype = model.model.manual_cast_dtype or model.model.get_dtype()
         raise not_finite(model.model.diffusion_model, dtype)
     return latent.float().to(comfy.model_management.intermediate_device())
+
+
+def _with_mask_mode(model: Any, mode: str) -> Any:
+    """The MODEL, reading the latent's noise mask so; its own function for that is left out."""
+
+    def now(sigma: Tensor, denoise_mask: Tensor, extra_options: dict[str, Any]) -> Tensor:
+        levels = extra_options["sigmas"]
+        return mask_now(denoise_mask, mode, float(sigma[0]), float(levels[0]), float(levels[-1]))
+
+    model = model.clone()
+    model.set_model_denoise_mask_function(now)
+    return model
 
 
 def _sigmas(model: Any, samples: Tensor, steps: int, schedule: str, denoise: float) -> Tensor:

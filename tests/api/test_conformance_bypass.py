@@ -55,6 +55,9 @@ BYPASSED = [
     ("one_reference_edit", "KontextLoadTextEncoders", "required_input_missing"),
     ("one_reference_edit", "KontextLoadVAE", "required_input_missing"),
     ("inpaint_with_mask", "KontextFinish", RUNS),
+    ("crop_and_stitch", "KontextPaste", RUNS),
+    # The place to paste into is gone.
+    ("crop_and_stitch", "KontextCrop", "required_input_missing"),
     ("one_node_edit", "KontextEdit", RUNS),
     # Its prompts are gone, and the prompt of Edit stood for them only.
     ("batch", "KontextBatch", "the prompt is empty"),

@@ -134,8 +134,12 @@ def test_references_in_batches(found: dict[str, Any]) -> None:
 
 def test_kontext_sampler_is_ksampler(found: dict[str, Any]) -> None:
     cases = found["references"]["sampler"]
-    assert len(cases) == 17
+    assert len(cases) == 21
     for name, difference in cases.items():
+        if name.endswith("soft is another"):
+            # On black and white alone they would be equal.
+            assert difference > 0.1
+            continue
         # Our own schedule is compared with the core's sampler; measured 4.3e-6.
         assert difference <= (SAME if "our schedule" in name else 0.0), name
 

@@ -320,6 +320,24 @@ def test_a_noise_mask_and_places_in_a_batch_go_to_the_guider(inside: Any) -> Non
     assert torch.equal(CFGGuider.last.noise, third)
 
 
+def test_a_differential_mask_sets_the_guiders_model_only(inside: Any) -> None:
+    model = Model(inside)
+    set_to: list[Any] = []
+
+    def clone() -> Any:
+        made = Model(inside)
+        made.set_model_denoise_mask_function = set_to.append
+        return made
+
+    model.clone = clone  # type: ignore[attr-defined]
+    guide(inside, model, [[draw(1, 1, 5, 40), {}]], mask_mode="differential")
+    [now] = set_to
+    assert CFGGuider.last.model is not model
+    levels = {"sigmas": torch.tensor([0.8, 0.4, 0.0])}
+    found = now(torch.tensor([0.4]), torch.tensor([0.0, 0.4, 0.5, 1.0]), extra_options=levels)
+    assert found.tolist() == [0, 0, 1, 1]
+
+
 def test_a_run_that_gives_no_numbers_is_refused(inside: Any) -> None:
     error = inside.module("kontext_core.errors").KontextError
     model = Model(inside)

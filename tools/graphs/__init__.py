@@ -5,6 +5,7 @@ from __future__ import annotations
 from .embedded import WITH_EMBEDDED
 from .files import FILES
 from .first import FIRST
+from .masked import MASKED
 from .pages import PAGES
 from .parts import Column, Graph, Node
 from .published import WITH_FILES
@@ -23,15 +24,17 @@ TITLES: dict[str, str] = {
     "chain_of_two_turns": "06 Edit the result again",
     "batch": "07 Many edits with one Run",
     "ksampler_with_our_loaders": "08 Paint with the KSampler of ComfyUI",
-    "gguf_edit": "09 Kontext from GGUF files",
-    "fp8_with_lora": "10 Kontext in fp8 with a LoRA",
-    "large_picture": "11 A large picture in tiles",
-    "stitch_with_native_flux": "12 Stitch with a model that ComfyUI loads",
-    "quantize": "13 Make a smaller model file",
-    "box_cue": "19 Point at something with a box",
-    "style_of_a_picture": "20 Draw in the style of a picture",
-    "replace_letters": "21 Replace letters",
-    "new_scenes": "22 One thing in several scenes",
-    "choose_among_candidates": "23 Choose among candidates",
+    "masked_edit": "09 Repaint only what a mask covers",
+    "crop_and_stitch": "10 Edit a small region in full detail",
+    "box_cue": "11 Point at something with a box",
+    "style_of_a_picture": "12 Draw in the style of a picture",
+    "replace_letters": "13 Replace letters",
+    "new_scenes": "14 One thing in several scenes",
+    "choose_among_candidates": "15 Choose among candidates",
+    "gguf_edit": "16 Kontext from GGUF files",
+    "fp8_with_lora": "17 Kontext in fp8 with a LoRA",
+    "large_picture": "18 A large picture in tiles",
+    "stitch_with_native_flux": "19 Stitch with a model that ComfyUI loads",
+    "quantize": "20 Make a smaller model file",
 }
-TEMPLATES: dict[str, Graph] = {**FIRST, **WITH_EMBEDDED, **WAYS, **WITH_FILES}
+TEMPLATES: dict[str, Graph] = {**FIRST, **WITH_EMBEDDED, **MASKED, **WAYS, **WITH_FILES}

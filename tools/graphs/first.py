@@ -122,7 +122,7 @@ FIRST: dict[str, Graph] = {
                         "sampler",
                         "KontextSampler",
                         {"model": "model.0", "positive": "text.0", "latent_image": "size.0"},
-                        more=260,
+                        more=160,
                     ),
                 ),
             ),

@@ -207,4 +207,28 @@ PAGES: dict[str, Graph] = {
             300, Node("save", "SaveImage", {"images": "edit.0", "filename_prefix": "it.2"}, more=30)
         ),
     ),
+    "KontextCrop": shown(
+        column(270, picture("a", "kontext_shapes.png", "Picture"), loaded("vae", "VAE")),
+        column(
+            300,
+            Node("it", "KontextCrop", {"image": "a.0", "mask": "a.1", "vae": "vae.0"}, more=20),
+        ),
+        column(
+            300,
+            Node("one", "KontextReference", {"image": "it.0", "vae": "vae.0"}),
+            Node("paste", "KontextPaste", {"crop": "it.2"}),
+        ),
+    ),
+    "KontextPaste": shown(
+        column(
+            300,
+            Node("crop", "KontextCrop", more=20),
+        ),
+        column(
+            300,
+            Node("finish", "KontextFinish"),
+            Node("it", "KontextPaste", {"image": "finish.0", "crop": "crop.2"}),
+        ),
+        column(300, Node("save", "SaveImage", {"images": "it.0"}, more=60)),
+    ),
 }

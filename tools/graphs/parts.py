@@ -87,12 +87,12 @@ def instruction(text: str, key: str = "text", title: str = "Instruction") -> Nod
 
 def stitch(references: str, key: str = "stitch", text: str = "text", **values: Any) -> Node:
     links = {"conditioning": f"{text}.0", "references": f"{references}.0"}
-    return Node(key, "KontextStitch", {**links, **values}, more=230)
+    return Node(key, "KontextStitch", {**links, **values}, more=210)
 
 
 def sampler(model: str = "model", key: str = "sampler", at: str = "stitch", **values: Any) -> Node:
     links = {"model": f"{model}.0", "positive": f"{at}.0", "latent_image": f"{at}.1"}
-    return Node(key, "KontextSampler", {**links, **values}, more=260)
+    return Node(key, "KontextSampler", {**links, **values}, more=160)
 
 
 def for_ksampler() -> tuple[Node, Node]:
@@ -111,7 +111,7 @@ def ksampler(seed: int, more: int = 0) -> Node:
 
 def save(image: str, prefix: str, title: str = "Result") -> Node:
     values = {"images": f"{image}.0", "filename_prefix": f"kontext/{prefix}"}
-    return Node("save", "SaveImage", values, title, more=380)
+    return Node("save", "SaveImage", values, title, more=350)
 
 
 def finish(at: str = "sampler", key: str = "finish", **values: Any) -> Node:

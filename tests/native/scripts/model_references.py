@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from model_hooks import Calls
 from native_flux import (
+    call,
     host_model,
     ksampler,
     our_model,
@@ -155,6 +156,13 @@ def _batching(network: Any, ours: Any) -> dict[str, Any]:
     return made
 
 
+def differential(model: Any) -> Any:
+    """The host's own node for masks that say how much may change."""
+    from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
+
+    return call(DifferentialDiffusion, model=model, strength=1.0)
+
+
 def _sampler(network: Any, ours: Any, theirs: Any) -> dict[str, Any]:
     """Kontext: Sampler and KSampler with the same settings, on our MODEL and on the host's."""
     references, method = chains()["all at once"]
@@ -193,8 +201,16 @@ def _sampler(network: Any, ours: Any, theirs: Any) -> dict[str, Any]:
                 node_latent(model, plain, schedule="kontext"),
             ),
         }
+        slope = {**start, "noise_mask": torch.linspace(0, 1, 96).expand(1, 64, 96)}
+        runs["differential mask"] = (
+            ksampler(differential(model), plain, latent=slope, denoise=0.6),
+            node_latent(model, plain, latent=slope, denoise=0.6, mask_mode="differential"),
+        )
         for name, pair in runs.items():
             made[f"{kind}, {name}"] = distance(*pair)
+        made[f"{kind}, soft is another"] = distance(
+            runs["differential mask"][1], node_latent(model, plain, latent=slope, denoise=0.6)
+        )
     made["ours, all at once"] = distance(ksampler(ours, special), node_latent(ours, special))
     own = stitched(text(2), reference(58))
     made["negative sees what positive sees"] = distance(

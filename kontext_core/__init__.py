@@ -27,6 +27,7 @@ _HOME = {
     "Pipeline": ".pipeline",
     "Reference": ".stitcher",
     "SamplerState": ".sampling",
+    "SessionError": ".errors",
     "ShapeError": ".errors",
     "TextEncoder": ".models.text",
     "edit": ".pipeline",
@@ -65,6 +66,7 @@ __all__ = [
     "Pipeline",
     "Reference",
     "SamplerState",
+    "SessionError",
     "ShapeError",
     "TextEncoder",
     "edit",
@@ -97,6 +99,7 @@ if TYPE_CHECKING:
         InputError,
         KontextError,
         ModelNotFoundError,
+        SessionError,
         ShapeError,
     )
     from .guidance import Conditioning

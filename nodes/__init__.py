@@ -27,6 +27,7 @@ class KontextExtension(ComfyExtension):
         from .quantize import KontextQuantize
         from .reference import KontextReference
         from .sampler import KontextSampler
+        from .session import KontextSessionPick, KontextSessionStart, KontextSessionTurn
         from .stitch import KontextStitch
 
         return [
@@ -45,6 +46,9 @@ class KontextExtension(ComfyExtension):
             KontextCandidates,
             KontextPrompt,
             KontextBox,
+            KontextSessionStart,
+            KontextSessionTurn,
+            KontextSessionPick,
         ]
 
 

@@ -10,8 +10,9 @@ from comfy_api.latest import io
 
 CATEGORY = "Kontext"
 
-# The one socket type of ours: a chain of pictures to look at.
+# Socket types of ours: a chain of pictures to look at; a turn of a session to go on from.
 References = io.Custom("KONTEXT_REFERENCES")
+SessionPoint = io.Custom("KONTEXT_SESSION")
 # No socket but the drawing in Kontext: Stitch: web/js/layout.js makes it.
 Layout = io.Custom("KONTEXT_LAYOUT")
 

@@ -8,6 +8,7 @@ from .first import FIRST
 from .pages import PAGES
 from .parts import Column, Graph, Node
 from .published import WITH_FILES
+from .sessions import SESSIONS
 from .ways import WAYS
 
 __all__ = ["FILES", "PAGES", "TEMPLATES", "TITLES", "Column", "Graph", "Node"]
@@ -28,10 +29,11 @@ TITLES: dict[str, str] = {
     "large_picture": "11 A large picture in tiles",
     "stitch_with_native_flux": "12 Stitch with a model that ComfyUI loads",
     "quantize": "13 Make a smaller model file",
+    "session_of_turns": "14 Edit turn by turn in a session",
     "box_cue": "19 Point at something with a box",
     "style_of_a_picture": "20 Draw in the style of a picture",
     "replace_letters": "21 Replace letters",
     "new_scenes": "22 One thing in several scenes",
     "choose_among_candidates": "23 Choose among candidates",
 }
-TEMPLATES: dict[str, Graph] = {**FIRST, **WITH_EMBEDDED, **WAYS, **WITH_FILES}
+TEMPLATES: dict[str, Graph] = {**FIRST, **WITH_EMBEDDED, **WAYS, **SESSIONS, **WITH_FILES}

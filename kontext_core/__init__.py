@@ -28,6 +28,7 @@ _HOME = {
     "Pipeline": ".pipeline",
     "Reference": ".stitcher",
     "SamplerState": ".sampling",
+    "SessionError": ".errors",
     "ShapeError": ".errors",
     "TextEncoder": ".models.text",
     "cut_crop": ".crop",
@@ -69,6 +70,7 @@ __all__ = [
     "Pipeline",
     "Reference",
     "SamplerState",
+    "SessionError",
     "ShapeError",
     "TextEncoder",
     "cut_crop",
@@ -104,6 +106,7 @@ if TYPE_CHECKING:
         InputError,
         KontextError,
         ModelNotFoundError,
+        SessionError,
         ShapeError,
     )
     from .guidance import Conditioning

@@ -5,6 +5,7 @@ KontextError
 │   └── ShapeError       a tensor of the wrong shape or dtype
 ├── ModelNotFoundError   a model name or path that leads nowhere (also a FileNotFoundError)
 ├── CheckpointError      a weights file that can't be used
+├── SessionError         a session file that can't be used
 └── Cancelled            the caller's `should_stop` said so
 
 A message says what was wrong, the value, what was expected, and what to do next.
@@ -49,6 +50,10 @@ class ModelNotFoundError(KontextError, FileNotFoundError):
 
 class CheckpointError(KontextError):
     """A weights file is damaged, incomplete, or not of the expected architecture."""
+
+
+class SessionError(KontextError):
+    """A session file is damaged, missing, busy, or not a session."""
 
 
 class Cancelled(KontextError):

@@ -28,6 +28,7 @@ class KontextExtension(ComfyExtension):
         from .quantize import KontextQuantize
         from .reference import KontextReference
         from .sampler import KontextSampler
+        from .session import KontextSessionPick, KontextSessionStart, KontextSessionTurn
         from .stitch import KontextStitch
 
         return [
@@ -48,6 +49,9 @@ class KontextExtension(ComfyExtension):
             KontextBox,
             KontextCrop,
             KontextPaste,
+            KontextSessionStart,
+            KontextSessionTurn,
+            KontextSessionPick,
         ]
 
 

@@ -58,7 +58,7 @@ def _notes(slots: Sequence[Tensor | None]) -> list[str]:
     return notes
 
 
-def _check_open(given: dict[str, bool], of_model: tuple[Any, ...], of_vae: tuple[Any, ...]) -> None:
+def check_open(given: dict[str, bool], of_model: tuple[Any, ...], of_vae: tuple[Any, ...]) -> None:
     """An embedded MODEL or VAE stands in for an open socket; beside a file's it would paint noise.
 
     Raises:
@@ -209,7 +209,7 @@ class KontextEdit(io.ComfyNode):
         clip = load_clip() if clip is None else clip
         vae = load_vae() if vae is None else require_vae(vae)
         sizes = resolutions_of(model)
-        _check_open(given, sizes, getattr(vae, "resolutions", KONTEXT_RESOLUTIONS))
+        check_open(given, sizes, getattr(vae, "resolutions", KONTEXT_RESOLUTIONS))
         conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
         network = network_of(model)
         check_text(conditioning, getattr(network, "params", None), "the prompt")

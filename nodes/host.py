@@ -43,6 +43,10 @@ class Host(Protocol):
         """Where the user's pictures lie, first the one that uploads go to."""
         ...
 
+    def output_folder(self) -> Path | None:
+        """Where results go; None where there is no such folder."""
+        ...
+
     def progress(self, total: int) -> ProgressBar:
         """Start a progress bar of `total` steps for the running node."""
         ...
@@ -72,6 +76,10 @@ class PlainHost:
     def input_folders(self) -> list[Path]:
         """None."""
         return []
+
+    def output_folder(self) -> Path | None:
+        """None."""
+        return None
 
     def progress(self, total: int) -> ProgressBar:
         """A bar nobody sees."""
@@ -131,6 +139,12 @@ class ComfyHost:
         import folder_paths
 
         return [Path(folder_paths.get_input_directory())]
+
+    def output_folder(self) -> Path | None:
+        """ComfyUI's output folder."""
+        import folder_paths
+
+        return Path(folder_paths.get_output_directory())
 
     def progress(self, total: int) -> ProgressBar:
         """ComfyUI's bar, which knows the running node by itself."""

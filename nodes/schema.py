@@ -10,10 +10,11 @@ from comfy_api.latest import io
 
 CATEGORY = "Kontext"
 
-# A socket type of ours: a chain of pictures to look at.
+# Socket types of ours: a chain of pictures to look at; what Kontext: Crop cut out of which picture; a turn
+# of a session to go on from.
 References = io.Custom("KONTEXT_REFERENCES")
-# What Kontext: Crop cut out of which picture.
 CroppedPart = io.Custom("KONTEXT_CROP")
+SessionPoint = io.Custom("KONTEXT_SESSION")
 # No socket but the drawing in Kontext: Stitch: web/js/layout.js makes it.
 Layout = io.Custom("KONTEXT_LAYOUT")
 

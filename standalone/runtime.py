@@ -117,6 +117,9 @@ class Runtime:
         folders = self.folders
         return [folders.input] if folders.samples is None else [folders.input, folders.samples]
 
+    def output_folder(self) -> Path | None:
+        return self.folders.output
+
     def progress(self, total: int) -> NodeProgress:
         """A progress bar of `total` steps for the node that runs now."""
         return NodeProgress(self, self.node_id, total)

@@ -8,6 +8,7 @@ graphs/pages.py; a page's own node has a blue frame.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shutil
@@ -16,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +43,15 @@ _LAYOUT = """(layout) => {
     const node = app.graph._nodes.find((one) => one.type === 'KontextStitch');
     node?.onExecuted({ kontext_layout: layout });
 }"""
+_TURNS = """(turns) => {
+    for (const node of app.graph._nodes.filter((one) => one.type.startsWith('KontextSession'))) {
+        const own = node.type === 'KontextSessionPick' ? turns
+            : turns.slice(0, node.title === 'Turn 2' ? 3 : node.title === 'Turn 1' ? 2 : 1);
+        const last = own.map((turn, at) => ({ ...turn, chosen: at === own.length - 1 }));
+        const shown = node.type === 'KontextSessionPick' ? turns : last;
+        if (node.title !== 'Another way') node.onExecuted({ kontext_session: shown });
+    }
+}"""
 _BOX = """() => app.graph._nodes.map((node) => [
     node.pos[0], node.pos[1] - 30, node.pos[0] + node.size[0], node.pos[1] + node.size[1]
 ])"""
@@ -49,6 +60,35 @@ LAYOUT = [
      "strength": 1, "start": 0, "end": 1}
     for i, t, w in ((0, 0, 0), (1, 1, 0), (2, 1, 64))
 ]  # fmt: skip
+
+
+def turns() -> list[dict[str, Any]]:
+    """A timeline: the sample picture, and what its instructions ask for."""
+    first = np.asarray(Image.open(ROOT / "workflows/input/kontext_shapes.png").convert("RGB"))
+    red, green, blue = (first[..., at].astype(int) for at in range(3))
+    ground, circle = (green > red) & (green > blue), (red > 180) & (green > 120) & (blue < 110)
+    blues = (ground, (110, 140, 220))
+    asked = (
+        (None, "", ()),
+        (0, "make the background blue", (blues,)),
+        (1, "make the circle purple", (blues, (circle, (150, 60, 190)))),
+        (1, "make the circle red", (blues, (circle, (220, 40, 40)))),
+    )
+    made = []
+    for number, (parent, prompt, areas) in enumerate(asked):
+        pixels = first.copy()
+        for area, colour in areas:
+            pixels[area] = colour
+        picture = Image.fromarray(pixels)
+        picture.thumbnail((112, 112))
+        data = io.BytesIO()
+        picture.save(data, "JPEG", quality=80)
+        url = "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+        made.append({
+            "number": number, "parent": parent, "prompt": prompt, "seed": "1", "note": "",
+            "chosen": number == 1, "picture": url,
+        })  # fmt: skip
+    return made
 
 
 def graph_of(node_id: str, known: dict[str, Any]) -> dict[str, Any]:
@@ -103,6 +143,7 @@ def take(editor: Any, graph: dict[str, Any]) -> Image.Image:
     page.wait_for_load_state("networkidle")
     page.evaluate("() => document.querySelector('.kontext-missing')?.remove()")
     page.evaluate(_LAYOUT, LAYOUT)
+    page.evaluate(_TURNS, turns())
     page.wait_for_timeout(1500)
     boxes = page.evaluate(_BOX)
     right, bottom = max(box[2] for box in boxes), max(box[3] for box in boxes)

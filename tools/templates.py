@@ -34,6 +34,8 @@ APP_INPUTS = (
     ("CLIPTextEncode", ("text",)),
     ("KontextBatch", ("lines", "seed")),
     ("KontextEdit", ("prompt", "seed")),
+    ("KontextSessionStart", ("name",)),
+    ("KontextSessionTurn", ("prompt", "seed")),
     ("EmptySD3LatentImage", ("width", "height")),
     ("KontextSampler", ("seed",)),
     ("KSampler", ("seed",)),

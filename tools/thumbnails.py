@@ -33,6 +33,7 @@ PICTURES: dict[str, tuple[tuple[str, ...], str]] = {
     "masked_edit": (("kontext_shapes", "kontext_mask"), "repaints only what is white"),
     "crop_and_stitch": (("kontext_shapes", "kontext_mask"), "a small region in full detail"),
     "batch": (("kontext_shapes",), "many edits with one Run"),
+    "session_of_turns": (("kontext_shapes",), "turn by turn, kept in one file"),
 }  # fmt: skip
 # Template: what stands in its boxes, words. The last box is the result.
 CARDS: dict[str, tuple[tuple[str, ...], str]] = {

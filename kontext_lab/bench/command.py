@@ -17,15 +17,21 @@ def add_bench(commands: argparse._SubParsersAction) -> None:
         "judge sees it, whether it looks at its references and reads its words, steps, guidance, "
         "autoencoder, drift, latency. About ten minutes on two cores; --quick takes less than one.",
     )
-    bench.add_argument("world", choices=["tiny"], help="the world of the embedded model")
+    bench.add_argument(
+        "world", choices=["tiny", "drift"],
+        help="tiny: the world of the embedded model. drift: what ten turns of edits do to the parts "
+        "that none of them is about, by several ways to go on from turn to turn; --cases counts "
+        "chains (12, or 2 of three turns with --quick), --out is a JSON file (drift.json)",
+    )  # fmt: skip
     bench.add_argument("--model", default="tiny", help='"tiny" or a model folder (%(default)s)')
     bench.add_argument("--quick", action="store_true", help="few cases, to see that it all runs")
     bench.add_argument("--cases", type=int, help="per task and set of wordings (40; 1 if --quick)")
+    bench.add_argument("--steps", type=int, help="of drift: steps of a run (28; 8 if --quick)")
     bench.add_argument("--seed", type=int, default=0, help="of cases and noise (%(default)s)")
     bench.add_argument(
-        "--out", default="kontext-bench", metavar="DIR",
+        "--out", metavar="DIR",
         help="folder for index.html, contact sheets and results.json; an older result there is "
-        "replaced (%(default)s)",
+        "replaced (kontext-bench)",
     )  # fmt: skip
     bench.add_argument("--json", action="store_true", help="print the results as JSON, no tables")
     bench.add_argument(
@@ -44,6 +50,8 @@ def run(options: argparse.Namespace) -> str:
 
     from kontext_core.pipeline import load_pipeline
 
+    if options.world == "drift":
+        return _drift(options)
     from .plan import QUICK, BenchProgress, Settings, scaled
     from .report import check_folder, write_report
     from .run import bench
@@ -53,7 +61,8 @@ def run(options: argparse.Namespace) -> str:
     if options.cases is not None:
         settings = scaled(settings, options.cases)
     settings = replace(settings, seed=options.seed).check()
-    check_folder(options.out)
+    out = options.out or "kontext-bench"
+    check_folder(out)
     pipeline = load_pipeline(options.model, device=usable_device(options.device))
     shown = options.progress or sys.stderr.isatty()
     # In evaluations of the model, give or take: judging counts as some of them.
@@ -70,7 +79,7 @@ def run(options: argparse.Namespace) -> str:
                 bar.update(amount)
 
         found = bench(pipeline, settings, str(options.model), Printed())
-    folder = write_report(found, options.out)
+    folder = write_report(found, out)
     if options.json:
         return json.dumps(found.results)
     parts = [table.plain() for table in tables(found.results).values()]
@@ -78,3 +87,23 @@ def run(options: argparse.Namespace) -> str:
     return "\n\n".join(
         [*parts, f"{seconds:.0f} s. Pictures and all figures: {folder / 'index.html'}"]
     )
+
+
+def _drift(options: argparse.Namespace) -> str:
+    """Measure drift and write one file."""
+    import json
+
+    from kontext_core.checks import check_whole
+    from kontext_core.pipeline import load_pipeline
+
+    from .drift_study import study, table, write
+
+    chains, turns, steps = (2, 3, 8) if options.quick else (12, 10, 28)
+    if options.cases is not None:
+        chains = check_whole(options.cases, "cases", 1, 1000)
+    pipeline = load_pipeline(options.model, device=usable_device(options.device))
+    found = study(
+        pipeline, chains=chains, turns=turns, steps=options.steps or steps, seed=options.seed
+    )
+    path = write(found, options.out or "drift.json")
+    return json.dumps(found) if options.json else f"{table(found)}\n\nAll figures: {path}"

@@ -31,6 +31,7 @@ class RecordingHost:
 
     models: Path | None = None
     inputs: Path | None = None
+    outputs: Path | None = None
     steps: list[tuple[int, int]] = field(default_factory=list)
     previews: list[Any] = field(default_factory=list)
     interrupt_after: int | None = None
@@ -43,6 +44,9 @@ class RecordingHost:
 
     def input_folders(self) -> list[Path]:
         return [] if self.inputs is None else [self.inputs]
+
+    def output_folder(self) -> Path | None:
+        return self.outputs
 
     def progress(self, total: int) -> Any:
         host = self

@@ -41,6 +41,9 @@ from safetensors.torch import save_file  # noqa: E402
 
 from kontext_core import save_image  # noqa: E402
 from kontext_core.convert import quantize_file  # noqa: E402
+from kontext_core.errors import KontextError  # noqa: E402
+from kontext_core.framing import Framing  # noqa: E402
+from kontext_core.session import Session  # noqa: E402
 from kontext_core.tables.rows import Row  # noqa: E402
 from kontext_lab.bench import report  # noqa: E402
 from standalone.batch.columns import Columns  # noqa: E402
@@ -233,6 +236,50 @@ def check_report(folder: Path) -> list[str]:
     return check_pictures(folder)
 
 
+def session(folder: Path, once: bool) -> None:
+    """Adds turns, and notes each as done once it is there."""
+    path, size = folder / "a.kontext", (160, 160)
+    file = Session(path) if path.exists() else Session.create(path)
+    turns = file.turns()
+    parent = turns[-1].number if turns else None
+    with (folder / "done").open("ab", buffering=0) as done:
+        for _ in times(once):
+            number = 0 if parent is None else parent + 1
+            dice = torch.Generator().manual_seed(number)
+            turn = file.add(
+                torch.rand(1, *size, 3, generator=dice),
+                torch.randn(1, 16, 20, 20, generator=dice),
+                Framing(size, (0, 0, *size), size, size),
+                parent=parent,
+                references=[torch.rand(1, *size, 3, generator=dice)],
+            )
+            done.write(b"%d\n" % turn.number)
+            parent = turn.number
+
+
+def check_session(folder: Path) -> list[str]:
+    path, done = folder / "a.kontext", folder / "done"
+    finished = done.read_bytes().split() if done.exists() else []
+    if not path.exists():
+        return ["the session is gone"] if finished else []
+    try:
+        file = Session(path)
+        turns = file.turns()
+        if len(turns) < len(finished):
+            return [f"{len(finished)} turns were done, {len(turns)} are there"]
+        for turn in turns[-3:]:
+            dice = torch.Generator().manual_seed(turn.number)
+            picture = (torch.rand(1, 160, 160, 3, generator=dice) * 255).round() / 255
+            latent = torch.randn(1, 16, 20, 20, generator=dice)
+            if not file.picture(turn.number).equal(picture):
+                return [f"turn {turn.number} has another picture"]
+            if not file.latent(turn.number).equal(latent) or len(file.references(turn.number)) != 1:
+                return [f"turn {turn.number} has another latent, or a reference too few"]
+    except KontextError as error:
+        return [str(error)]
+    return []
+
+
 Job = tuple[Callable[[Path, bool], None], Callable[[Path], list[str]]]
 JOBS: dict[str, Job] = {
     "quantize": (quantize, check_quantize),
@@ -240,6 +287,7 @@ JOBS: dict[str, Job] = {
     "batch": (batch, check_batch),
     "report": (write_report, check_report),
     "picture": (picture, check_pictures),
+    "session": (session, check_session),
 }
 
 
@@ -249,6 +297,8 @@ def left_in(folder: Path) -> list[str]:
         *folder.rglob(".kontext-*"),
         *folder.rglob(".*unfinished/*"),
         *folder.rglob("*.partial"),
+        # SQLite's, of half a turn: undone by whoever opens the session, taken away by the next turn.
+        *folder.rglob("*-journal"),
     ]
     return [str(path.relative_to(folder)) for path in found]
 

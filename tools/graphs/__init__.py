@@ -9,6 +9,7 @@ from .masked import MASKED
 from .pages import PAGES
 from .parts import Column, Graph, Node
 from .published import WITH_FILES
+from .sessions import SESSIONS
 from .ways import WAYS
 
 __all__ = ["FILES", "PAGES", "TEMPLATES", "TITLES", "Column", "Graph", "Node"]
@@ -30,11 +31,12 @@ TITLES: dict[str, str] = {
     "style_of_a_picture": "12 Draw in the style of a picture",
     "replace_letters": "13 Replace letters",
     "new_scenes": "14 One thing in several scenes",
-    "choose_among_candidates": "15 Choose among candidates",
-    "gguf_edit": "16 Kontext from GGUF files",
-    "fp8_with_lora": "17 Kontext in fp8 with a LoRA",
-    "large_picture": "18 A large picture in tiles",
-    "stitch_with_native_flux": "19 Stitch with a model that ComfyUI loads",
-    "quantize": "20 Make a smaller model file",
+    "session_of_turns": "15 Edit turn by turn in a session",
+    "choose_among_candidates": "16 Choose among candidates",
+    "gguf_edit": "17 Kontext from GGUF files",
+    "fp8_with_lora": "18 Kontext in fp8 with a LoRA",
+    "large_picture": "19 A large picture in tiles",
+    "stitch_with_native_flux": "20 Stitch with a model that ComfyUI loads",
+    "quantize": "21 Make a smaller model file",
 }
-TEMPLATES: dict[str, Graph] = {**FIRST, **WITH_EMBEDDED, **MASKED, **WAYS, **WITH_FILES}
+TEMPLATES: dict[str, Graph] = {**FIRST, **WITH_EMBEDDED, **MASKED, **WAYS, **SESSIONS, **WITH_FILES}

@@ -231,4 +231,45 @@ PAGES: dict[str, Graph] = {
         ),
         column(300, Node("save", "SaveImage", {"images": "it.0"}, more=60)),
     ),
+    "KontextSessionStart": shown(
+        column(280, picture("a", "kontext_shapes.png", "Picture")),
+        column(330, Node("it", "KontextSessionStart", {"image": "a.0"}, more=140)),
+        column(330, Node("turn", "KontextSessionTurn", {"session": "it.0"}, more=190)),
+    ),
+    "KontextSessionTurn": shown(
+        column(300, Node("start", "KontextSessionStart", more=140)),
+        column(
+            330,
+            Node(
+                "it",
+                "KontextSessionTurn",
+                {"session": "start.0", "prompt": "make the background blue"},
+                "Turn 1",
+                more=190,
+            ),
+        ),
+        column(
+            330,
+            Node(
+                "two",
+                "KontextSessionTurn",
+                {"session": "it.0", "prompt": "make the circle purple"},
+                "Turn 2",
+                more=190,
+            ),
+        ),
+    ),
+    "KontextSessionPick": shown(
+        column(380, Node("it", "KontextSessionPick", {"number": 1}, more=140)),
+        column(
+            330,
+            Node(
+                "turn",
+                "KontextSessionTurn",
+                {"session": "it.0", "prompt": "make the circle red"},
+                "Another way",
+                more=190,
+            ),
+        ),
+    ),
 }

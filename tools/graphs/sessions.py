@@ -1,0 +1,93 @@
+"""Templates of several turns."""
+
+from __future__ import annotations
+
+from .parts import (
+    EMBEDDED,
+    GREEN,
+    OCHRE,
+    PICTURES,
+    PURPLE,
+    Column,
+    Graph,
+    Node,
+    loaders,
+    picture,
+    result,
+)
+
+
+def turn(key: str, before: str, prompt: str, seed: int, title: str) -> Node:
+    links = {"session": f"{before}.0", "model": "model.0", "clip": "clip.0", "vae": "vae.0"}
+    return Node(
+        key, "KontextSessionTurn", {**links, "prompt": prompt, "seed": seed}, title, more=190
+    )
+
+
+SESSIONS: dict[str, Graph] = {
+    "session_of_turns": Graph(
+        "## Turn by turn, nothing lost\n\nOne wire goes from turn to turn. Each starts from the latent "
+        "before it, and what its instruction is not about keeps its pixels. All turns are kept in "
+        "`output/kontext_sessions/shapes.kontext`: running again repeats nothing.\n\n- **Another way**: "
+        "*Session Pick* reopens a turn, here number 1; choose another in its timeline.\n- **Another "
+        "seed** in a turn is another turn beside it: a replay. *turn before* in *Session Pick* gives "
+        "what a turn was made from, and its prompt.\n- A new picture? Give it a new **name**."
+        + EMBEDDED
+        + PICTURES,
+        (
+            loaders(),
+            Column(
+                "Start",
+                GREEN,
+                310,
+                (
+                    picture("image", "kontext_shapes.png", "Picture"),
+                    Node(
+                        "start",
+                        "KontextSessionStart",
+                        {"image": "image.0", "vae": "vae.0", "name": "shapes"},
+                        more=140,
+                    ),
+                ),
+            ),
+            Column(
+                "Turns 1 and 2",
+                OCHRE,
+                330,
+                (
+                    turn("one", "start", "make the background blue", 2, "Turn 1"),
+                    turn("two", "one", "make the circle purple", 3, "Turn 2"),
+                ),
+            ),
+            Column(
+                "Turn 3, and another way",
+                PURPLE,
+                330,
+                (
+                    turn("three", "two", "make it night", 3, "Turn 3"),
+                    Node(
+                        "pick", "KontextSessionPick", {"session": "three.0", "number": 1}, more=140
+                    ),
+                ),
+            ),
+            Column(
+                "Another way",
+                PURPLE,
+                330,
+                (
+                    turn("other", "pick", "make the circle red", 4, "From turn 1"),
+                    Node("preview", "PreviewImage", {"images": "other.1"}, "Another way", more=140),
+                ),
+            ),
+            result(
+                Node(
+                    "save",
+                    "SaveImage",
+                    {"images": "three.1", "filename_prefix": "kontext/session_of_turns"},
+                    "After turn 3",
+                    more=300,
+                )
+            ),
+        ),
+    ),
+}

@@ -57,6 +57,8 @@ class Reference:
         name: what messages and the layout call it; the instruction calls it by its number.
         framing: None, or how its picture was brought onto the grid; travels along, for a target
             that is to have its shape.
+        resolution: share of each side's pixels that its latent was made with, see
+            `framing.at_resolution`; `framing` is that of all of them.
     """
 
     latent: Tensor
@@ -67,6 +69,14 @@ class Reference:
     position: Position | None = None
     name: str | None = None
     framing: Framing | None = None
+    resolution: float = 1.0
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """(height, width) of a latent in its shape, with all of its pixels."""
+        if self.framing is not None and self.resolution < 1:
+            return self.framing.size[1] // 8, self.framing.size[0] // 8
+        return self.latent.shape[-2], self.latent.shape[-1]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class KontextExtension(ComfyExtension):
         from .loading import KontextLoadModel, KontextLoadTextEncoders, KontextLoadVAE
         from .lora import KontextLoadLora
         from .prompt import KontextPrompt
+        from .names import KontextNames
         from .quantize import KontextQuantize
         from .reference import KontextReference
         from .sampler import KontextSampler
@@ -45,6 +46,7 @@ class KontextExtension(ComfyExtension):
             KontextCandidates,
             KontextPrompt,
             KontextBox,
+            KontextNames,
         ]
 
 

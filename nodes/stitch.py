@@ -15,7 +15,15 @@ from ..kontext_core.stitcher import INDEX_AT_ZERO, METHODS, Context, Reference, 
 from .conditioning import ReferenceChain, attach, beyond_native
 from .inputs import like_input, present_like
 from .latent import target_samples
-from .notes import FRAMING, TEXT_NOTES, cost_notes, cost_payload, output, told_by
+from .notes import (
+    FRAMING,
+    TEXT_NOTES,
+    cost_notes,
+    cost_payload,
+    output,
+    overlap_notes,
+    told_by,
+)
 from .schema import Layout, References, make
 
 EMBEDDED = Path(__file__).parents[1] / "kontext_core/assets/tiny"
@@ -42,6 +50,7 @@ def layout_payload(context: Context, thumbnails: Sequence[str | None] = ()) -> l
             "strength": placed.strength,
             "start": placed.start,
             "end": placed.end,
+            "name": placed.name,
             "picture": thumbnails[placed.index - 1]
             if 0 < placed.index <= len(thumbnails)
             else None,
@@ -91,7 +100,8 @@ def _target(references: Sequence[Reference], number: int) -> dict[str, Any]:
 
     like = references[number - 1]
     batch = max(len(reference.latent) for reference in references)
-    empty = like.latent.new_zeros((batch, *like.latent.shape[1:]), dtype=torch.float32)
+    shape = batch, like.latent.shape[1], *like.cells
+    empty = like.latent.new_zeros(shape, dtype=torch.float32)
     return {"samples": empty, **({} if like.framing is None else {FRAMING: like.framing})}
 
 
@@ -214,7 +224,7 @@ class KontextStitch(io.ComfyNode):
         context = stitch(tuple(target_samples(latent).shape), items, method=method)
         thumbnails = references.thumbnails if references is not None else ()
         cost, trained = _cost(context, conditioning, items)
-        notes = [*cost_notes(cost, trained), *notes]
+        notes = [*cost_notes(cost, trained), *overlap_notes(context.layout), *notes]
         # Said here; the sampler need not say it again.
         said = [
             [features, {key: value for key, value in extra.items() if key != TEXT_NOTES}]

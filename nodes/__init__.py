@@ -23,8 +23,8 @@ class KontextExtension(ComfyExtension):
         from .finish import KontextFinish
         from .loading import KontextLoadModel, KontextLoadTextEncoders, KontextLoadVAE
         from .lora import KontextLoadLora
-        from .prompt import KontextPrompt
         from .names import KontextNames
+        from .prompt import KontextPrompt
         from .quantize import KontextQuantize
         from .reference import KontextReference
         from .sampler import KontextSampler

@@ -178,9 +178,9 @@ class KontextStitch(io.ComfyNode):
                 Layout.Input(
                     "layout",
                     optional=True,
-                    tooltip="The drawing: where the last run put everything. The editor writes into "
-                    "it what it was drawn for, to see when the graph has changed; leave it out of "
-                    "prompts of your own.",
+                    tooltip="The drawing: where everything stands, as the graph is now; references "
+                    "can be moved in it. The editor writes into it what it was drawn for; leave it "
+                    "out of prompts of your own.",
                     extra_dict={"socketless": True, "models": models_payload()},
                 ),
             ],

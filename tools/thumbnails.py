@@ -31,6 +31,7 @@ PICTURES: dict[str, tuple[tuple[str, ...], str]] = {
     "chain_of_two_turns": (("kontext_shapes",), "two turns, no loss between"),
     "inpaint_with_mask": (("kontext_shapes", "kontext_mask"), "only where the mask is white"),
     "batch": (("kontext_shapes",), "many edits with one Run"),
+    "pictures_by_name": (("kontext_star", "kontext_sunset"), "pictures by name, not by number"),
 }  # fmt: skip
 # Template: what stands in its boxes, words. The last box is the result.
 CARDS: dict[str, tuple[tuple[str, ...], str]] = {

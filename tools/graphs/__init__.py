@@ -33,5 +33,6 @@ TITLES: dict[str, str] = {
     "replace_letters": "21 Replace letters",
     "new_scenes": "22 One thing in several scenes",
     "choose_among_candidates": "23 Choose among candidates",
+    "pictures_by_name": "14 Call pictures by name",
 }
 TEMPLATES: dict[str, Graph] = {**FIRST, **WITH_EMBEDDED, **WAYS, **WITH_FILES}

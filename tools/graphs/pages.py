@@ -104,8 +104,9 @@ PAGES: dict[str, Graph] = {
                 "Instruction",
                 more=60,
             ),
-            Node("one", "KontextReference", {}, "Reference: image 2"),
+            picture("a", "kontext_star.png", "Image 1"),
         ),
+        column(270, Node("one", "KontextReference", {"image": "a.0"}, "Reference: image 1")),
         column(
             330,
             Node(

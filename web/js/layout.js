@@ -177,11 +177,14 @@ function called(index) {
 
 /**
  * @param {any} view
- * @param {any} report
+ * @param {any} given the last run's report, if anybody still has it
  * @param {Place} place
  */
-function show(view, report, place) {
+function show(view, given, place) {
   if (view.kontextBusy) return;
+  // The server forgets; what was shown stays.
+  const report = given ?? view.kontextReport;
+  view.kontextReport = report;
   const found = report?.kontext_layout;
   const reported = Array.isArray(found) && found.length ? lastOf(found) : undefined;
   const made = report?.kontext_made?.at(-1);

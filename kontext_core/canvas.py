@@ -136,7 +136,8 @@ def plan_canvas(
         return Canvas(framing.size, framing, False, sizes)
     model.latent_format.check(first.latent, "image 1")
     scale = model.latent_format.downscale
-    size = first.latent.shape[3] * scale, first.latent.shape[2] * scale
+    rows, columns = first.cells
+    size = columns * scale, rows * scale
     framing = first.framing
     # One that leaves out a part can't be undone without the picture.
     known = framing is not None and framing.size == size and framing.covers

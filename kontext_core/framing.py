@@ -111,6 +111,24 @@ def plan_fit(width: int, height: int, sizes: Sequence[tuple[int, int]], fit: str
     return Framing(picture, box, (columns, rows), trained)
 
 
+def at_resolution(framing: Framing, share: float) -> Framing:
+    """The same picture with fewer pixels and so fewer tokens, in whole tokens, its shape kept.
+
+    Args:
+        share: 0..1, of the pixels of each side; 0.5 leaves a quarter of the tokens.
+
+    Raises:
+        InputError: not above 0 and up to 1.
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"resolution is {share!r}; expected a share above 0 and up to 1")
+    columns, rows = (max(1, math.floor(side * share / TOKEN + 0.5)) for side in framing.size)
+    size = columns * TOKEN, rows * TOKEN
+    if size == framing.size:
+        return framing
+    return plan_size(framing.picture, size, [framing.trained], crop=not framing.covers)
+
+
 def fit_picture(image: Tensor, framing: Framing) -> Tensor:
     """A picture of `framing.picture`'s size as it stands on the grid, `framing.size`; beyond its
     edges its outermost pixels are repeated."""

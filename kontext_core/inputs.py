@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +14,10 @@ from .checks import is_number
 from .errors import InputError
 from .images import as_image
 from .lora.load import Lora
+from .names import write_numbers
 from .stitcher import Reference
+
+log = logging.getLogger(__name__)
 
 # Of every FLUX.1 autoencoder: by them a latent is told from a picture.
 LATENT_CHANNELS = 16
@@ -46,6 +50,27 @@ def as_prompts(prompt: str | Sequence[str]) -> list[str]:
         raise InputError(f"prompt is {prompt!r}; expected an instruction, or a list of some")
     names = [f"instruction {number}" for number in range(1, len(prompt) + 1)]
     return [check_instruction(one, name) for one, name in zip(prompt, names, strict=True)]
+
+
+def as_named(prompts: list[str], names: Sequence[str | None], count: int) -> list[str]:
+    """Instructions with numbers in place of the names of `count` pictures; logs what was replaced.
+
+    Raises:
+        InputError: more names than pictures, or some that can't be used.
+    """
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise InputError(f"names is {names!r}; expected a list, of a text or None for each picture")
+    if len(names) > count:
+        raise InputError(f"{len(names)} names for {count} pictures; give at most one for each")
+    made = []
+    for prompt in prompts:
+        named = write_numbers(prompt, names)
+        for written, number in named.found:
+            log.info("%r in the instruction is image %d", written, number)
+        for name, number in named.absent:
+            log.warning("%r, the name of image %d, is not in the instruction", name, number)
+        made.append(named.text)
+    return made
 
 
 def as_list(images: Images) -> list[Image]:

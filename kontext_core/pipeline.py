@@ -18,10 +18,10 @@ from .checks import check_number, check_whole
 from .composite import composite
 from .errors import InputError, ShapeError
 from .finite import not_finite
-from .framing import Framing, alike, fit_picture, frame_mask, plan_fit, plan_size
+from .framing import Framing, alike, at_resolution, fit_picture, frame_mask, plan_fit, plan_size
 from .guidance import Conditioning, Nag, as_nag
 from .images import as_image, load_mask, to_model, to_picture
-from .inputs import Images, Loras, as_given, as_list, as_loras, as_prompts
+from .inputs import Images, Loras, as_given, as_list, as_loras, as_named, as_prompts
 from .lora.apply import loras_for_now
 from .lora.load import Lora, load_lora
 from .lora.text import text_loras_for_now
@@ -82,6 +82,7 @@ class Pipeline:
         position: Position | None = None,
         name: str | None = None,
         size: tuple[int, int] | None = None,
+        resolution: float = 1.0,
     ) -> Reference:
         """A picture as `edit` takes it among its images, with more to say about it.
 
@@ -89,6 +90,7 @@ class Pipeline:
             image, size: as for `encode`.
             mask: of what may be seen of it, of its shape at any size: a picture file, white is seen,
                 or [h, w] in 0..1.
+            resolution: share of each side's pixels that are seen; 0.5 costs a quarter of the tokens.
 
         The others are those of `stitcher.Reference`.
 
@@ -97,6 +99,7 @@ class Pipeline:
         """
         picture = as_image(image)
         framing = self._frame(picture, size)
+        fewer = at_resolution(framing, resolution)
         seen = load_mask(mask) if isinstance(mask, str | Path) else mask
         if isinstance(seen, Tensor) and seen.ndim == 2:
             shape = seen.shape[1], seen.shape[0]
@@ -106,9 +109,9 @@ class Pipeline:
                     f"{framing.picture[1]}: of another shape, so it can't say which part is meant; "
                     "crop or pad it to the picture's shape"
                 )
-            seen = frame_mask(seen, framing)
-        latent = self.encode_framed(picture, framing)
-        return Reference(latent, strength, start, end, seen, position, name, framing)
+            seen = frame_mask(seen, fewer)
+        latent = self.encode_framed(picture, fewer)
+        return Reference(latent, strength, start, end, seen, position, name, framing, resolution)
 
 
 def load_pipeline(
@@ -146,6 +149,7 @@ def edit(
     prompt: str | Sequence[str],
     images: Images = (),
     *,
+    names: Sequence[str | None] = (),
     seed: int = 0,
     steps: int = 28,
     guidance: float | None = 2.5,
@@ -183,6 +187,9 @@ def edit(
             `Pipeline.reference` makes. A picture keeps its shape: it is padded, by repeating its
             outermost pixels, to the model's nearest trained size, or stands on the result's own grid
             where width and height are given and it has their shape (to half a token).
+        names: what the instruction calls image 1, image 2, ..., "the logo" for instance, which becomes
+            the image's number, see `names.write_numbers`; fewer than pictures, or None for one, leave
+            the others without. A `Reference`'s own name is for messages only.
         seed: 0 .. 2^64 - 1; same noise as ComfyUI's for the same latent size.
         steps, denoise, schedule: see `schedule.make_timesteps`. denoise below 1 starts from the
             first picture, which must have the result's shape.
@@ -230,6 +237,7 @@ def edit(
         raise InputError(f"negative is a {type(negative).__name__}; expected a text")
     denoise = check_number(denoise, "denoise", 0, 1, "1 is from noise")
     given = [as_given(image, f"image {number}") for number, image in enumerate(as_list(images), 1)]
+    prompts = as_named(prompts, names, len(given))
     starting = "denoise is below 1" if denoise < 1 else "there is a noise mask"
     starts = denoise < 1 or noise_mask is not None
     if starts and not given:

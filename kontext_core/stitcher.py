@@ -25,13 +25,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import check_choice, check_number, is_number
 from .errors import InputError, ShapeError
 from .finite import check_finite
 from .latents import FLUX_LATENT, LatentFormat, pack, token_grid
+from .seen import check_mask, kept_tokens
 
 if TYPE_CHECKING:
     from .framing import Framing
@@ -57,6 +57,8 @@ class Reference:
         name: what messages and the layout call it; the instruction calls it by its number.
         framing: None, or how its picture was brought onto the grid; travels along, for a target
             that is to have its shape.
+        resolution: share of each side's pixels that its latent was made with, see
+            `framing.at_resolution`; `framing` is that of all of them.
     """
 
     latent: Tensor
@@ -67,6 +69,14 @@ class Reference:
     position: Position | None = None
     name: str | None = None
     framing: Framing | None = None
+    resolution: float = 1.0
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """(height, width) of a latent in its shape, with all of its pixels."""
+        if self.framing is not None and self.resolution < 1:
+            return self.framing.size[1] // 8, self.framing.size[0] // 8
+        return self.latent.shape[-2], self.latent.shape[-1]
 
 
 @dataclass(frozen=True)
@@ -238,7 +248,7 @@ def arrange(
         latent = reference.latent
         packed = pack(latent.repeat(batch // len(latent), 1, 1, 1))
         rows, columns = token_grid(*latent.shape[-2:])
-        kept = _kept_tokens(reference.mask, rows, columns, index)
+        kept = kept_tokens(reference.mask, rows, columns, index)
         grid = _ids(rows, columns, position, rope)
         if kept is not None:
             packed, grid = packed[:, kept.to(packed.device)], grid[kept]
@@ -329,25 +339,6 @@ def _along(first: float, count: int, axis: str, rope: Mapping[str, float]) -> Te
     return torch.linspace(first, first + reach, count, dtype=torch.float32)
 
 
-def _kept_tokens(mask: Tensor | None, rows: int, columns: int, number: int) -> Tensor | None:
-    """Which tokens a mask [height, width] leaves: bool [rows * columns] on the CPU, or None for
-    all. `number` is the reference's, for the message.
-
-    Raises:
-        InputError: it leaves none.
-    """
-    if mask is None:
-        return None
-    area = F.adaptive_max_pool2d(mask[None, None].float().cpu(), (rows, columns))
-    kept = (area >= 0.5).flatten()
-    if not kept.any():
-        raise InputError(
-            f"the mask of reference {number} leaves none of its {rows * columns} tokens; paint "
-            "the part to keep, or take the reference away"
-        )
-    return None if bool(kept.all()) else kept
-
-
 def _check(reference: Reference, number: int, batch: int, latent_format: LatentFormat) -> None:
     if not isinstance(reference, Reference):
         raise InputError(
@@ -374,23 +365,10 @@ def _check(reference: Reference, number: int, batch: int, latent_format: LatentF
             f"{name}: start {shares[0]!r} and end {shares[1]!r} must be shares of the run with "
             "0 <= start < end <= 1"
         )
-    _check_mask(reference.mask, name)
+    check_mask(reference.mask, name)
     position = reference.position
     if position is None:
         return
     three = isinstance(position, Sequence) and len(position) == 3
     if not three or not all(map(is_number, position)):
         raise InputError(f"{name}: position is {position!r}; expected three numbers (t, dh, dw)")
-
-
-def _check_mask(mask: Tensor | None, name: str) -> None:
-    if mask is None:
-        return
-    if not isinstance(mask, Tensor):
-        raise ShapeError(
-            f"{name}: mask is a {type(mask).__name__}; expected a tensor [height, width], as "
-            "load_mask gives"
-        )
-    if mask.ndim != 2:
-        raise ShapeError(f"{name}: mask has shape {tuple(mask.shape)}; expected [height, width]")
-    check_finite(mask, f"{name}: mask", "paint it anew: 1 is seen, 0 is left out")

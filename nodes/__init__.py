@@ -24,6 +24,7 @@ class KontextExtension(ComfyExtension):
         from .finish import KontextFinish
         from .loading import KontextLoadModel, KontextLoadTextEncoders, KontextLoadVAE
         from .lora import KontextLoadLora
+        from .names import KontextNames
         from .prompt import KontextPrompt
         from .quantize import KontextQuantize
         from .reference import KontextReference
@@ -52,6 +53,7 @@ class KontextExtension(ComfyExtension):
             KontextSessionStart,
             KontextSessionTurn,
             KontextSessionPick,
+            KontextNames,
         ]
 
 

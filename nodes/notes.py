@@ -17,6 +17,7 @@ from comfy_api.latest import io
 if TYPE_CHECKING:
     from ..kontext_core.cost import Cost
     from ..kontext_core.framing import Framing
+    from ..kontext_core.stitcher import Placed
 
 # Keys of ours in the host's dicts: what a text encoder has to say, in a CONDITIONING; which part of
 # which picture a LATENT shows.
@@ -76,6 +77,21 @@ def cost_notes(cost: Cost, trained: tuple[int, int] | None) -> list[str]:
         f"trained at ({_size(trained)}): things may be doubled or misplaced. Paint at a trained size "
         "and enlarge the result"
     ]
+
+
+def overlap_notes(layout: Sequence[Placed]) -> list[str]:
+    """Images that a person has placed on each other, one sentence each."""
+    from ..kontext_core.overlap import overlaps
+
+    return [
+        f"{_called(one.first)} and {_called(one.second)} share {one.tokens:g} places at the same t: "
+        "the model may take them for one picture. Move one of them, or set placement to auto"
+        for one in overlaps(layout)
+    ]
+
+
+def _called(number: int) -> str:
+    return f"image {number}" if number else "the target"
 
 
 def cost_payload(

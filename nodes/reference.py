@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError, ShapeError
-from ..kontext_core.framing import FITS, alike, fit_picture, frame_mask, plan_fit, same_shape
+from ..kontext_core.framing import (
+    FITS,
+    alike,
+    at_resolution,
+    fit_picture,
+    frame_mask,
+    plan_fit,
+    same_shape,
+)
 from ..kontext_core.images import check_image
 from ..kontext_core.latents import FLUX_LATENT
+from ..kontext_core.names import check_names
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS
 from ..kontext_core.stitcher import Reference
 from .conditioning import ReferenceChain
@@ -28,11 +37,14 @@ PLACEMENTS = ("auto", "explicit")
 NEAR = 0.1
 
 
-def encode_reference(vae: Any, image: Tensor, fit: str, name: str) -> tuple[Tensor, Framing]:
-    """A picture as a raw latent, and how it was brought onto the grid.
+def encode_reference(
+    vae: Any, image: Tensor, fit: str, name: str, resolution: float = 1.0
+) -> tuple[Tensor, Framing]:
+    """A picture as a raw latent, and how it is brought onto the grid with all its pixels.
 
     Args:
         vae: ours or the host's own, which knows no trained sizes: then those of FLUX.1 Kontext.
+        resolution: share of each side's pixels that the latent is made with.
 
     Raises:
         InputError, ShapeError: a picture or a VAE that can't be used.
@@ -40,11 +52,11 @@ def encode_reference(vae: Any, image: Tensor, fit: str, name: str) -> tuple[Tens
     image = check_image(image[..., :3], name)
     sizes = getattr(require_vae(vae), "resolutions", KONTEXT_RESOLUTIONS)
     framing = plan_fit(image.shape[2], image.shape[1], sizes, fit)
-    return vae.encode(fit_picture(image, framing)), framing
+    return vae.encode(fit_picture(image, at_resolution(framing, resolution))), framing
 
 
 def _encoded(
-    vae: Any, image: Tensor | None, latent: dict[str, Any] | None, fit: str
+    vae: Any, image: Tensor | None, latent: dict[str, Any] | None, fit: str, resolution: float
 ) -> tuple[Tensor, Framing | None] | None:
     """Latent and framing of what is connected; None when nothing is."""
     if image is not None and latent is not None:
@@ -59,7 +71,7 @@ def _encoded(
             "Kontext: Reference got an image but no VAE to encode it with; connect Kontext: Load "
             "VAE, or give a latent"
         )
-    return encode_reference(vae, image, fit, "the reference image")
+    return encode_reference(vae, image, fit, "the reference image", resolution)
 
 
 def _seen(mask: Tensor, samples: Tensor, framing: Framing | None, of_image: bool) -> Tensor:
@@ -213,6 +225,24 @@ class KontextReference(io.ComfyNode):
                     "pixels.",
                     advanced=True,
                 ),
+                io.Float.Input(
+                    "resolution",
+                    optional=True,
+                    default=1.0,
+                    min=0.25,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Share of each side's pixels that is seen: 0.5 costs a quarter of the "
+                    "tokens. For a style, a colour or a simple thing; the picture being edited needs "
+                    "all of them.",
+                ),
+                io.String.Input(
+                    "name",
+                    optional=True,
+                    default="",
+                    tooltip='What the instruction may call it, such as "the logo". Kontext: Names '
+                    "writes its number instead, and says so.",
+                ),
             ],
             outputs=[
                 References.Output(
@@ -239,6 +269,8 @@ class KontextReference(io.ComfyNode):
         vae: Any = None,
         latent: dict[str, Any] | None = None,
         mask: Tensor | None = None,
+        resolution: float = 1.0,
+        name: str = "",
     ) -> io.NodeOutput:
         if not start < end:
             raise InputError(
@@ -246,7 +278,7 @@ class KontextReference(io.ComfyNode):
                 "smaller than end"
             )
         chain = references or ReferenceChain()
-        found = _encoded(vae, image, latent, fit)
+        found = _encoded(vae, image, latent, fit, resolution)
         if found is None:
             return output(
                 chain,
@@ -256,8 +288,13 @@ class KontextReference(io.ComfyNode):
                 ],
             )
         samples, framing = found
+        name = check_names([*(one.name for one in chain.items), name])[-1]
+        idle = image is None and resolution < 1
+        if image is None:
+            resolution = 1.0
         if mask is not None:
-            mask = _seen(mask, samples, framing, image is not None)
+            fewer = framing and at_resolution(framing, resolution)
+            mask = _seen(mask, samples, fewer, image is not None)
         reference = Reference(
             samples,
             strength=strength,
@@ -265,12 +302,16 @@ class KontextReference(io.ComfyNode):
             end=end,
             mask=mask,
             position=(t, dh, dw) if placement == "explicit" else None,
+            name=name or None,
             framing=framing,
+            resolution=resolution,
         )
         small = None if image is None else thumbnail(image[..., :3])
         notes = batch_notes("the picture", len(samples))
         if framing is not None and image is not None:
-            notes += size_notes("the picture", framing)
+            notes += size_notes("the picture", at_resolution(framing, resolution))
+        if idle:
+            notes.append("resolution has no effect: a latent is taken as it is")
         if strength == 0:
             notes.append("strength is 0: the model does not see it; its number stays taken")
         return output(chain.add(reference, small), notes=notes)

@@ -15,7 +15,15 @@ from ..kontext_core.stitcher import INDEX_AT_ZERO, METHODS, Context, Reference, 
 from .conditioning import ReferenceChain, attach, beyond_native
 from .inputs import like_input, present_like
 from .latent import target_samples, with_mask
-from .notes import FRAMING, TEXT_NOTES, cost_notes, cost_payload, output, told_by
+from .notes import (
+    FRAMING,
+    TEXT_NOTES,
+    cost_notes,
+    cost_payload,
+    output,
+    overlap_notes,
+    told_by,
+)
 from .schema import Layout, References, make
 
 if TYPE_CHECKING:
@@ -45,6 +53,7 @@ def layout_payload(context: Context, thumbnails: Sequence[str | None] = ()) -> l
             "strength": placed.strength,
             "start": placed.start,
             "end": placed.end,
+            "name": placed.name,
             "picture": thumbnails[placed.index - 1]
             if 0 < placed.index <= len(thumbnails)
             else None,
@@ -94,8 +103,14 @@ def _target(references: Sequence[Reference], number: int, picture: bool) -> dict
 
     like = references[number - 1]
     batch = max(len(reference.latent) for reference in references)
-    empty = like.latent.new_zeros((batch, *like.latent.shape[1:]), dtype=torch.float32)
+    shape = batch, like.latent.shape[1], *like.cells
+    empty = like.latent.new_zeros(shape, dtype=torch.float32)
     if picture:
+        if like.latent.shape[-2:] != like.cells:
+            raise InputError(
+                f"a mask starts from image {number}, but that is read at a lower resolution; set its "
+                "resolution to 1, or connect an encoded picture to latent"
+            )
         empty = like.latent.float().repeat(batch // len(like.latent), 1, 1, 1)
     return {"samples": empty, **({} if like.framing is None else {FRAMING: like.framing})}
 
@@ -173,9 +188,9 @@ class KontextStitch(io.ComfyNode):
                 Layout.Input(
                     "layout",
                     optional=True,
-                    tooltip="The drawing: where the last run put everything. The editor writes into "
-                    "it what it was drawn for, to see when the graph has changed; leave it out of "
-                    "prompts of your own.",
+                    tooltip="The drawing: where everything stands, as the graph is now; references "
+                    "can be moved in it. The editor writes into it what it was drawn for; leave it "
+                    "out of prompts of your own.",
                     extra_dict={"socketless": True, "models": models_payload()},
                 ),
                 io.Mask.Input(
@@ -229,7 +244,7 @@ class KontextStitch(io.ComfyNode):
         context = stitch(tuple(target_samples(latent).shape), items, method=method)
         thumbnails = references.thumbnails if references is not None else ()
         cost, trained = _cost(context, conditioning, items)
-        notes = [*cost_notes(cost, trained), *notes]
+        notes = [*cost_notes(cost, trained), *overlap_notes(context.layout), *notes]
         # Said here; the sampler need not say it again.
         said = [
             [features, {key: value for key, value in extra.items() if key != TEXT_NOTES}]

@@ -32,6 +32,7 @@ APP_INPUTS = (
     ("LoadImage", ("image",)),
     ("LoadImageMask", ("image",)),
     ("CLIPTextEncode", ("text",)),
+    ("KontextNames", ("text",)),
     ("KontextBatch", ("lines", "seed")),
     ("KontextEdit", ("prompt", "seed")),
     ("KontextSessionStart", ("name",)),

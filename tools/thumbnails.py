@@ -34,6 +34,7 @@ PICTURES: dict[str, tuple[tuple[str, ...], str]] = {
     "crop_and_stitch": (("kontext_shapes", "kontext_mask"), "a small region in full detail"),
     "batch": (("kontext_shapes",), "many edits with one Run"),
     "session_of_turns": (("kontext_shapes",), "turn by turn, kept in one file"),
+    "pictures_by_name": (("kontext_star", "kontext_sunset"), "pictures by name, not by number"),
 }  # fmt: skip
 # Template: what stands in its boxes, words. The last box is the result.
 CARDS: dict[str, tuple[tuple[str, ...], str]] = {

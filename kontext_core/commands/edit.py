@@ -47,8 +47,9 @@ def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
         help="to compute in; auto is float32 on the CPU, else bfloat16 (auto)",
     )  # fmt: skip
     edit.add_argument(
-        "--image", action="append", metavar="FILE",
-        help="a reference picture; repeat it for image 1, image 2, ...",
+        "--image", action="append", metavar="[NAME=]FILE",
+        help="a reference picture; repeat it for image 1, image 2, ... With a name, the instruction "
+        'may call it so: --image "the logo=logo.png"',
     )  # fmt: skip
     words = edit.add_mutually_exclusive_group()
     words.add_argument(
@@ -118,6 +119,14 @@ def lora(text: str) -> tuple[str, float]:
         return path, float(strength)
     except ValueError:
         return text, 1.0
+
+
+def named(text: str) -> tuple[str | None, str]:
+    """A picture's name, if any, and its path from [NAME=]FILE; a path may have an = of its own."""
+    name, equals, path = text.partition("=")
+    if not equals or not path or "/" in name or "\\" in name or Path(text).exists():
+        return None, text
+    return name, path
 
 
 def read_prompt(path: str) -> str:
@@ -202,13 +211,17 @@ def run(options: argparse.Namespace) -> str:
     from ..checks import check_whole
     from ..images import load_image
     from ..inputs import check_instruction
+    from ..names import write_numbers
     from ..pipeline import edit, load_pipeline
     from ..writing import check_target, save_image
 
     values["prompt"] = check_instruction(values["prompt"])
     check_whole(values["batch"], "batch", 1, 64)
     check_target(options.out, options.quality)
-    images = [load_image(path) for path in values["image"]]
+    names, files = zip(*map(named, values["image"]), strict=True) if values["image"] else ((), ())
+    images = [load_image(path) for path in files]
+    for written, number in write_numbers(values["prompt"], names).found:
+        sys.stderr.write(f"{written!r} is image {number}\n")
     mask = mask_of(values, images)
     dtype = values["dtype"]
     pipeline = load_pipeline(
@@ -233,6 +246,7 @@ def run(options: argparse.Namespace) -> str:
             pipeline,
             values["prompt"],
             images,
+            names=names,
             **{name: values[name] for name in passed},
             loras=[tuple(part) for part in values["lora"]],
             noise_mask=mask,

@@ -18,10 +18,11 @@ def add_bench(commands: argparse._SubParsersAction) -> None:
         "autoencoder, drift, latency. About ten minutes on two cores; --quick takes less than one.",
     )
     bench.add_argument(
-        "world", choices=["tiny", "drift"],
+        "world", choices=["tiny", "drift", "strength"],
         help="tiny: the world of the embedded model. drift: what ten turns of edits do to the parts "
         "that none of them is about, by several ways to go on from turn to turn; --cases counts "
-        "chains (12, or 2 of three turns with --quick), --out is a JSON file (drift.json)",
+        "chains (12, or 2 of three turns with --quick), --out is a JSON file (drift.json). strength: "
+        "how much of a reference arrives at which strength, beside scaling its latent",
     )  # fmt: skip
     bench.add_argument("--model", default="tiny", help='"tiny" or a model folder (%(default)s)')
     bench.add_argument("--quick", action="store_true", help="few cases, to see that it all runs")
@@ -43,6 +44,8 @@ def add_bench(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> str:
     """Measure and write the folder; tables or JSON are what to print."""
+    if options.world == "strength":
+        return run_strength(options)
     import json
     from dataclasses import replace
 
@@ -107,3 +110,40 @@ def _drift(options: argparse.Namespace) -> str:
     )
     path = write(found, options.out or "drift.json")
     return json.dumps(found) if options.json else f"{table(found)}\n\nAll figures: {path}"
+
+
+def run_strength(options: argparse.Namespace) -> str:
+    """Measure the strength of references; a table or JSON is what to print, a sheet is written."""
+    import json
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    from kontext_core.partial import whole_file
+    from kontext_core.pipeline import load_pipeline
+
+    from .held_out import JUDGED
+    from .strength import ARMS, STEPS, STRENGTHS, dose_response, sheet, strength_cases, table
+
+    steps = 2 if options.quick else STEPS
+    cases = strength_cases(options.cases or (1 if options.quick else 10), options.seed)
+    pipeline = load_pipeline(options.model, device=usable_device(options.device))
+    runs = len(ARMS) * len(STRENGTHS)
+    total = len(cases) * ((runs + 1) * steps + runs * JUDGED)
+    shown = options.progress or sys.stderr.isatty()
+    with tqdm(total=total, file=sys.stderr, disable=not shown, unit="ev") as bar:
+
+        def tick(count: int) -> None:
+            bar.update(count)
+
+        results, pictures = dose_response(pipeline, cases, steps=steps, tick=tick)
+    results = {"model": str(options.model), "seed": options.seed, **results}
+    folder = Path(options.out or "kontext-bench")
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / "strength.json") as file:
+        file.write((json.dumps(results, indent=1) + "\n").encode())
+    with whole_file(folder / "strength.png") as file:
+        sheet(cases, pictures).save(file, "PNG")
+    if options.json:
+        return json.dumps(results)
+    return f"{table(results).plain()}\n\nPictures and figures: {folder}"

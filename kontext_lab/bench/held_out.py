@@ -45,6 +45,8 @@ EDITS = ("local", "text", "box")
 # Told how much was done, in model evaluations of one picture; judging costs about so many.
 Advance = Callable[[int], None]
 JUDGED = 8
+# Makes a reference of the raw latent [b, c, h, w] of some pictures.
+Refer = Callable[[Tensor], Reference]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +149,7 @@ def answers(
     batch: int = 32,
     tick: Advance = lambda count: None,
     times: list[float] | None = None,
+    refer: Refer = Reference,
 ) -> Tensor:
     """The model's pictures [n, 3, h, w] in 0..1, on the CPU, in the order of the cases.
 
@@ -156,6 +159,7 @@ def answers(
         batch: at most so many at a time.
         tick: see `Advance`.
         times: takes the seconds that each picture took, as its share of its batch.
+        refer: makes references of encoded pictures.
     """
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     texts = pipeline.text_encoder
@@ -169,7 +173,9 @@ def answers(
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
             began = time.perf_counter()
-            pictures = _answer(pipeline, [cases[i] for i in part], steps, guidance, cfg, tick)
+            pictures = _answer(
+                pipeline, [cases[i] for i in part], steps, guidance, cfg, tick, refer
+            )
             for i, picture in zip(part, pictures, strict=True):
                 out[i] = picture
                 taken[i] = (time.perf_counter() - began) / len(part)
@@ -185,6 +191,7 @@ def _answer(
     guidance: float,
     cfg: float,
     tick: Advance,
+    refer: Refer,
 ) -> Tensor:
     flux, autoencoder = pipeline.model, pipeline.autoencoder
     height, width = cases[0].target.shape[-2:]
@@ -193,7 +200,7 @@ def _answer(
     references = []
     for pictures in zip(*(case.references for case in cases), strict=True):
         stack = torch.stack(pictures).to(flux.device, flux.dtype)
-        references.append(Reference(autoencoder.encode(stack * 2 - 1)))
+        references.append(refer(autoencoder.encode(stack * 2 - 1)))
     context = stitch((len(cases), *shape[1:]), references, latent_format=flux.latent_format)
     words = Conditioning(
         *pipeline.text_encoder.encode([case.sample.prompt for case in cases]), guidance

@@ -142,3 +142,30 @@ def test_a_saved_picture_holds_everything_to_make_it_again(client: Client) -> No
     assert np.array_equal(
         np.asarray(client.view(second.files()[0])), np.asarray(picture.convert(picture.mode))
     )
+
+
+@pytest.mark.parametrize("mode", [0, BYPASS])
+def test_bypassed_names_hand_the_instruction_on(nodes: dict[str, Any], mode: int) -> None:
+    """Between the prompts of a batch and Kontext: Edit."""
+    graph = copy.deepcopy(editor_format("batch"))
+    [batch] = [node for node in graph["nodes"] if node["type"] == "KontextBatch"]
+    [link] = [
+        one
+        for one in graph["links"]
+        if one[1] == batch["id"] and one[5] == "STRING" and one[2] == 1
+    ]
+    edit, slot = link[3], link[4]
+    link[3:5] = 900, 0
+    graph["links"].append([901, 900, 0, edit, slot, "STRING"])
+    [edited] = [node for node in graph["nodes"] if node["id"] == edit]
+    edited["inputs"][slot]["link"] = 901
+    text = {"name": "text", "type": "STRING", "link": link[0], "widget": {"name": "text"}}
+    chain = {"name": "references", "type": "KONTEXT_REFERENCES", "link": None}
+    out = {"name": "text", "type": "STRING", "links": [901]}
+    graph["nodes"].append({
+        "id": 900, "type": "KontextNames", "mode": mode, "inputs": [text, chain],
+        "outputs": [out], "widgets_values": [""], "pos": [0, 0], "size": [200, 100],
+    })  # fmt: skip
+    prompt = to_prompt(graph, info_of(nodes))
+    [given] = [n["inputs"]["prompt"] for n in prompt.values() if n["class_type"] == "KontextEdit"]
+    assert given == ([str(batch["id"]), 1] if mode == BYPASS else ["900", 0])

@@ -81,6 +81,32 @@ def test_prompt_file_and_two_images(model_folder: Path, reference: Path, tmp_pat
     assert (load_image(first) - load_image(one)).abs().max() > 3 / 255
 
 
+def test_pictures_by_name(
+    model_folder: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The picture keeps what was said, so that --like says it again."""
+    first, second = tmp_path / "1.png", tmp_path / "2.png"
+    words = {"prompt": "make the Sky of the star blue", "image": f"the star={reference}"}
+    given = command(model_folder, reference, first, **words)
+    assert main([*given, "--image", f"sky={reference}"]) == 0
+    said = capsys.readouterr().err
+    assert "'the star' is image 1" in said
+    assert "'the Sky' is image 2" in said
+    assert main(["edit", "--like", str(first), "--out", str(second)]) == 0
+    assert load_image(second).equal(load_image(first))
+
+
+def test_a_path_with_an_equals_sign_is_a_path(
+    model_folder: Path, reference: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "a=b.png"
+    odd.write_bytes(reference.read_bytes())
+    first, second = tmp_path / "1.png", tmp_path / "2.png"
+    assert main(command(model_folder, odd, first)) == 0
+    assert main(command(model_folder, reference, second)) == 0
+    assert load_image(second).equal(load_image(first))
+
+
 def test_like_repeats_everything(
     model_folder: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

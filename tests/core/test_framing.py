@@ -10,6 +10,7 @@ from kontext_core.framing import (
     FITS,
     Framing,
     alike,
+    at_resolution,
     bring_to,
     fit_picture,
     frame_mask,
@@ -134,3 +135,38 @@ def test_another_shape_is_cropped_or_padded_without_distortion() -> None:
         assert abs(width - 10 * scale) <= 1
         assert bool((made[:, :, 0] == 0).all()) is (rule == "pad")
     assert bring_to(result, 80, 40, "stretch").min() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("size", "fit", "share", "expected"),
+    [
+        ((64, 64), "trained size", 0.5, (32, 32)),
+        ((111, 79), "trained size", 0.5, (48, 32)),
+        ((111, 79), "keep", 0.5, (48, 32)),
+        # A half is rounded up, one token is the least.
+        ((111, 79), "keep", 0.25, (32, 16)),
+        ((64, 64), "trained size", 0.25, (16, 16)),
+        ((64, 64), "trained size", 0.95, (64, 64)),
+    ],
+)
+def test_fewer_pixels_keep_the_shape(
+    size: tuple[int, int], fit: str, share: float, expected: tuple[int, int]
+) -> None:
+    whole = plan_fit(*size, SIZES, fit)
+    framing = at_resolution(whole, share)
+    assert (framing.size, framing.picture, framing.trained) == (expected, size, whole.trained)
+    _, _, width, height = framing.box
+    # To half a pixel of the picture.
+    assert width * framing.size[1] == pytest.approx(
+        height * framing.size[0], abs=max(framing.size) / 2
+    )
+    made = fit_picture(torch.rand(1, size[1], size[0], 3), framing)
+    assert made.shape == (1, expected[1], expected[0], 3)
+
+
+def test_all_pixels_are_the_same_framing() -> None:
+    framing = plan_fit(111, 79, SIZES, "trained size")
+    assert at_resolution(framing, 1.0) is framing
+    for share in (0.0, 1.5, float("nan")):
+        with pytest.raises(InputError, match="resolution"):
+            at_resolution(framing, share)

@@ -223,3 +223,31 @@ def test_ids_of_one_serve_a_batch(small_pipeline: Pipeline) -> None:
         assert (flux(img, first, txt, second, times, y, times) - full).abs().max() < 1e-6
     with pytest.raises(InputError, match="txt_ids is a batch of 3, the image tokens one of 2"):
         flux(img, ids, txt, torch.zeros(3, 3, 3), times, y, times)
+
+
+def test_pictures_by_name(small_pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    two = [picture(1), picture(2)]
+    numbers = edit(small_pipeline, "put image 2 on image 1", two, **STEPS)
+    names = ["the mug", "logo"]
+    with caplog.at_level("INFO"):
+        made = edit(small_pipeline, "Put the logo on the mug", two, names=names, **STEPS)
+    plain = edit(small_pipeline, "Put image 2 on image 1", two, **STEPS)
+    assert made.equal(plain)
+    assert "'the logo' in the instruction is image 2" in caplog.text
+    # A name for fewer pictures than there are, and one that does not occur.
+    made = edit(small_pipeline, "put image 2 on image 1", two, names=["sky"], **STEPS)
+    assert made.equal(numbers)
+    assert "'sky', the name of image 1, is not in the instruction" in caplog.text
+    for wrong, why in ((["a", "b", "c"], "3 names for 2"), ("ab", "a list"), (["a", "A"], "both")):
+        with pytest.raises(InputError, match=why):
+            edit(small_pipeline, PROMPT, two, names=wrong, **STEPS)
+
+
+def test_a_reference_at_its_own_resolution(small_pipeline: Pipeline) -> None:
+    half = small_pipeline.reference(picture(1), resolution=0.5)
+    whole = small_pipeline.reference(picture(1))
+    assert half.latent.shape[-1] * 2 == whole.latent.shape[-1]
+    assert half.cells == whole.cells
+    # The result keeps the picture's size.
+    made = edit(small_pipeline, PROMPT, [half], **STEPS)
+    assert made.shape == edit(small_pipeline, PROMPT, [whole], **STEPS).shape

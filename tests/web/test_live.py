@@ -52,6 +52,22 @@ _EXCHANGE = """() => {
     two.disconnectInput(0);
     app.graph.afterChange();
 }"""
+# A picture whose size only a run can tell.
+_FROM_A_BATCH = """() => {
+    const [one] = app.graph._nodes.filter((node) => node.type === 'KontextReference');
+    const batch = LiteGraph.createNode('KontextBatch');
+    app.graph.add(batch);
+    batch.connect(0, one, 'image');
+    app.graph.afterChange();
+}"""
+_EXCHANGE_BACK = """() => {
+    const [one, two] = app.graph._nodes.filter((node) => node.type === 'KontextReference');
+    const stitch = app.graph._nodes.find((node) => node.type === 'KontextStitch');
+    one.disconnectInput(0);
+    one.connect(0, two, 'references');
+    two.connect(0, stitch, 'references');
+    app.graph.afterChange();
+}"""
 _MODE = """([picture, type, mode]) => {
     const node = app.graph._nodes.find((one) => one.type === type
         && (one.properties.picture ?? one.widgets[0].value) === picture);
@@ -217,12 +233,19 @@ def test_the_layout_lives_as_long_as_the_picture(page: Editor) -> None:
     # An empty place: a click there, and the editor looks for changes to undo.
     page.page.mouse.click(800, 120)
     page.page.wait_for_timeout(500)
-    page.page.evaluate(_EXCHANGE)
+    page.page.evaluate(_FROM_A_BATCH)
     wait_for_layout(page, OUTDATED, 40_000)
     page.screenshot("outdated")
     page.page.mouse.click(800, 120)
     page.page.wait_for_timeout(500)
     page.page.keyboard.press("Control+z")
+    wait_for_layout(page, DRAWN, 40_000)
+    # What can be told without a run is drawn anew.
+    page.page.evaluate(_EXCHANGE)
+    shown(page, {STAR: "image 2", SUNSET: "image 1"})
+    page.page.wait_for_timeout(1000)
+    wait_for_layout(page, DRAWN, 40_000)
+    page.page.evaluate(_EXCHANGE_BACK)
     shown(page, {STAR: "image 1", SUNSET: "image 2"})
     wait_for_layout(page, DRAWN, 40_000)
     run = "(command) => app.extensionManager.command.execute(command)"

@@ -213,4 +213,54 @@ WITH_EMBEDDED: dict[str, Graph] = {
             ),
         ),
     ),
+    "pictures_by_name": Graph(
+        "## Pictures by name\n\nPress **Run**: *Kontext: Names* writes image 1 and image 2 for the "
+        "names that the *Kontext: Reference* nodes have, and shows what the model reads.\n\n- Give "
+        "a reference any name, and use it in the instruction.\n- Exchange the pictures: the names "
+        "go along." + EMBEDDED + PICTURES,
+        (
+            loaders(),
+            Column(
+                "Reference",
+                GREEN,
+                290,
+                (
+                    picture("image", "kontext_star.png", "Picture"),
+                    reference("one", 1, image="image.0", vae="vae.0", name="the card"),
+                ),
+            ),
+            Column(
+                "Another reference",
+                GREEN,
+                290,
+                (
+                    picture("image2", "kontext_sunset.png", "Other picture"),
+                    reference(
+                        "two",
+                        2,
+                        references="one.0",
+                        image="image2.0",
+                        vae="vae.0",
+                        name="the evening",
+                    ),
+                ),
+            ),
+            words(
+                Node(
+                    "names",
+                    "KontextNames",
+                    {
+                        "text": "put the star of the card on the background of the evening",
+                        "references": "two.0",
+                    },
+                    "Instruction",
+                    more=150,
+                ),
+                Node("text", "CLIPTextEncode", {"clip": "clip.0", "text": "names.0"}, more=40),
+                stitch("two", like_image=2),
+            ),
+            Column("Paint", PURPLE, 310, (sampler(seed=3),)),
+            result(finish(original="image2.0"), save("finish", "pictures_by_name")),
+        ),
+    ),
 }

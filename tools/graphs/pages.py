@@ -63,6 +63,37 @@ PAGES: dict[str, Graph] = {
         ),
         column(270, Node("stitch", "KontextStitch", {"references": "two.0"}, more=160)),
     ),
+    "KontextNames": shown(
+        column(
+            270,
+            Node("one", "KontextReference", {"name": "the mug"}, "Reference"),
+        ),
+        column(
+            270,
+            Node(
+                "two", "KontextReference", {"references": "one.0", "name": "the logo"}, "Reference"
+            ),
+        ),
+        column(
+            300,
+            Node(
+                "it",
+                "KontextNames",
+                {"references": "two.0", "text": "put the logo on the mug"},
+                more=60,
+            ),
+            Node("text", "CLIPTextEncode", {"text": "it.0"}, "Instruction", more=30),
+        ),
+        column(
+            310,
+            Node(
+                "stitch",
+                "KontextStitch",
+                {"conditioning": "text.0", "references": "two.0"},
+                more=160,
+            ),
+        ),
+    ),
     "KontextStitch": shown(
         column(
             320,
@@ -73,8 +104,9 @@ PAGES: dict[str, Graph] = {
                 "Instruction",
                 more=60,
             ),
-            Node("one", "KontextReference", {}, "Reference: image 2"),
+            picture("a", "kontext_star.png", "Image 1"),
         ),
+        column(270, Node("one", "KontextReference", {"image": "a.0"}, "Reference: image 1")),
         column(
             330,
             Node(

@@ -12,6 +12,8 @@
 const TOKEN = 16;
 // From so many times the trained area on a picture counts as far above it.
 const ROOM = 1.5;
+// Numbers a forward holds at once for each token and hidden unit.
+const HELD = 17.7;
 
 /** @param {Size} size */
 const area = ([width, height]) => width * height;
@@ -40,6 +42,18 @@ export function fitted(size, sizes, fit) {
   return [Math.floor(size[0] / TOKEN) * TOKEN, Math.floor(size[1] / TOKEN) * TOKEN];
 }
 
+/**
+ * A size with fewer pixels, in whole tokens.
+ * @param {Size} size
+ * @param {number} share of each side's pixels
+ * @returns {Size}
+ */
+export function scaled(size, share) {
+  const side = (/** @type {number} */ one) =>
+    Math.max(1, Math.floor((one * share) / TOKEN + 0.5)) * TOKEN;
+  return share < 1 ? [side(size[0]), side(size[1])] : size;
+}
+
 /** @param {Size} size */
 export function tokensOf([width, height]) {
   return Math.ceil(width / TOKEN) * Math.ceil(height / TOKEN);
@@ -62,6 +76,28 @@ function step(tokens, hidden) {
 export function relative(size, references, { sizes, hidden, text }) {
   const all = references.reduce((sum, one) => sum + one, text + tokensOf(size));
   return step(all, hidden) / step(text + 2 * tokensOf(nearest([1, 1], sizes)), hidden);
+}
+
+/**
+ * Cost of a step in steps of the same run without references.
+ * @param {Size} size
+ * @param {number[]} references tokens of each
+ * @param {Model} model
+ */
+export function alone(size, references, { hidden, text }) {
+  const bare = text + tokensOf(size);
+  return step(references.reduce((sum, one) => sum + one, bare), hidden) / step(bare, hidden);
+}
+
+/**
+ * Bytes that a step takes beside the weights.
+ * @param {Size} size
+ * @param {number[]} references tokens of each
+ * @param {Model} model
+ */
+export function memory(size, references, { hidden, text }) {
+  const all = references.reduce((sum, one) => sum + one, text + tokensOf(size));
+  return Math.floor(HELD * all * hidden * (hidden >= 3072 ? 2 : 4));
 }
 
 /**

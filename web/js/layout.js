@@ -1,141 +1,28 @@
 // @ts-check
-// Shows in a Kontext: Stitch node where its last run put the target and its references. Each time t
-// gets a panel; inside it, pictures lie at their (h, w), in tokens of 16 pixels. It turns grey when
-// the graph is no longer the one that it was drawn for.
+// Shows in a Kontext: Stitch node where the target and its references stand, as the graph is now and
+// before any run; a reference can be moved there. Where only a run can tell the sizes, the last run's
+// layout is shown, in grey once the graph is no longer the one that it was drawn for.
 
 import { app } from "../../../scripts/app.js";
-import { parts, places } from "./chain.js";
+import { parts, places, source } from "./chain.js";
+import { HEIGHT, describe, draw } from "./drawing.js";
 import { nativeModels } from "./models.js";
-import { mount, reportOf, watch, whole } from "./watch.js";
+import { makeMovable } from "./moving.js";
+import { overlaps, place } from "./placing.js";
+import { planOfStitch, value } from "./plan.js";
+import { look, mount, reportOf, watch, whole } from "./watch.js";
 import { say } from "./words.js";
 
-/** @typedef {import("./chain.js").Place} Place */
-
 /**
- * One picture of the layout, as nodes/stitch.py sends it; lengths in tokens, index 0 is the target.
- * @typedef {{index: number, t: number, h: number, w: number, rows: number, columns: number,
- *   tokens: number, strength: number, start: number, end: number, picture?: string | null}} Placed
+ * @typedef {import("./chain.js").Place} Place
+ * @typedef {import("./drawing.js").Placed} Placed
+ * @typedef {import("./placing.js").Position} Position
+ * @typedef {import("./plan.js").Plan} Plan
+ * @typedef {import("./plan.js").Seen} Seen
  */
 
 const TYPE = "KontextStitch";
-const SVG = "http://www.w3.org/2000/svg";
-const HEIGHT = 130;
-const GAP = 12;
-const TARGET = "#7a8291";
-const COLOURS = ["#4a90d9", "#d9822b", "#5aa469", "#b565b0", "#c25b56", "#3fa7a3", "#b59b2a"];
-// Of the font's size: how wide a letter is on the average, and those of Chinese and its neighbours.
-const LETTER = 0.58;
-const WIDE = /[\u1100-\uffdc]/;
-
-/**
- * @param {string} name
- * @param {Record<string, string | number>} attributes
- * @param {string} [text]
- */
-function element(name, attributes, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, String(value));
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-/** @param {number} share */
-function percent(share) {
-  return `${Math.round(share * 100)}%`;
-}
-
-/** @param {Placed} placed */
-function describe(placed) {
-  if (placed.index === 0) {
-    return `${say("target")}: ${placed.columns * 16} x ${placed.rows * 16} ${say("pixels")}`;
-  }
-  const all = placed.rows * placed.columns;
-  const seen = placed.tokens < all ? `, ${placed.tokens} / ${all} ${say("tokens_seen")}` : "";
-  const weight = placed.strength === 1 ? "" : `, ${say("strength")} ${placed.strength}`;
-  const whole = placed.start === 0 && placed.end === 1;
-  const time = whole ? "" : `, ${say("steps")} ${percent(placed.start)} – ${percent(placed.end)}`;
-  const place = `t ${placed.t}, h ${placed.h}, w ${placed.w}`;
-  return `${say("image")} ${placed.index}: ${place}${seen}${weight}${time}`;
-}
-
-/**
- * The size in which a word fits a box, at most 12; 0 when nobody could read it.
- * @param {string} word
- * @param {{width: number, height: number}} box
- */
-function fontFor(word, box) {
-  const letters = [...word].reduce((sum, one) => sum + (WIDE.test(one) ? 1 : LETTER), 0);
-  const size = Math.min(12, (box.width - 4) / letters, box.height - 2);
-  return size < 5 ? 0 : size;
-}
-
-/**
- * One picture: its thumbnail where there is one, its frame, its number.
- * @param {Placed} placed
- * @param {{x: number, y: number, width: number, height: number}} box
- */
-function drawn(placed, box) {
-  const isTarget = placed.index === 0;
-  const colour = isTarget ? TARGET : COLOURS[(placed.index - 1) % COLOURS.length];
-  const group = element("g", {});
-  if (placed.picture?.startsWith("data:image/")) {
-    // Stretched as the picture itself was before it was encoded.
-    const whole = { href: placed.picture, preserveAspectRatio: "none" };
-    group.append(element("image", { ...box, ...whole }));
-    group.append(element("rect", { ...box, fill: "none", stroke: colour, "stroke-width": 2 }));
-  } else {
-    const look = { fill: colour, "fill-opacity": 0.45, stroke: colour, rx: 2 };
-    group.append(element("rect", { ...box, ...look }));
-  }
-  const label = isTarget ? say("target") : String(placed.index);
-  const size = fontFor(label, box);
-  if (size) {
-    const middle = { x: box.x + box.width / 2, y: box.y + box.height / 2 + size / 3 };
-    // A picture is not to be covered.
-    const corner = { x: box.x + 4 + size / 3, y: box.y + size + 2 };
-    const font = { "font-size": size, fill: "#fff", "text-anchor": "middle", "font-weight": 600 };
-    const rim = { stroke: "#16181c", "stroke-width": size / 4, "paint-order": "stroke" };
-    const at = placed.picture ? corner : middle;
-    group.append(element("text", { ...at, ...font, ...rim }, label));
-  }
-  group.append(element("title", {}, describe(placed)));
-  return group;
-}
-
-/**
- * The drawing of a layout: an SVG that scales with the node.
- * @param {Placed[]} layout
- */
-export function draw(layout) {
-  const times = [...new Set(layout.map((placed) => placed.t))].sort((a, b) => a - b);
-  const top = Math.min(...layout.map((p) => p.h));
-  const left = Math.min(...layout.map((p) => p.w));
-  const height = Math.max(...layout.map((p) => p.h + p.rows)) - top;
-  const width = Math.max(...layout.map((p) => p.w + p.columns)) - left;
-  const room = HEIGHT - 2 * GAP - 14;
-  // Panels stand side by side; very flat layouts are limited by width instead.
-  const scale = Math.min(room / height, (2.4 * room) / (width * times.length));
-  const step = width * scale + GAP;
-  const svg = element("svg", {
-    viewBox: `0 0 ${times.length * step + GAP} ${HEIGHT}`,
-    width: "100%",
-    height: HEIGHT,
-    preserveAspectRatio: "xMidYMid meet",
-    role: "img",
-  });
-  for (const [column, t] of times.entries()) {
-    const x0 = GAP + column * step;
-    const note = { x: x0, y: 12, "font-size": 10, fill: "#9aa0aa" };
-    svg.append(element("text", note, `t = ${t}`));
-    for (const placed of layout.filter((one) => one.t === t)) {
-      const x = x0 + (placed.w - left) * scale;
-      const y = GAP + 6 + (placed.h - top) * scale;
-      const box = { x, y, width: placed.columns * scale, height: placed.rows * scale };
-      svg.append(drawn(placed, box));
-    }
-  }
-  return svg;
-}
+const TOKEN = 16;
 
 /**
  * What the layout of a stitch is made from, as a short text.
@@ -159,30 +46,180 @@ function lastOf(layout) {
 }
 
 /**
+ * What the graph will be laid out as, before any run.
+ * @param {Plan} plan
+ * @param {string} method
+ * @param {(Position | undefined)[]} [own] places of their own, those of the graph if left out
+ * @returns {Placed[]}
+ */
+function laidOut({ size, seen = [] }, method, own = seen.map(({ position }) => position)) {
+  const cells = (/** @type {number} */ pixels) => Math.ceil(pixels / 8);
+  const tokens = (/** @type {number} */ pixels) => Math.ceil(pixels / TOKEN);
+  const whole = { strength: 1, start: 0, end: 1 };
+  const [columns, rows] = size.map(tokens);
+  const target = { index: 0, t: 0, h: 0, w: 0, rows, columns, tokens: rows * columns, ...whole };
+  const sizes = seen.map((one) => /** @type {[number, number]} */ ([cells(one.size[1]), cells(one.size[0])]));
+  const at = place(sizes, method, [rows, columns], own);
+  const placed = seen.map(({ size, strength, start, end, name, masked, picture }, number) => {
+    const [across, down] = size.map(tokens);
+    const [t, h, w] = at[number];
+    const count = masked ? undefined : across * down;
+    const box = { t, h, w, rows: down, columns: across, tokens: count };
+    return { index: number + 1, ...box, strength, start, end, name, picture };
+  });
+  return [target, ...placed.filter(({ strength }) => strength !== 0)];
+}
+
+/** Widgets of a Kontext: Reference that say where it stands. */
+const PLACING = ["placement", "t", "dh", "dw"];
+
+/**
+ * @param {Place} reference
+ * @param {Record<string, unknown>} values
+ */
+function write({ node }, values) {
+  for (const widget of node.widgets ?? []) {
+    if (!(widget.name in values)) continue;
+    widget.value = values[widget.name];
+    widget.callback?.(widget.value);
+  }
+}
+
+/**
+ * Writes a change of places into the graph, as one step to undo.
  * @param {any} view
- * @param {any} report
+ * @param {() => void} change
+ */
+function changed(view, change) {
+  const graph = whole();
+  graph.beforeChange?.();
+  change();
+  graph.afterChange?.();
+  app.canvas?.setDirty?.(true, true);
+  const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
+  (tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker);
+  view.kontextLook();
+}
+
+/**
+ * @param {any} view
+ * @param {Plan} plan
+ * @param {string} method
+ * @returns {import("./moving.js").Act}
+ */
+function acts(view, plan, method) {
+  const seen = plan.seen ?? [];
+  const before = laidOut(plan, method);
+  const of = (/** @type {number} */ index) => before.find((one) => one.index === index);
+  return {
+    busy: (busy) => (view.kontextBusy = busy),
+    tell: (text) => (view.kontextSpoken.textContent = text),
+    move(index, to) {
+      const own = seen.map(({ position }) => position);
+      own[index - 1] = to;
+      // What the method would now put elsewhere stays where it was: only what is dragged moves.
+      for (let moved = true; moved; ) {
+        const stray = laidOut(plan, method, own).find(({ index: other, t, h, w }) => {
+          const was = of(other);
+          return other && !own[other - 1] && was && (was.t !== t || was.h !== h || was.w !== w);
+        });
+        const was = stray && of(stray.index);
+        moved = !!was;
+        if (was) own[was.index - 1] = [was.t, was.h, was.w];
+      }
+      changed(view, () =>
+        own.forEach((at, number) => {
+          if (!at || at === seen[number].position) return;
+          const [t, dh, dw] = at;
+          write(seen[number].place, { placement: "explicit", t, dh, dw });
+        }),
+      );
+    },
+    release: (index) =>
+      changed(view, () => write(seen[index - 1].place, { placement: "auto" })),
+  };
+}
+
+/**
+ * Whether a person may move it: its place comes from its own widgets.
+ * @param {Seen | undefined} one
+ */
+function isFree(one) {
+  return !!one && !PLACING.some((name) => source(one.place, name));
+}
+
+/**
+ * Draws anew, and leaves the keyboard where it was.
+ * @param {any} view
+ * @param {Placed[]} layout
+ * @param {Plan | undefined} plan
+ * @param {string} method
+ */
+function redraw(view, layout, plan, method) {
+  const focused = view.contains(document.activeElement) && document.activeElement?.getAttribute("data-index");
+  const { svg, geometry } = draw(layout);
+  view.kontextPicture.replaceChildren(svg);
+  const act = plan && acts(view, plan, method);
+  for (const placed of layout) {
+    const free = placed.index && isFree(plan?.seen?.[placed.index - 1]);
+    if (act && free) makeMovable(svg, geometry, layout, placed, act);
+  }
+  if (!focused) return;
+  svg.querySelector(`[data-index="${focused}"]`)?.focus();
+  const now = layout.find(({ index }) => String(index) === focused);
+  if (now) view.kontextSpoken.textContent = describe(now);
+}
+
+/** @param {number} index */
+function called(index) {
+  return index ? `${say("image")} ${index}` : say("target");
+}
+
+/**
+ * @param {any} view
+ * @param {any} given the last run's report, if anybody still has it
  * @param {Place} place
  */
-function show(view, report, place) {
-  const layout = report?.kontext_layout;
-  if (!Array.isArray(layout) || !layout.length) return;
-  if (view.kontextDrawn !== layout) {
-    view.kontextDrawn = layout;
-    view.kontextPicture.replaceChildren(draw(lastOf(layout)));
+function show(view, given, place) {
+  if (view.kontextBusy) return;
+  // The server forgets; what was shown stays.
+  const report = given ?? view.kontextReport;
+  view.kontextReport = report;
+  const found = report?.kontext_layout;
+  const reported = Array.isArray(found) && found.length ? lastOf(found) : undefined;
+  const made = report?.kontext_made?.at(-1);
+  const isOld = made !== undefined && made !== signature(place);
+  const plan = planOfStitch(place);
+  const method = String(value(place, "method"));
+  const planned = plan && laidOut(plan, method);
+  // A run knows more, as what a mask leaves; but only of the graph that it ran.
+  const known = reported && made !== undefined && !isOld;
+  const layout = known ? reported : planned?.length ? planned : reported;
+  if (!layout) {
+    if (view.kontextKey) view.kontextPicture.textContent = say("layout_empty");
+    view.kontextKey = "";
+    return;
   }
-  const made = report.kontext_made?.at(-1);
-  const changed = made !== undefined && made !== signature(place);
-  const leftOut = report.kontext_native_leaves_out ?? [];
-  const native = leftOut.length && !changed ? nativeModels(place) : [];
-  view.kontextPicture.style.filter = changed ? "grayscale(1) opacity(0.45)" : "";
+  const isGrey = !known && !planned && isOld;
+  const key = JSON.stringify([layout, plan && planned, plan?.seen?.map(isFree)]);
+  if (view.kontextKey !== key) {
+    view.kontextKey = key;
+    redraw(view, layout, plan, method);
+  }
+  const leftOut = report?.kontext_native_leaves_out ?? [];
+  const native = leftOut.length && !isOld ? nativeModels(place) : [];
+  view.kontextPicture.style.filter = isGrey ? "grayscale(1) opacity(0.45)" : "";
   const lines = [];
-  if (changed) lines.push(say("layout_changed"));
+  if (isGrey) lines.push(say("layout_changed"));
+  for (const [one, other, tokens] of overlaps(layout)) {
+    lines.push(`${called(one)} + ${called(other)}: ${tokens} ${say("overlap")}`);
+  }
   if (native.length) {
     lines.push(`${native.join(", ")}: ${say("native_leaves_out")} ${leftOut.join("; ")}`);
   }
   const text = lines.join("\n");
   if (view.kontextWords.textContent !== text) view.kontextWords.textContent = text;
-  view.classList.toggle("kontext-changed", changed);
+  view.classList.toggle("kontext-changed", isGrey);
 }
 
 watch((all) => {
@@ -218,11 +255,17 @@ app.registerExtension({
         picture.textContent = say("layout_empty");
         const words = document.createElement("div");
         words.className = "kontext-layout-words";
+        words.setAttribute("role", "status");
         words.style.cssText =
           "position:absolute;left:0;right:0;bottom:0;text-align:center;color:#e3b341;" +
           "text-shadow:0 0 3px #000,0 0 3px #000;user-select:text";
-        view.append(picture, words);
-        Object.assign(view, { kontextPicture: picture, kontextWords: words });
+        const spoken = document.createElement("div");
+        spoken.setAttribute("aria-live", "polite");
+        spoken.style.cssText =
+          "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)";
+        view.append(picture, words, spoken);
+        const parts = { kontextPicture: picture, kontextWords: words, kontextSpoken: spoken };
+        Object.assign(view, parts, { kontextLook: look });
         const widget = node.addDOMWidget(inputName, "kontext_layout", view, {
           // The canvas takes a margin of 10 at both ends.
           getMinHeight: () => HEIGHT + 20,

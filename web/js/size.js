@@ -2,170 +2,28 @@
 // Says on Kontext: Stitch and Kontext: Edit, before any run, which size comes out, how many tokens a
 // step has and what it costs; anew whenever the graph changes.
 
-import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { chainOf, source, trace } from "./chain.js";
-import { beyond, fitted, nearest, relative, tokensOf } from "./cost.js";
+import { source } from "./chain.js";
+import { alone, beyond, memory, relative, tokensOf } from "./cost.js";
+import { outcome, planOfEdit, planOfStitch } from "./plan.js";
 import { mount, watch } from "./watch.js";
 import { say } from "./words.js";
 
 /**
  * @typedef {import("./chain.js").Place} Place
- * @typedef {import("./chain.js").Source} Source
  * @typedef {import("./cost.js").Size} Size
- * @typedef {import("./cost.js").Model} Model
+ * @typedef {import("./plan.js").Plan} Plan
  */
 
-const HEIGHT = 44;
-const DEPTH = 50;
-
-/**
- * @param {Place} place
- * @param {string} name
- */
-function value(place, name) {
-  return place.node.widgets?.find((/** @type {any} */ one) => one.name === name)?.value;
-}
-
-/** @type {Map<string, Size | undefined>} */
-const files = new Map();
-
-/**
- * The size of a file in the host's input folder, undefined until the browser has it.
- * @param {unknown} name "folder/name.png [input]", the last part only where it is another folder
- * @returns {Size | undefined}
- */
-function sizeOfFile(name) {
-  const [, path, type] = String(name ?? "").match(/^(.*?)(?: \[(\w+)\])?$/) ?? [];
-  if (!path) return undefined;
-  const cut = path.lastIndexOf("/");
-  const asked = { filename: path.slice(cut + 1), subfolder: path.slice(0, Math.max(cut, 0)) };
-  const url = api.apiURL(`/view?${new URLSearchParams({ ...asked, type: type ?? "input" })}`);
-  if (!files.has(url)) {
-    files.set(url, undefined);
-    const image = new Image();
-    image.onload = () => files.set(url, [image.naturalWidth, image.naturalHeight]);
-    image.src = url;
-  }
-  return files.get(url);
-}
-
-/**
- * The size of the picture or latent at an output, undefined where only a run can tell.
- * @param {Source | undefined} from
- * @param {number} [depth]
- * @returns {Size | undefined}
- */
-function sizeOf(from, depth = 0) {
-  if (!from || depth > DEPTH) return undefined;
-  const through = (/** @type {string} */ input) => sizeOf(source(from, input), depth + 1);
-  switch (from.node.type) {
-    case "LoadImage":
-      return sizeOfFile(value(from, "image"));
-    case "EmptySD3LatentImage":
-    case "EmptyLatentImage":
-    case "EmptyImage":
-      return [Number(value(from, "width")), Number(value(from, "height"))];
-    case "KontextSampler":
-    case "KSampler":
-      return through("latent_image");
-    case "VAEEncode":
-      return through("pixels");
-    case "VAEDecode":
-    case "VAEDecodeTiled":
-      return through("samples");
-    case "KontextFinish":
-      return source(from, "original") ? through("original") : through("samples");
-    case "KontextStitch":
-      return planOfStitch(from, depth + 1)?.size;
-    case "KontextEdit":
-      return outcome(planOfEdit(from, depth + 1));
-    default:
-      return undefined;
-  }
-}
-
-/** @returns {{embedded: Model, published: Model}} */
-function models() {
-  const data = LiteGraph.registered_node_types.KontextStitch?.nodeData;
-  return (data?.input?.optional?.layout ?? data?.inputs?.layout)?.[1]?.models;
-}
-
-/**
- * @param {Source | undefined} from a loader, or what stands behind it
- */
-function isEmbedded(from) {
-  return trace(from).includes('"embedded: ');
-}
-
-/**
- * @typedef {{size: Size, references: Size[], model: Model, given?: Size}} Plan
- *   size is what is painted; given is what comes out where that is another
- */
-
-/**
- * @param {Place} place
- * @param {number} depth
- * @returns {Plan | undefined}
- */
-function planOfStitch(place, depth = 0) {
-  const known = models();
-  const chain = chainOf(source(place, "references"));
-  if (!known || !chain || depth > DEPTH) return undefined;
-  const vae = chain.map((one) => source(one, "vae")).find(Boolean);
-  const text = source(place, "conditioning");
-  const model = isEmbedded(vae ?? text) ? known.embedded : known.published;
-  const references = [];
-  for (const one of chain) {
-    const image = source(one, "image");
-    const seen = sizeOf(image ?? source(one, "latent"), depth + 1);
-    if (!seen) return undefined;
-    references.push(image ? fitted(seen, model.sizes, String(value(one, "fit"))) : seen);
-  }
-  const latent = source(place, "latent");
-  const like = references[Number(value(place, "like_image") ?? 1) - 1];
-  const size = latent ? sizeOf(latent, depth + 1) : like;
-  const shown = references.filter((_, index) => value(chain[index], "strength") !== 0);
-  return size && { size, references: shown, model };
-}
-
-/**
- * @param {Place} place
- * @param {number} depth
- * @returns {Plan | undefined}
- */
-function planOfEdit(place, depth = 0) {
-  const known = models();
-  if (!known || depth > DEPTH) return undefined;
-  const given = source(place, "model");
-  const model = !given || isEmbedded(given) ? known.embedded : known.published;
-  const references = [];
-  const pictures = [];
-  for (const name of ["image1", "image2", "image3"]) {
-    const image = source(place, name);
-    if (!image) continue;
-    const seen = sizeOf(image, depth + 1);
-    if (!seen) return undefined;
-    pictures.push(seen);
-    references.push(nearest(seen, model.sizes));
-  }
-  const set = [Number(value(place, "width")), Number(value(place, "height"))];
-  const like = Number(value(place, "like_image") ?? 1) - 1;
-  const size = set[0] ? set : references.length ? references[like] : nearest([1, 1], model.sizes);
-  const own = set[0] ? undefined : pictures[like];
-  return size && { size: /** @type {Size} */ (size), references, model, given: own };
-}
-
-/**
- * @param {Plan | undefined} plan
- * @returns {Size | undefined} of the picture that comes out
- */
-function outcome(plan) {
-  return plan?.given ?? plan?.size;
-}
+const HEIGHT = 58;
 
 /** @param {Size} size */
 const written = ([width, height]) => `${width} x ${height}`;
+
+/** @param {number} count */
+function bytes(count) {
+  return count < 1e9 ? `${Math.ceil(count / 1e6)} MB` : `${(count / 1e9).toFixed(1)} GB`;
+}
 
 /**
  * @param {Plan | undefined} plan
@@ -179,7 +37,10 @@ function lines(plan) {
   const cost = relative(size, seen, model).toFixed(1);
   const out = outcome(plan) ?? size;
   const painted = String(out) === String(size) ? written(size) : `${written(size)} → ${written(out)}`;
-  const first = `${painted} · ${parts} ${say("tokens")} · ${cost} x ${say("plain_edit")}`;
+  const price = [`${cost} x ${say("plain_edit")}`];
+  if (seen.length) price.push(`${alone(size, seen, model).toFixed(1)} x ${say("no_references")}`);
+  price.push(`${bytes(memory(size, seen, model))} ${say("beside_weights")}`);
+  const first = `${painted} · ${parts} ${say("tokens")} · ${price.join(" · ")}`;
   const large = [size, ...references].map((one) => beyond(one, model.sizes));
   const warnings = large.flatMap((times, index) => {
     if (!times) return [];

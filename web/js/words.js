@@ -22,13 +22,21 @@ const ENGLISH = {
     "offer such files. Download each one, put it into the folder named beside it, then press R to " +
     "refresh the lists.",
   gguf_title: "GGUF files are missing",
+  beside_weights: "beside the weights",
   image: "image",
+  layout: "Layout",
   layout_changed: "The graph has changed since this was drawn.",
+  layout_keys:
+    "Drag it, or press arrow keys: by a token; with Shift: to the next edge; Page Up and Page Down: t; " +
+    "Delete: back to auto.",
   layout_empty: "The layout is drawn here after a run.",
+  masked: "masked",
   native_leaves_out: "loaded by ComfyUI itself, leaves out",
+  no_references: "that without references",
   no_picture: "no picture",
   plain_edit: "the cost of a plain edit",
   notes_empty: "The report stands here after a run.",
+  overlap: "places shared: the model may take them for one picture",
   pixels: "pixels",
   session_empty: "The turns are shown here after a run.",
   session_from: "from turn",

@@ -19,6 +19,7 @@ _HOME = {
     "CheckpointError": ".errors",
     "Conditioning": ".guidance",
     "Context": ".stitcher",
+    "Fit": ".fit",
     "Flux": ".models.flux",
     "InputError": ".errors",
     "KontextError": ".errors",
@@ -57,6 +58,7 @@ __all__ = [
     "CheckpointError",
     "Conditioning",
     "Context",
+    "Fit",
     "Flux",
     "InputError",
     "KontextError",
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
         ModelNotFoundError,
         ShapeError,
     )
+    from .fit import Fit
     from .guidance import Conditioning
     from .images import load_image, load_mask, resize, to_model, to_picture
     from .latents import LatentFormat

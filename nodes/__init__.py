@@ -18,6 +18,7 @@ class KontextExtension(ComfyExtension):
         from .batch import KontextBatch
         from .box import KontextBox
         from .candidates import KontextCandidates
+        from .canvas import KontextCanvas
         from .compare import KontextCompare
         from .edit import KontextEdit
         from .finish import KontextFinish
@@ -45,6 +46,7 @@ class KontextExtension(ComfyExtension):
             KontextCandidates,
             KontextPrompt,
             KontextBox,
+            KontextCanvas,
         ]
 
 

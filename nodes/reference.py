@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError, ShapeError
-from ..kontext_core.framing import FITS, alike, fit_picture, frame_mask, plan_fit, same_shape
+from ..kontext_core.framing import (
+    FITS,
+    alike,
+    fit_picture,
+    frame_mask,
+    on_grid_of,
+    on_page_mask,
+    plan_fit,
+    same_shape,
+)
 from ..kontext_core.images import check_image
 from ..kontext_core.latents import FLUX_LATENT
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS
@@ -28,23 +38,59 @@ PLACEMENTS = ("auto", "explicit")
 NEAR = 0.1
 
 
-def encode_reference(vae: Any, image: Tensor, fit: str, name: str) -> tuple[Tensor, Framing]:
+@dataclass(frozen=True)
+class Target:
+    """What a reference may share its grid with.
+
+    Attributes:
+        size: (width, height) of what is painted, in pixels.
+        framing: None, or how the picture that it is made for was brought to it.
+    """
+
+    size: tuple[int, int]
+    framing: Framing | None = None
+
+    @classmethod
+    def of(cls, latent: dict[str, Any]) -> Target:
+        """Of a LATENT."""
+        rows, columns = latent["samples"].shape[-2:]
+        size, framing = (columns * 8, rows * 8), latent.get(FRAMING)
+        return cls(size, framing if framing is not None and framing.size == size else None)
+
+
+def encode_reference(
+    vae: Any, image: Tensor, fit: str, name: str, target: Target | None = None
+) -> tuple[Tensor, Framing]:
     """A picture as a raw latent, and how it was brought onto the grid.
 
     Args:
         vae: ours or the host's own, which knows no trained sizes: then those of FLUX.1 Kontext.
+        target: a picture of its shape goes onto its grid, so that both have the same places.
 
     Raises:
         InputError, ShapeError: a picture or a VAE that can't be used.
     """
     image = check_image(image[..., :3], name)
     sizes = getattr(require_vae(vae), "resolutions", KONTEXT_RESOLUTIONS)
-    framing = plan_fit(image.shape[2], image.shape[1], sizes, fit)
+    own = (image.shape[2], image.shape[1])
+    made = None if target is None else target.framing
+    if target is not None and made is not None and own == target.size:
+        # The picture of Kontext: Canvas, on the grid already.
+        return vae.encode(image), made
+    if target is None or (made is not None and own == made.original):
+        framing = made
+    else:
+        framing = on_grid_of(target.size, own, sizes)
+    framing = framing or plan_fit(*own, sizes, fit)
     return vae.encode(fit_picture(image, framing)), framing
 
 
 def _encoded(
-    vae: Any, image: Tensor | None, latent: dict[str, Any] | None, fit: str
+    vae: Any,
+    image: Tensor | None,
+    latent: dict[str, Any] | None,
+    fit: str,
+    target: dict[str, Any] | None,
 ) -> tuple[Tensor, Framing | None] | None:
     """Latent and framing of what is connected; None when nothing is."""
     if image is not None and latent is not None:
@@ -59,7 +105,8 @@ def _encoded(
             "Kontext: Reference got an image but no VAE to encode it with; connect Kontext: Load "
             "VAE, or give a latent"
         )
-    return encode_reference(vae, image, fit, "the reference image")
+    on = None if target is None else Target.of(target)
+    return encode_reference(vae, image, fit, "the reference image", on)
 
 
 def _seen(mask: Tensor, samples: Tensor, framing: Framing | None, of_image: bool) -> Tensor:
@@ -80,8 +127,13 @@ def _seen(mask: Tensor, samples: Tensor, framing: Framing | None, of_image: bool
         )
     size = (mask.shape[-1], mask.shape[-2])
     shown = (samples.shape[-1] * 8, samples.shape[-2] * 8)
-    if framing is not None and alike(framing.picture, size):
-        return frame_mask(mask, framing)
+    if framing is not None and size == framing.size:
+        return mask
+    if framing is not None:
+        mask = on_page_mask(mask, framing, 0.0)
+        size = (mask.shape[-1], mask.shape[-2])
+        if alike(framing.picture, size):
+            return frame_mask(mask, framing)
     if not of_image and same_shape(size, shown, NEAR * min(shown)):
         return mask
     expected = framing.picture if framing is not None and of_image else shown
@@ -171,7 +223,8 @@ class KontextReference(io.ComfyNode):
                     default=FITS[0],
                     tooltip="trained size: resize to the size the model was trained at that has "
                     "the closest shape, and pad to it. shrink: only if it is larger than that. "
-                    "keep: every pixel, cropped to a multiple of 16; large pictures get slow.",
+                    "keep: every pixel, cropped to a multiple of 16; large pictures get slow. exact: "
+                    "every pixel, padded to a multiple of 16.",
                 ),
                 io.Combo.Input(
                     "placement",
@@ -213,6 +266,13 @@ class KontextReference(io.ComfyNode):
                     "pixels.",
                     advanced=True,
                 ),
+                io.Latent.Input(
+                    "target",
+                    optional=True,
+                    tooltip="What is painted, where it has a size of its own: the LATENT of Kontext: "
+                    "Canvas, or the empty one that Kontext: Stitch gets. A picture of its shape "
+                    "stands on the same grid, so that nothing moves; fit is for others.",
+                ),
             ],
             outputs=[
                 References.Output(
@@ -239,6 +299,7 @@ class KontextReference(io.ComfyNode):
         vae: Any = None,
         latent: dict[str, Any] | None = None,
         mask: Tensor | None = None,
+        target: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
         if not start < end:
             raise InputError(
@@ -246,7 +307,7 @@ class KontextReference(io.ComfyNode):
                 "smaller than end"
             )
         chain = references or ReferenceChain()
-        found = _encoded(vae, image, latent, fit)
+        found = _encoded(vae, image, latent, fit, target)
         if found is None:
             return output(
                 chain,

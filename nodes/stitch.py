@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ..kontext_core.cost import FLUX_HIDDEN, Cost, estimate, plain_size
 from ..kontext_core.errors import InputError
+from ..kontext_core.framing import ROUNDED, same_shape
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, nearest_resolution
 from ..kontext_core.stitcher import INDEX_AT_ZERO, METHODS, Context, Reference, stitch
 from .conditioning import ReferenceChain, attach, beyond_native
@@ -17,6 +18,9 @@ from .inputs import like_input, present_like
 from .latent import target_samples
 from .notes import FRAMING, TEXT_NOTES, cost_notes, cost_payload, output, told_by
 from .schema import Layout, References, make
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EMBEDDED = Path(__file__).parents[1] / "kontext_core/assets/tiny"
 
@@ -93,6 +97,21 @@ def _target(references: Sequence[Reference], number: int) -> dict[str, Any]:
     batch = max(len(reference.latent) for reference in references)
     empty = like.latent.new_zeros((batch, *like.latent.shape[1:]), dtype=torch.float32)
     return {"samples": empty, **({} if like.framing is None else {FRAMING: like.framing})}
+
+
+def off_grid_notes(target: Tensor, references: Sequence[Reference]) -> list[str]:
+    """References of the target's shape that stand on a grid of their own: what they show moves."""
+    size = (target.shape[-1] * 8, target.shape[-2] * 8)
+    return [
+        f"image {number} has the result's shape, but stands at {of.size[0]} x {of.size[1]} beside "
+        f"{size[0]} x {size[1]}, so things move and may be doubled: connect latent to target of its "
+        "Kontext: Reference, too"
+        for number, reference in enumerate(references, 1)
+        if (of := reference.framing) is not None
+        and reference.position is None
+        and of.size != size
+        and same_shape(size, of.picture, ROUNDED)
+    ]
 
 
 def _cost(
@@ -209,8 +228,10 @@ class KontextStitch(io.ComfyNode):
             like, missing = present_like(like_image, len(items))
             notes += missing
             latent = _target(items, like)
-        elif like_image != 1:
-            notes.append(f"like_image {like_image} has no effect: latent gives the size")
+        else:
+            if like_image != 1:
+                notes.append(f"like_image {like_image} has no effect: latent gives the size")
+            notes += off_grid_notes(target_samples(latent), items)
         context = stitch(tuple(target_samples(latent).shape), items, method=method)
         thumbnails = references.thumbnails if references is not None else ()
         cost, trained = _cost(context, conditioning, items)

@@ -16,13 +16,14 @@ SETTINGS: dict[str, Any] = {
     "dtype": "auto", "image": [], "prompt": None, "negative": None, "cfg": 1.0, "nag": 1.0, "seed": 0,
     "steps": 28, "guidance": 2.5, "width": None, "height": None, "method": "offset",
     "denoise": 1.0, "solver": "euler", "schedule": "kontext", "batch": 1,
-    "accelerate": "off",
+    "accelerate": "off", "fit": "trained size", "other_shape": "pad", "megapixels": 1.0,
+    "aspect": None, "margins": [0, 0, 0, 0], "fill": "edge",
 }  # fmt: skip
 NUMBERS = (int, float)
 KINDS: dict[str, tuple[type, ...]] = {
     "t5_length": (int,), "lora": (list,), "image": (list,), "cfg": NUMBERS, "nag": NUMBERS, "seed": (int,),
     "steps": (int,), "guidance": NUMBERS, "width": (int,), "height": (int,), "denoise": NUMBERS,
-    "batch": (int,),
+    "batch": (int,), "megapixels": NUMBERS, "margins": (list,),
 }  # fmt: skip
 
 
@@ -61,8 +62,9 @@ def recall(path: str) -> dict[str, Any]:
             raise InputError(f"the settings in {path} are damaged: {name} is {value!r}")
     pairs = [part for part in kept.get("lora", []) if not _is_lora(part)]
     names = [part for part in kept.get("image", []) if not isinstance(part, str)]
-    if pairs or names:
-        raise InputError(f"the settings in {path} are damaged: {(pairs + names)[0]!r}")
+    sides = [side for side in kept.get("margins", []) if not isinstance(side, int)]
+    if damaged := pairs + names + sides:
+        raise InputError(f"the settings in {path} are damaged: {damaged[0]!r}")
     return kept
 
 

@@ -28,6 +28,7 @@ TITLES: dict[str, str] = {
     "large_picture": "11 A large picture in tiles",
     "stitch_with_native_flux": "12 Stitch with a model that ComfyUI loads",
     "quantize": "13 Make a smaller model file",
+    "extend_picture": "14 Extend a picture",
     "box_cue": "19 Point at something with a box",
     "style_of_a_picture": "20 Draw in the style of a picture",
     "replace_letters": "21 Replace letters",

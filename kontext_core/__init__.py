@@ -20,6 +20,7 @@ _HOME = {
     "Conditioning": ".guidance",
     "Crop": ".crop",
     "Context": ".stitcher",
+    "Fit": ".fit",
     "Flux": ".models.flux",
     "InputError": ".errors",
     "KontextError": ".errors",
@@ -62,6 +63,7 @@ __all__ = [
     "Conditioning",
     "Context",
     "Crop",
+    "Fit",
     "Flux",
     "InputError",
     "KontextError",
@@ -109,6 +111,7 @@ if TYPE_CHECKING:
         SessionError,
         ShapeError,
     )
+    from .fit import Fit
     from .guidance import Conditioning
     from .images import load_image, load_mask, resize, to_model, to_picture
     from .latents import LatentFormat

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from .errors import InputError, ShapeError
 from .images import resize
+from .pages import Page, lay_out, lay_out_mask
 from .resolutions import nearest_resolution
 
-FITS = ("trained size", "shrink", "keep")
+FITS = ("trained size", "shrink", "keep", "exact")
 OTHER_SHAPE = ("refuse", "crop", "pad", "stretch")
 TOKEN = 16
 # Pixels that a side may be off when a shape was rounded to whole tokens.
@@ -37,12 +38,19 @@ class Framing:
             edges is padding.
         size: what the box was resized to.
         trained: the size with the closest shape that the model was trained at.
+        page: None, or how the picture was laid out before: then everything above is of the page.
     """
 
     picture: tuple[int, int]
     box: tuple[int, int, int, int]
     size: tuple[int, int]
     trained: tuple[int, int]
+    page: Page | None = None
+
+    @property
+    def original(self) -> tuple[int, int]:
+        """Size of the picture before it was laid out on a page."""
+        return self.picture if self.page is None else self.page.picture
 
     @property
     def whole(self) -> bool:
@@ -88,6 +96,14 @@ def plan_size(
     return Framing(picture, (*first, *box), size, nearest_resolution(width, height, sizes))
 
 
+def plan_exact(picture: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> Framing:
+    """Every pixel as it is, in the middle of as many whole tokens as it takes."""
+    width, height = (math.ceil(side / TOKEN) * TOKEN for side in picture)
+    first = (picture[0] - width) // 2, (picture[1] - height) // 2
+    trained = nearest_resolution(*picture, sizes)
+    return Framing(picture, (*first, width, height), (width, height), trained)
+
+
 def plan_fit(width: int, height: int, sizes: Sequence[tuple[int, int]], fit: str) -> Framing:
     """What becomes of a picture of this size.
 
@@ -95,8 +111,7 @@ def plan_fit(width: int, height: int, sizes: Sequence[tuple[int, int]], fit: str
         sizes: that the model was trained at.
         fit: "trained size" resizes to the one of them with the closest shape, and pads the picture
             to it; "shrink" does so only with larger pictures; "keep" leaves every pixel and crops to
-            whole tokens of 16 pixels: half a token would be filled with what stands at the opposite
-            edge.
+            whole tokens of 16 pixels; "exact" leaves every pixel and pads to whole tokens.
 
     Raises:
         InputError: another `fit`.
@@ -106,6 +121,8 @@ def plan_fit(width: int, height: int, sizes: Sequence[tuple[int, int]], fit: str
     picture, trained = (width, height), nearest_resolution(width, height, sizes)
     if fit == "trained size" or (fit == "shrink" and width * height > math.prod(trained)):
         return plan_size(picture, trained, sizes)
+    if fit == "exact":
+        return plan_exact(picture, sizes)
     columns, rows = width // TOKEN * TOKEN, height // TOKEN * TOKEN
     box = ((width - columns) // 2, (height - rows) // 2, columns, rows)
     return Framing(picture, box, (columns, rows), trained)
@@ -129,9 +146,26 @@ def at_resolution(framing: Framing, share: float) -> Framing:
     return plan_size(framing.picture, size, [framing.trained], crop=not framing.covers)
 
 
+def on_grid_of(
+    size: tuple[int, int], picture: tuple[int, int], sizes: Sequence[tuple[int, int]]
+) -> Framing | None:
+    """A picture of the result's shape, to half a token, on the result's own grid, so that both have
+    the same places; None for another shape.
+
+    Args:
+        size: of the result.
+        sizes: that the model was trained at.
+    """
+    if not same_shape(size, picture, ROUNDED):
+        return None
+    return plan_size(picture, size, sizes, crop=True)
+
+
 def fit_picture(image: Tensor, framing: Framing) -> Tensor:
     """A picture of `framing.picture`'s size as it stands on the grid, `framing.size`; beyond its
-    edges its outermost pixels are repeated."""
+    edges its outermost pixels are repeated. One with a page is laid out first."""
+    if framing.page is not None:
+        image = lay_out(image, framing.page)
     left, top, width, height = framing.box
     across = _span(left, width, framing.picture[0], framing.size[0])
     down = _span(top, height, framing.picture[1], framing.size[1])
@@ -199,6 +233,21 @@ def frame_mask(mask: Tensor, framing: Framing, *, edges: bool = False) -> Tensor
     return flat.reshape(*mask.shape[:-2], *flat.shape[-2:])
 
 
+def unframe_mask(mask: Tensor, framing: Framing, size: tuple[int, int]) -> Tensor:
+    """The opposite of `frame_mask`: what a mask [..., h, w] of the canvas, at any resolution, says of
+    the framing's picture, at `size`; 0 where the box does not reach. Where the canvas has the
+    picture's own pixels it is a plain cut."""
+    x, y = size[0] / framing.picture[0], size[1] / framing.picture[1]
+    left, top, width, height = framing.box
+    columns, rows = max(1, round(width * x)), max(1, round(height * y))
+    if mask.shape[-2:] != (rows, columns):
+        several = mask.reshape(-1, 1, *mask.shape[-2:]).float()
+        made = F.interpolate(several, (rows, columns), mode="bilinear", antialias=True)
+        mask = made.reshape(*mask.shape[:-2], rows, columns)
+    first, upper = round(left * x), round(top * y)
+    return F.pad(mask, (first, size[0] - first - columns, upper, size[1] - upper - rows))
+
+
 def cut_out(result: Tensor, framing: Framing, size: tuple[int, int] | None = None) -> Tensor:
     """The picture's own part of a result, without padding.
 
@@ -239,8 +288,8 @@ def put_back(result: Tensor, original: Tensor, framing: Framing) -> Tensor:
 
     Args:
         result: [b, h, w, 3] at any resolution.
-        original: [1 or b, H, W, 3] of the framing's shape; its own pixels stand where the box does
-            not reach. Twice the size of `framing.picture` is fine.
+        original: [1 or b, H, W, 3] of the framing's shape, see `on_page`; its own pixels stand where
+            the box does not reach. Twice the size of `framing.picture` is fine.
 
     Returns:
         [b, H, W, 3].
@@ -260,6 +309,31 @@ def put_back(result: Tensor, original: Tensor, framing: Framing) -> Tensor:
     made = original.to(result).expand(len(result), -1, -1, -1).clone()
     made[:, place[0], place[1]] = part
     return made
+
+
+def on_page(original: Tensor, framing: Framing) -> Tensor:
+    """What a result is compared with and laid over: the original, on its page if it has one.
+
+    Args:
+        original: the picture, or the page itself if it has exactly its size; at another size of the
+            picture's shape too.
+    """
+    page = _page_for((original.shape[2], original.shape[1]), framing)
+    return original if page is None else lay_out(original, page)
+
+
+def on_page_mask(mask: Tensor, framing: Framing, new: float) -> Tensor:
+    """As `on_page`, of a mask [..., h, w]; `new` is what it says of the new area."""
+    page = _page_for((mask.shape[-1], mask.shape[-2]), framing)
+    return mask if page is None else lay_out_mask(mask, page, new)
+
+
+def _page_for(size: tuple[int, int], framing: Framing) -> Page | None:
+    """The page that something of this size is to be laid out on, if any."""
+    page = framing.page
+    if page is None or (size == framing.picture and size != page.picture):
+        return None
+    return page if alike(page.picture, size) else None
 
 
 def same_shape(a: tuple[int, int], b: tuple[int, int], slack: float = 1.0) -> bool:

@@ -148,6 +148,10 @@ def resize(
     rows, columns = image.shape[1:3]
     if (columns, rows) == (width, height) and box in (None, (0, 0, columns, rows)):
         return image
+    left, top, right, bottom = box or (0, 0, columns, rows)
+    if (right - left, bottom - top) == (width, height) and left % 1 == 0 == top % 1:
+        # Nothing but a part cut out: to the bit, not in 8-bit steps.
+        return image[:, int(top) : int(bottom), int(left) : int(right)]
     size, kind = (width, height), Image.Resampling.LANCZOS
     made = [np.asarray(to_pil(one).resize(size, kind, box), dtype=np.float32) for one in image]
     return torch.from_numpy(np.stack(made) / 255.0).to(image.device, image.dtype)

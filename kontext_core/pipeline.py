@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from .accelerate import Reuse
 from .canvas import plan_canvas
-from .checks import check_number, check_whole
+from .checks import check_choice, check_number, check_whole
 from .composite import composite
 from .errors import InputError, ShapeError
 from .finite import not_finite
+from .fit import POLICIES, Fit
 from .framing import Framing, alike, at_resolution, fit_picture, frame_mask, plan_fit, plan_size
 from .guidance import Conditioning, Nag, as_nag
 from .images import as_image, load_mask, to_model, to_picture
@@ -173,6 +174,7 @@ def edit(
     state: SamplerState | None = None,
     callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
+    fit: str | Fit = POLICIES[0],
 ) -> Tensor:
     """Edit pictures by an instruction, or make one from words alone.
 
@@ -213,6 +215,9 @@ def edit(
             match nothing are logged. Without any, the model's own act.
         state: of an earlier call that was stopped, to go on; see `sampling.sample`.
         solver, accelerate, callback, should_stop: see `sampling.sample`.
+        fit: how the first picture is brought onto the grid, and with that the size of the result: a
+            policy's name, or a `fit.Fit` with more to say. Other pictures of its shape stand on the
+            same grid.
 
     Returns:
         [results, height, width, 3] float32 in 0..1 on the CPU: all instructions with the first
@@ -247,20 +252,21 @@ def edit(
         raise InputError("paste_back is set, but there is no noise_mask that says what to put back")
     back = noise_mask if paste_back else None
     parts = as_loras(loras)
+    fit = fit if isinstance(fit, Fit) else Fit(check_choice(fit, "fit", POLICIES))
     pipeline = model if isinstance(model, Pipeline) else load_pipeline(model)
     flux, autoencoder = pipeline.model, pipeline.autoencoder
     latent_format = flux.latent_format
     scale = latent_format.downscale
 
-    canvas = plan_canvas(given, width, height, flux)
+    canvas = plan_canvas(given, width, height, flux, fit)
     size = canvas.size
 
     with torch.no_grad(), _with_loras(flux, pipeline.text_encoder, parts):
         references = [
             replace(image, latent=image.latent.to(autoencoder.device))
             if isinstance(image, Reference)
-            else _reference(pipeline, image, canvas.frame(image))
-            for image in given
+            else _reference(pipeline, image, canvas.frame(image, number))
+            for number, image in enumerate(given, 1)
         ]
         shape = (batch * len(prompts), latent_format.channels, size[1] // scale, size[0] // scale)
         start = None

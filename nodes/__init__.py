@@ -18,6 +18,7 @@ class KontextExtension(ComfyExtension):
         from .batch import KontextBatch
         from .box import KontextBox
         from .candidates import KontextCandidates
+        from .canvas import KontextCanvas
         from .compare import KontextCompare
         from .crop import KontextCrop, KontextPaste
         from .edit import KontextEdit
@@ -54,6 +55,7 @@ class KontextExtension(ComfyExtension):
             KontextSessionTurn,
             KontextSessionPick,
             KontextNames,
+            KontextCanvas,
         ]
 
 

@@ -17,7 +17,7 @@ from .inputs import guidance_input, like_input, present_like, seed_input, steps_
 from .loading import load_clip, load_model, load_vae
 from .native import require_vae, resolutions_of
 from .notes import FRAMING, batch_notes, cost_notes, cost_payload, output, told_by
-from .reference import encode_reference
+from .reference import Target, encode_reference
 from .sampler import check_model, network_of, run_sampler
 from .schema import make
 
@@ -214,8 +214,11 @@ class KontextEdit(io.ComfyNode):
         network = network_of(model)
         check_text(conditioning, getattr(network, "params", None), "the prompt")
         references = []
+        target = Target(check_size(width, height)) if width and height else None
         for number, image in enumerate(images, 1):
-            encoded, framing = encode_reference(vae, image, "trained size", f"image {number}")
+            encoded, framing = encode_reference(
+                vae, image, "trained size", f"image {number}", target
+            )
             references.append(Reference(encoded, framing=framing))
         shape = references[like - 1].framing if like else None
         columns, rows = _size(width, height, shape, sizes)

@@ -14,9 +14,12 @@ from ..kontext_core.framing import (
     ROUNDED,
     alike,
     bring_to,
+    on_page,
+    on_page_mask,
     plan_fit,
     put_back,
     same_shape,
+    unframe_mask,
 )
 from ..kontext_core.images import check_image, resize
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, nearest_resolution
@@ -52,8 +55,7 @@ def place(
     """
     made = (result.shape[2], result.shape[1])
     size = (original.shape[2], original.shape[1])
-    # A node between, such as a crop of the latent, leaves a framing behind that is not true.
-    if framing is not None and same_shape(framing.size, made, ROUNDED):
+    if framing is not None:
         if alike(framing.picture, size):
             return put_back(result, original, framing), []
     elif made == nearest_resolution(*size, sizes):
@@ -74,6 +76,32 @@ def place(
             f"other_shape is {other_shape!r}; expected one of {', '.join(OTHER_SHAPE)}"
         )
     return bring_to(result, *size, other_shape), [f"{said}, so it was {done[other_shape]}"]
+
+
+def true_framing(samples: dict[str, Any], image: Tensor) -> Framing | None:
+    """How the picture that a result was made of was brought onto the grid, if known. A node between,
+    such as a crop of the latent, leaves one behind that is not true."""
+    framing = samples.get(FRAMING)
+    made = (image.shape[2], image.shape[1])
+    return framing if framing is not None and same_shape(framing.size, made, ROUNDED) else None
+
+
+def on_canvas(
+    original: Tensor, mask: Tensor | None, framing: Framing | None
+) -> tuple[Tensor, Tensor | None]:
+    """Original and mask as what a framing's result is laid over: on its page if it has one; a mask
+    of the canvas, as Kontext: Canvas gives it, cut to the original."""
+    if framing is None:
+        return original, mask
+    original = on_page(original, framing)
+    if mask is not None:
+        size = (original.shape[2], original.shape[1])
+        own = (mask.shape[-1], mask.shape[-2])
+        if own == framing.size and own != size:
+            mask = unframe_mask(mask, framing, size)
+        elif own != size:
+            mask = on_page_mask(mask, framing, 1.0)
+    return original, mask
 
 
 def _size(size: tuple[int, int]) -> str:
@@ -167,7 +195,9 @@ class KontextFinish(io.ComfyNode):
         if original is not None:
             original = check_image(original[..., :3], "original")
             sizes = getattr(vae, "resolutions", KONTEXT_RESOLUTIONS)
-            image, notes = place(image, original, samples.get(FRAMING), other_shape, sizes)
+            framing = true_framing(samples, image)
+            original, mask = on_canvas(original, mask, framing)
+            image, notes = place(image, original, framing, other_shape, sizes)
             image = composite(image, original, mask, feather, match=match_colours)
         if mask is not None and not bool(mask.any()):
             notes.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
@@ -13,6 +14,8 @@ from ..kontext_core.framing import (
     at_resolution,
     fit_picture,
     frame_mask,
+    on_grid_of,
+    on_page_mask,
     plan_fit,
     same_shape,
 )
@@ -37,13 +40,39 @@ PLACEMENTS = ("auto", "explicit")
 NEAR = 0.1
 
 
+@dataclass(frozen=True)
+class Target:
+    """What a reference may share its grid with.
+
+    Attributes:
+        size: (width, height) of what is painted, in pixels.
+        framing: None, or how the picture that it is made for was brought to it.
+    """
+
+    size: tuple[int, int]
+    framing: Framing | None = None
+
+    @classmethod
+    def of(cls, latent: dict[str, Any]) -> Target:
+        """Of a LATENT."""
+        rows, columns = latent["samples"].shape[-2:]
+        size, framing = (columns * 8, rows * 8), latent.get(FRAMING)
+        return cls(size, framing if framing is not None and framing.size == size else None)
+
+
 def encode_reference(
-    vae: Any, image: Tensor, fit: str, name: str, resolution: float = 1.0
+    vae: Any,
+    image: Tensor,
+    fit: str,
+    name: str,
+    target: Target | None = None,
+    resolution: float = 1.0,
 ) -> tuple[Tensor, Framing]:
     """A picture as a raw latent, and how it is brought onto the grid with all its pixels.
 
     Args:
         vae: ours or the host's own, which knows no trained sizes: then those of FLUX.1 Kontext.
+        target: a picture of its shape goes onto its grid, so that both have the same places.
         resolution: share of each side's pixels that the latent is made with.
 
     Raises:
@@ -51,12 +80,27 @@ def encode_reference(
     """
     image = check_image(image[..., :3], name)
     sizes = getattr(require_vae(vae), "resolutions", KONTEXT_RESOLUTIONS)
-    framing = plan_fit(image.shape[2], image.shape[1], sizes, fit)
+    own = (image.shape[2], image.shape[1])
+    made = None if target is None else target.framing
+    if target is not None and made is not None and own == target.size:
+        # The picture of Kontext: Canvas, on the grid already.
+        on_grid = Framing(own, (0, 0, *own), own, made.trained)
+        return vae.encode(fit_picture(image, at_resolution(on_grid, resolution))), made
+    if target is None or (made is not None and own == made.original):
+        framing = made
+    else:
+        framing = on_grid_of(target.size, own, sizes)
+    framing = framing or plan_fit(*own, sizes, fit)
     return vae.encode(fit_picture(image, at_resolution(framing, resolution))), framing
 
 
 def _encoded(
-    vae: Any, image: Tensor | None, latent: dict[str, Any] | None, fit: str, resolution: float
+    vae: Any,
+    image: Tensor | None,
+    latent: dict[str, Any] | None,
+    fit: str,
+    target: dict[str, Any] | None,
+    resolution: float,
 ) -> tuple[Tensor, Framing | None] | None:
     """Latent and framing of what is connected; None when nothing is."""
     if image is not None and latent is not None:
@@ -71,7 +115,8 @@ def _encoded(
             "Kontext: Reference got an image but no VAE to encode it with; connect Kontext: Load "
             "VAE, or give a latent"
         )
-    return encode_reference(vae, image, fit, "the reference image", resolution)
+    on = None if target is None else Target.of(target)
+    return encode_reference(vae, image, fit, "the reference image", on, resolution)
 
 
 def _seen(mask: Tensor, samples: Tensor, framing: Framing | None, of_image: bool) -> Tensor:
@@ -92,8 +137,13 @@ def _seen(mask: Tensor, samples: Tensor, framing: Framing | None, of_image: bool
         )
     size = (mask.shape[-1], mask.shape[-2])
     shown = (samples.shape[-1] * 8, samples.shape[-2] * 8)
-    if framing is not None and alike(framing.picture, size):
-        return frame_mask(mask, framing)
+    if framing is not None and size == framing.size:
+        return mask
+    if framing is not None:
+        mask = on_page_mask(mask, framing, 0.0)
+        size = (mask.shape[-1], mask.shape[-2])
+        if alike(framing.picture, size):
+            return frame_mask(mask, framing)
     if not of_image and same_shape(size, shown, NEAR * min(shown)):
         return mask
     expected = framing.picture if framing is not None and of_image else shown
@@ -183,7 +233,8 @@ class KontextReference(io.ComfyNode):
                     default=FITS[0],
                     tooltip="trained size: resize to the size the model was trained at that has "
                     "the closest shape, and pad to it. shrink: only if it is larger than that. "
-                    "keep: every pixel, cropped to a multiple of 16; large pictures get slow.",
+                    "keep: every pixel, cropped to a multiple of 16; large pictures get slow. exact: "
+                    "every pixel, padded to a multiple of 16.",
                 ),
                 io.Combo.Input(
                     "placement",
@@ -243,6 +294,13 @@ class KontextReference(io.ComfyNode):
                     tooltip='What the instruction may call it, such as "the logo". Kontext: Names '
                     "writes its number instead, and says so.",
                 ),
+                io.Latent.Input(
+                    "target",
+                    optional=True,
+                    tooltip="What is painted, where it has a size of its own: the LATENT of Kontext: "
+                    "Canvas, or the empty one that Kontext: Stitch gets. A picture of its shape "
+                    "stands on the same grid, so that nothing moves; fit is for others.",
+                ),
             ],
             outputs=[
                 References.Output(
@@ -271,6 +329,7 @@ class KontextReference(io.ComfyNode):
         mask: Tensor | None = None,
         resolution: float = 1.0,
         name: str = "",
+        target: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
         if not start < end:
             raise InputError(
@@ -278,7 +337,7 @@ class KontextReference(io.ComfyNode):
                 "smaller than end"
             )
         chain = references or ReferenceChain()
-        found = _encoded(vae, image, latent, fit, resolution)
+        found = _encoded(vae, image, latent, fit, target, resolution)
         if found is None:
             return output(
                 chain,

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..kontext_core.cost import FLUX_HIDDEN, Cost, estimate, plain_size
 from ..kontext_core.errors import InputError
+from ..kontext_core.framing import ROUNDED, same_shape
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, nearest_resolution
 from ..kontext_core.stitcher import INDEX_AT_ZERO, METHODS, Context, Reference, stitch
 from .conditioning import ReferenceChain, attach, beyond_native
@@ -113,6 +114,21 @@ def _target(references: Sequence[Reference], number: int, picture: bool) -> dict
             )
         empty = like.latent.float().repeat(batch // len(like.latent), 1, 1, 1)
     return {"samples": empty, **({} if like.framing is None else {FRAMING: like.framing})}
+
+
+def off_grid_notes(target: Tensor, references: Sequence[Reference]) -> list[str]:
+    """References of the target's shape that stand on a grid of their own: what they show moves."""
+    size = (target.shape[-1] * 8, target.shape[-2] * 8)
+    return [
+        f"image {number} has the result's shape, but stands at {of.size[0]} x {of.size[1]} beside "
+        f"{size[0]} x {size[1]}, so things move and may be doubled: connect latent to target of its "
+        "Kontext: Reference, too"
+        for number, reference in enumerate(references, 1)
+        if (of := reference.framing) is not None
+        and reference.position is None
+        and of.size != size
+        and same_shape(size, of.picture, ROUNDED)
+    ]
 
 
 def _cost(
@@ -237,8 +253,10 @@ class KontextStitch(io.ComfyNode):
             like, missing = present_like(like_image, len(items))
             notes += missing
             latent = _target(items, like, mask is not None)
-        elif like_image != 1:
-            notes.append(f"like_image {like_image} has no effect: latent gives the size")
+        else:
+            if like_image != 1:
+                notes.append(f"like_image {like_image} has no effect: latent gives the size")
+            notes += off_grid_notes(target_samples(latent), items)
         if mask is not None:
             latent = with_mask(latent, mask)
         context = stitch(tuple(target_samples(latent).shape), items, method=method)

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from graphs import TITLES
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = ROOT / "workflows"
@@ -32,6 +32,7 @@ PICTURES: dict[str, tuple[tuple[str, ...], str]] = {
     "inpaint_with_mask": (("kontext_shapes", "kontext_mask"), "only where the mask is white"),
     "masked_edit": (("kontext_shapes", "kontext_mask"), "repaints only what is white"),
     "crop_and_stitch": (("kontext_shapes", "kontext_mask"), "a small region in full detail"),
+    "extend_picture": (("kontext_shapes",), "more beside it, the rest as it was"),
     "batch": (("kontext_shapes",), "many edits with one Run"),
     "session_of_turns": (("kontext_shapes",), "turn by turn, kept in one file"),
     "pictures_by_name": (("kontext_star", "kontext_sunset"), "pictures by name, not by number"),
@@ -79,7 +80,9 @@ def draw_thumbnail(before: list[Image.Image], after: list[Image.Image], text: st
     top = (HEIGHT - 50 - side) // 2
     for number, picture in enumerate(pictures):
         x = left + number * (side + gap)
-        card.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (x, top))
+        # Of another shape it is as small as it takes, in the middle.
+        shown = ImageOps.contain(picture, (side, side), Image.Resampling.LANCZOS)
+        card.paste(shown, (x + (side - shown.width) // 2, top + (side - shown.height) // 2))
         if 0 < number < len(before):
             sign(draw, "+", x - gap / 2, top + side / 2)
         elif before and number == len(before):

@@ -69,6 +69,21 @@ def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
         "--width", type=int, help="in pixels, a multiple of 16; default: that of image 1"
     )
     edit.add_argument("--height", type=int, help="in pixels; default: that of image 1")
+    edit.add_argument(
+        "--fit", metavar="POLICY",
+        help="how image 1 gets onto the grid: trained size, exact (its own pixels), megapixels, or "
+        "custom (--width and --height, padded or cropped to) (trained size)",
+    )  # fmt: skip
+    edit.add_argument(
+        "--other-shape", help="pad or crop, where image 1 has another shape than the grid (pad)"
+    )
+    edit.add_argument("--megapixels", type=float, help="for that --fit; 1 is 1024 x 1024 (1)")
+    edit.add_argument("--aspect", help="of the result, such as 16:9; default: that of image 1")
+    edit.add_argument(
+        "--margins", type=margins, metavar="LEFT,TOP,RIGHT,BOTTOM",
+        help="pixels to add beside image 1 and to paint (0,0,0,0)",
+    )  # fmt: skip
+    edit.add_argument("--fill", help="what is seen there before: edge, mirror or grey (edge)")
     edit.add_argument("--method", help="offset, index or uxo (offset)")
     edit.add_argument("--denoise", type=float, help="below 1 starts from image 1 (1)")
     edit.add_argument(
@@ -127,6 +142,20 @@ def named(text: str) -> tuple[str | None, str]:
     if not equals or not path or "/" in name or "\\" in name or Path(text).exists():
         return None, text
     return name, path
+
+
+def margins(text: str) -> list[int]:
+    """Four pixel counts from LEFT,TOP,RIGHT,BOTTOM.
+
+    Raises:
+        ArgumentTypeError: something else.
+    """
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not four numbers of pixels, LEFT,TOP,RIGHT,BOTTOM, such as 0,0,256,0"
+        )
+    return [int(part) for part in parts]
 
 
 def read_prompt(path: str) -> str:
@@ -209,6 +238,7 @@ def run(options: argparse.Namespace) -> str:
     from tqdm import tqdm
 
     from ..checks import check_whole
+    from ..fit import Fit, aspect_of
     from ..images import load_image
     from ..inputs import check_instruction
     from ..names import write_numbers
@@ -218,6 +248,14 @@ def run(options: argparse.Namespace) -> str:
     values["prompt"] = check_instruction(values["prompt"])
     check_whole(values["batch"], "batch", 1, 64)
     check_target(options.out, options.quality)
+    fit = Fit(
+        values["fit"],
+        values["other_shape"],
+        values["megapixels"],
+        aspect=None if values["aspect"] is None else aspect_of(values["aspect"]),
+        margins=tuple(values["margins"]),
+        fill=values["fill"],
+    )
     names, files = zip(*map(named, values["image"]), strict=True) if values["image"] else ((), ())
     images = [load_image(path) for path in files]
     for written, number in write_numbers(values["prompt"], names).found:
@@ -252,6 +290,7 @@ def run(options: argparse.Namespace) -> str:
             noise_mask=mask,
             paste_back=mask is not None,
             match_colours=values["match_colours"] == "on",
+            fit=fit,
             callback=step,
         )
     metadata = record(values, options.version)

@@ -18,12 +18,14 @@ SETTINGS: dict[str, Any] = {
     "denoise": 1.0, "solver": "euler", "schedule": "kontext", "batch": 1,
     "accelerate": "off", "mask": None, "mask_channel": "luminance", "box": None,
     "mask_mode": "soft", "feather": 0, "match_colours": "off",
+    "fit": "trained size", "other_shape": "pad", "megapixels": 1.0,
+    "aspect": None, "margins": [0, 0, 0, 0], "fill": "edge",
 }  # fmt: skip
 NUMBERS = (int, float)
 KINDS: dict[str, tuple[type, ...]] = {
     "t5_length": (int,), "lora": (list,), "image": (list,), "cfg": NUMBERS, "nag": NUMBERS, "seed": (int,),
     "steps": (int,), "guidance": NUMBERS, "width": (int,), "height": (int,), "denoise": NUMBERS,
-    "batch": (int,), "feather": (int,),
+    "batch": (int,), "feather": (int,), "megapixels": NUMBERS, "margins": (list,),
 }  # fmt: skip
 
 
@@ -62,8 +64,9 @@ def recall(path: str) -> dict[str, Any]:
             raise InputError(f"the settings in {path} are damaged: {name} is {value!r}")
     pairs = [part for part in kept.get("lora", []) if not _is_lora(part)]
     names = [part for part in kept.get("image", []) if not isinstance(part, str)]
-    if pairs or names:
-        raise InputError(f"the settings in {path} are damaged: {(pairs + names)[0]!r}")
+    sides = [side for side in kept.get("margins", []) if not isinstance(side, int)]
+    if damaged := pairs + names + sides:
+        raise InputError(f"the settings in {path} are damaged: {damaged[0]!r}")
     return kept
 
 

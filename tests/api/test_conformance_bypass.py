@@ -59,6 +59,8 @@ BYPASSED = [
     # The place to paste into is gone.
     ("crop_and_stitch", "KontextCrop", "required_input_missing"),
     ("one_node_edit", "KontextEdit", RUNS),
+    # At the trained size, and nothing is new.
+    ("extend_picture", "KontextCanvas", RUNS),
     # Its prompts are gone, and the prompt of Edit stood for them only.
     ("batch", "KontextBatch", "the prompt is empty"),
     ("batch", "KontextLoadModel", RUNS),
@@ -70,6 +72,7 @@ MUTED = [
     ("one_reference_edit", "KontextStitch", "required_input_missing"),
     ("one_reference_edit", "KontextFinish", "required_input_missing"),
     ("one_node_edit", "KontextEdit", "required_input_missing"),
+    ("extend_picture", "KontextCanvas", "neither a latent nor a reference"),
     ("batch", "KontextLoadVAE", RUNS),
 ]
 CASES = [(*case, BYPASS) for case in BYPASSED] + [(*case, MUTE) for case in MUTED]

@@ -62,7 +62,9 @@ def test_writes_what_edit_gives(
         "clip_l": None, "t5_length": 256, "lora": [], "dtype": "auto", "image": [str(reference)],
         "prompt": PROMPT, "negative": None, "cfg": 1.0, "nag": 1.0, "seed": 7, "steps": 2, "guidance": 2.5,
         "width": None, "height": None, "method": "offset", "denoise": 1.0, "solver": "euler",
-        "schedule": "kontext", "batch": 1, "accelerate": "off",
+        "schedule": "kontext", "batch": 1, "accelerate": "off", "fit": "trained size",
+        "other_shape": "pad", "megapixels": 1.0, "aspect": None, "margins": [0, 0, 0, 0],
+        "fill": "edge",
     }  # fmt: skip
 
 
@@ -149,6 +151,62 @@ def test_a_picture_comes_back_in_its_own_size(
         with Image.open(path) as opened:
             assert opened.size == size
     assert load_image(first).equal(load_image(second))
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        (["--fit", "exact"], (111, 79)),
+        (["--fit", "exact", "--other-shape", "crop"], (111, 79)),
+        (["--fit", "megapixels", "--megapixels", "0.01"], (111, 79)),
+        (["--margins", "32,0,5,0", "--fill", "mirror"], (148, 79)),
+        (["--aspect", "1:1", "--other-shape", "crop"], (79, 79)),
+        (["--fit", "custom", "--width", "128", "--height", "64"], (128, 64)),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, list) else None,
+)
+def test_every_policy_of_the_size(
+    options: list[str], size: tuple[int, int], model_folder: Path, tmp_path: Path
+) -> None:
+    """And the picture that repeats it."""
+    Image.new("RGBA", (111, 79), "#80604020").save(tmp_path / "in.png")
+    first, second = tmp_path / "1.png", tmp_path / "2.png"
+    asked = command(model_folder, tmp_path / "in.png", first, steps="1")
+    assert main([*asked, *options]) == 0
+    assert main(["edit", "--like", str(first), "--out", str(second)]) == 0
+    for path in (first, second):
+        with Image.open(path) as opened:
+            assert opened.size == size
+    assert load_image(first).equal(load_image(second))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--margins", "1,2,3"], "LEFT,TOP,RIGHT,BOTTOM"),
+        (["--fit", "stretch"], "expected one of trained size, exact"),
+        (["--fit", "exact", "--width", "64", "--height", "64"], "chooses the size"),
+        (["--fit", "custom"], "no width and height"),
+        (["--aspect", "wide"], "16:9"),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, list) else None,
+)
+def test_a_policy_that_can_not_be_is_refused(
+    options: list[str],
+    said: str,
+    model_folder: Path,
+    reference: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    out = tmp_path / "out.png"
+    try:
+        code = main([*command(model_folder, reference, out), *options])
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code
+    assert said in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_batch_is_numbered(

@@ -81,7 +81,7 @@ def test_batches_must_fit() -> None:
         put_back(torch.zeros(2, 64, 96, 3), torch.zeros(3, 79, 111, 3), framing)
     with pytest.raises(InputError, match="'cover'"):
         plan_fit(111, 79, SIZES, "cover")
-    assert FITS == ("trained size", "shrink", "keep")
+    assert FITS == ("trained size", "shrink", "keep", "exact")
 
 
 def test_a_masks_padding_is_black() -> None:

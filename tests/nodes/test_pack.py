@@ -84,6 +84,15 @@ def test_bypass_passes_every_output_from_the_input_in_the_same_place(
     assert sockets[: len(info["output"])] == [str(kind) for kind in info["output"]]
 
 
+def test_bypass_of_canvas_passes_the_picture_and_the_mask(pack: Any) -> None:
+    """LATENT has no input of its kind: what it went to falls back on the trained size."""
+    info = pack.nodes["KontextCanvas"].GET_NODE_INFO_V1()
+    kinds = [str(spec[0]) for part in info["input"].values() for spec in part.values()]
+    assert kinds[0] == info["output"][0] == "IMAGE"
+    assert kinds.count("MASK") == 1
+    assert "LATENT" not in kinds
+
+
 def test_unknown_schema_fields_are_dropped(pack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     schema = pack.module("nodes.schema")
     made = schema.make(node_id="X", inputs=[], outputs=[], no_host_has_this=1)

@@ -1,4 +1,4 @@
-"""How far a picture has moved, to a fraction of a pixel."""
+"""Pictures whose places are known, and how far a result has moved."""
 
 from __future__ import annotations
 
@@ -6,6 +6,31 @@ import math
 
 import torch
 from torch import Tensor
+
+
+def smooth(width: int, height: int) -> Tensor:
+    """Waves of every direction, whose places are known to a fraction of a pixel."""
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    short = min(width, height)
+    waves = [torch.sin(2 * math.pi * (a * x + b * y) / short) for a, b in ((2, 1), (-1, 2), (1, 1))]
+    return (0.5 + 0.2 * torch.stack(waves, -1))[None]
+
+
+def discs(width: int, height: int) -> Tensor:
+    """Four on light grey: what the embedded autoencoder can draw."""
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    short = min(width, height)
+    picture = torch.full((height, width, 3), 0.9)
+    for across, down, colour in (
+        (0.3, 0.35, (0.85, 0.15, 0.15)),
+        (0.7, 0.6, (0.15, 0.3, 0.85)),
+        (0.25, 0.75, (0.1, 0.6, 0.2)),
+        (0.75, 0.2, (0.95, 0.75, 0.1)),
+    ):
+        inside = short * 0.14 - torch.hypot(x - across * width, y - down * height)
+        cover = (inside * 64 / short + 0.5).clamp(0, 1)[..., None]
+        picture = picture * (1 - cover) + cover * torch.tensor(colour)
+    return picture[None]
 
 
 def displacement(before: Tensor, after: Tensor) -> tuple[float, float]:

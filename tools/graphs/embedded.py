@@ -133,6 +133,38 @@ WITH_EMBEDDED: dict[str, Graph] = {
         ),
         compare=("image.0", "finish.0"),
     ),
+    "extend_picture": Graph(
+        "## Extend a picture\n\n*Kontext: Canvas* adds new pixels beside the picture, the model paints "
+        "there, and *Kontext: Finish* puts every pixel of the picture back, exactly.\n\n- **left, top, "
+        "right, bottom** are in the picture's pixels; **aspect** extends it to a shape instead.\n"
+        "- Say what is to stand there. **fill** is what the model sees there before: *edge* suits "
+        "most pictures.\n- **feather** blends the seam." + EMBEDDED + PICTURES,
+        (
+            loaders(),
+            reference_column(
+                replace(picture("image", "kontext_shapes.png", "Picture"), more=180),
+                Node(
+                    "canvas",
+                    "KontextCanvas",
+                    {"image1": "image.0", "vae": "vae.0", "right": 128, "feather": 8},
+                ),
+            ),
+            Column(
+                "Instruction",
+                OCHRE,
+                290,
+                (
+                    instruction("add a yellow star on the right"),
+                    reference("one", 1, image="canvas.0", vae="vae.0", target="canvas.1"),
+                ),
+            ),
+            Column("Paint", PURPLE, 290, (stitch("one"), sampler(seed=3))),
+            result(
+                finish(original="image.0", mask="canvas.2"),
+                save("finish", "extend_picture"),
+            ),
+        ),
+    ),
     "ksampler_with_our_loaders": Graph(
         "## Our loaders with ComfyUI's KSampler\n\nMODEL, CLIP, VAE, CONDITIONING and LATENT are "
         "ComfyUI's own kinds: any sampler and scheduler works, and so do LoRA loaders, patches and "

@@ -304,4 +304,21 @@ PAGES: dict[str, Graph] = {
             ),
         ),
     ),
+    "KontextCanvas": shown(
+        column(270, picture("a", "kontext_shapes.png", "Picture"), loaded("vae", "VAE")),
+        column(
+            290,
+            Node("it", "KontextCanvas", {"image1": "a.0", "vae": "vae.0", "right": 128}),
+        ),
+        column(
+            270,
+            Node(
+                "one",
+                "KontextReference",
+                {"image": "it.0", "vae": "vae.0", "target": "it.1"},
+                "Reference: image 1",
+            ),
+        ),
+        column(270, Node("finish", "KontextFinish", {"original": "a.0", "mask": "it.2"})),
+    ),
 }

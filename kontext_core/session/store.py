@@ -24,6 +24,7 @@ from ..checks import check_whole
 from ..errors import InputError, SessionError, ShapeError
 from ..framing import Framing
 from ..images import check_image, to_pil
+from ..pages import Page
 from ..reading import open_picture, read_frames
 from ..writing import check_folder, save_image
 from .database import FORMAT, make_database, opened
@@ -281,14 +282,15 @@ class Session:
     def _turn(self, row: tuple[Any, ...]) -> Turn:
         number, parent, prompt, seed, settings, framing, created, note = row
         try:
-            sizes = {name: tuple(value) for name, value in json.loads(framing).items()}
+            sizes = json.loads(framing)
+            page = sizes.pop("page", None)
             return Turn(
                 number,
                 parent,
                 prompt,
                 None if seed is None else int(seed),
                 dict(json.loads(settings)),
-                Framing(**sizes),
+                Framing(**_tuples(sizes), page=None if page is None else Page(**_tuples(page))),
                 created,
                 note,
             )
@@ -319,3 +321,8 @@ def _jpeg(picture: Image.Image) -> bytes:
     data = io.BytesIO()
     small.convert("RGB").save(data, "JPEG", quality=80)
     return data.getvalue()
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists only."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

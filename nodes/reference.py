@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..kontext_core.errors import InputError, ShapeError
 from ..kontext_core.framing import (
     FITS,
+    Framing,
     alike,
     at_resolution,
     fit_picture,
@@ -33,7 +34,6 @@ from .schema import References, make, widget
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..kontext_core.framing import Framing
 
 PLACEMENTS = ("auto", "explicit")
 # A reference latent of unknown origin may have been resized to a trained shape near the picture's.

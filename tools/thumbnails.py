@@ -34,6 +34,11 @@ PICTURES: dict[str, tuple[tuple[str, ...], str]] = {
     "crop_and_stitch": (("kontext_shapes", "kontext_mask"), "a small region in full detail"),
     "extend_picture": (("kontext_shapes",), "more beside it, the rest as it was"),
     "batch": (("kontext_shapes",), "many edits with one Run"),
+    "box_cue": (("kontext_shapes",), "a box points at what goes"),
+    "style_of_a_picture": (("kontext_neon",), "draws in the style of a picture"),
+    "replace_letters": (("kontext_letter",), "one letter becomes another"),
+    "new_scenes": (("kontext_star",), "one thing, several scenes"),
+    "choose_among_candidates": (("kontext_star",), "early looks, the best go on"),
     "session_of_turns": (("kontext_shapes",), "turn by turn, kept in one file"),
     "pictures_by_name": (("kontext_star", "kontext_sunset"), "pictures by name, not by number"),
 }  # fmt: skip

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..kontext_core.composite import composite
 from ..kontext_core.cost import FLUX_HIDDEN, estimate, plain_size, tokens_of
 from ..kontext_core.errors import InputError
 from ..kontext_core.framing import cut_out
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, check_size, nearest_resolution
-from ..kontext_core.stitcher import Reference
+from ..kontext_core.stitcher import METHODS, Reference
 from .conditioning import attach, check_text
 from .inputs import guidance_input, like_input, present_like, seed_input, steps_input
+from .latent import with_mask
 from .loading import load_clip, load_model, load_vae
 from .native import require_vae, resolutions_of
 from .notes import FRAMING, batch_notes, cost_notes, cost_payload, output, told_by
 from .reference import Target, encode_reference
-from .sampler import check_model, network_of, run_sampler
-from .schema import make
+from .sampler import check_model, idle_notes, network_of, run_sampler
+from .schema import make, widget
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +74,24 @@ def check_open(given: dict[str, bool], of_model: tuple[Any, ...], of_vae: tuple[
         f"{open_} is not connected, so the embedded one would be taken, but {there} comes from other "
         f"weights. Connect {open_} too, from the loader of FLUX.1's files, or take {there} away"
     )
+
+
+def _start(
+    references: Sequence[Reference], like: int | None, count: int, why: str
+) -> dict[str, Any]:
+    """The LATENT of the image that is edited, `count` times.
+
+    Raises:
+        InputError: no image gives the size, so there is nothing to start from.
+    """
+    if like is None:
+        raise InputError(
+            f"there is {why}, which starts from image like_image; connect a picture, and set width and "
+            "height to 0"
+        )
+    edited = references[like - 1]
+    samples = edited.latent.float()
+    return {"samples": samples.repeat(count // len(samples), 1, 1, 1), FRAMING: edited.framing}
 
 
 class KontextEdit(io.ComfyNode):
@@ -155,6 +175,64 @@ class KontextEdit(io.ComfyNode):
                     "height are 0.",
                     3,
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="White may change: image like_image is kept elsewhere, by the sampler in "
+                    "cells of 8 pixels, and to the bit with paste_back.",
+                ),
+                widget(
+                    io.Boolean,
+                    "paste_back",
+                    optional=True,
+                    default=True,
+                    tooltip="With a mask: every pixel outside it is the picture's own.",
+                    advanced=True,
+                ),
+                widget(
+                    io.Float,
+                    "strength",
+                    optional=True,
+                    default=1.0,
+                    min=0.0,
+                    max=4.0,
+                    step=0.05,
+                    tooltip="How much the model attends to the images: 1 as trained, 0 not at all. For "
+                    "one image alone take Kontext: Reference.",
+                    advanced=True,
+                ),
+                widget(
+                    io.Combo,
+                    "method",
+                    optional=True,
+                    options=list(METHODS),
+                    default=METHODS[0],
+                    tooltip="How images are placed, as in Kontext: Stitch.",
+                    advanced=True,
+                ),
+                widget(
+                    io.Float,
+                    "denoise",
+                    optional=True,
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="1 paints from noise. Less starts from image like_image and changes less of "
+                    "it.",
+                    advanced=True,
+                ),
+                widget(
+                    io.Int,
+                    "count",
+                    optional=True,
+                    default=1,
+                    min=1,
+                    max=16,
+                    tooltip="How many results, from one stream of noise. Kontext: Candidates looks at "
+                    "several early.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 io.Image.Output("image", display_name="IMAGE", tooltip="The result."),
@@ -193,6 +271,12 @@ class KontextEdit(io.ComfyNode):
         clip: Any = None,
         vae: Any = None,
         like_image: int = 1,
+        mask: Tensor | None = None,
+        paste_back: bool = True,
+        strength: float = 1.0,
+        method: str = METHODS[0],
+        denoise: float = 1.0,
+        count: int = 1,
     ) -> io.NodeOutput:
         import torch
 
@@ -219,18 +303,27 @@ class KontextEdit(io.ComfyNode):
             encoded, framing = encode_reference(
                 vae, image, "trained size", f"image {number}", target
             )
-            references.append(Reference(encoded, framing=framing))
+            references.append(Reference(encoded, strength=strength, framing=framing))
         shape = references[like - 1].framing if like else None
         columns, rows = _size(width, height, shape, sizes)
         batch = max((len(reference.latent) for reference in references), default=1)
-        empty = {"samples": torch.zeros(batch, 16, rows // 8, columns // 8)}
+        if count > 1 and batch > 1:
+            raise InputError(
+                f"count is {count} and an image is a batch of {batch}, which has a result for each of "
+                "its pictures; set count to 1, or connect one picture"
+            )
+        start: dict[str, Any] = {"samples": torch.zeros(batch * count, 16, rows // 8, columns // 8)}
+        if mask is not None or denoise < 1:
+            start = _start(references, like, batch * count, "a mask" if denoise == 1 else "denoise")
+            start = start if mask is None else with_mask(start, mask)
         latent = run_sampler(
             model,
-            attach(conditioning, references, "offset"),
-            empty,
+            attach(conditioning, references, method),
+            start,
             seed=seed,
             steps=steps,
             guidance=guidance,
+            denoise=denoise,
         )
         trained = nearest_resolution(columns, rows, sizes)
         cost = estimate(
@@ -241,14 +334,18 @@ class KontextEdit(io.ComfyNode):
             trained=plain_size(sizes),
         )
         result = vae.decode(latent)
+        result = result if shape is None else cut_out(result, shape)
+        if mask is not None and paste_back and like:
+            result = composite(result, images[like - 1][..., :3], mask)
         return output(
-            result if shape is None else cut_out(result, shape),
+            result,
             {"samples": latent, **({} if shape is None else {FRAMING: shape})},
             notes=[
                 *cost_notes(cost, trained),
                 *notes,
                 *told_by(conditioning),
                 *_notes(slots),
+                *idle_notes(start, None, False, denoise),
             ],
             kontext_size=cost_payload(cost, trained, like),
         )

@@ -96,7 +96,7 @@ class Canvas:
                 )
             return
         own = image.shape[2], image.shape[1]
-        if self.asked and not same_shape(self.size, own, ROUNDED):
+        if self.asked and self.first is None and not same_shape(self.size, own, ROUNDED):
             raise InputError(
                 f"{why}, which starts from image 1, but that is {own[0]} x {own[1]} and the "
                 f"result {self.size[0]} x {self.size[1]}: another shape; crop or pad the picture "

@@ -30,7 +30,7 @@ CHANGED = 1.5 / 255
 
 
 @dataclass(frozen=True)
-class Figures:
+class Likeness:
     """How alike two pictures are over an area.
 
     Attributes:
@@ -50,9 +50,9 @@ class Comparison:
     """Of one pair. `inside` and `outside` of the mask; None without a mask, or where it leaves
     nothing."""
 
-    whole: Figures
-    inside: Figures | None
-    outside: Figures | None
+    whole: Likeness
+    inside: Likeness | None
+    outside: Likeness | None
 
 
 def paired(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ def paired(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def compare(before: Tensor, after: Tensor, mask: Tensor | None = None) -> list[Comparison]:
-    """Figures of every pair.
+    """Likeness of every pair.
 
     Args:
         before, after: [b, h, w, 3] each, from `paired`.
@@ -111,7 +111,7 @@ def compare(before: Tensor, after: Tensor, mask: Tensor | None = None) -> list[C
 
 def _figures(
     a: Tensor, b: Tensor, similar: Tensor | None, changed: Tensor, area: Tensor
-) -> Figures:
+) -> Likeness:
     area = area.to(a.device)
     share = float((changed * area).sum() / area.sum())
     alike = None
@@ -120,7 +120,7 @@ def _figures(
         inner = area[:, 5:-5, 5:-5]
         if bool(inner.any()):
             alike = float((similar.mean(1) * inner).sum() / inner.sum())
-    return Figures(float(psnr(a, b, area[:, None])), alike, share)
+    return Likeness(float(psnr(a, b, area[:, None])), alike, share)
 
 
 def _area(mask: Tensor, size: torch.Size, count: int) -> Tensor:
@@ -164,7 +164,7 @@ def in_words(found: Comparison) -> str:
     return "; ".join(parts)
 
 
-def _line(name: str, figures: Figures) -> str:
+def _line(name: str, figures: Likeness) -> str:
     if figures.psnr >= 100:
         return f"{name}: identical"
     alike = "" if figures.ssim is None else f", SSIM {figures.ssim:.3f}"

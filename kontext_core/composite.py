@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import ShapeError
-from .masks import Box, grow_mask, mask_for, soften
+from .masks import PixelBox, grow_mask, mask_for, soften
 
 # Width of the ring around a mask in which colours are compared, a share of the shorter side: narrow,
 # since what is closest to the seam tells most of it. Pixels at least.
@@ -27,7 +27,7 @@ def composite(
     feather: int = 0,
     *,
     match: bool = False,
-    shown: Box | None = None,
+    shown: PixelBox | None = None,
 ) -> Tensor:
     """The result laid over the original where the mask is white.
 
@@ -67,7 +67,7 @@ def composite(
 
 
 def match_colours(
-    result: Tensor, original: Tensor, mask: Tensor, shown: Box | None = None
+    result: Tensor, original: Tensor, mask: Tensor, shown: PixelBox | None = None
 ) -> Tensor:
     """The result with the colours of the original around the mask.
 

@@ -17,7 +17,7 @@ from .composite import composite
 from .errors import InputError, ShapeError
 from .framing import ROUNDED, TOKEN, Framing, fit_picture, frame_mask, put_back, same_shape
 from .images import check_image
-from .masks import Box, bounds, box_mask, cover_mask, grow_mask, mask_for, soften
+from .masks import PixelBox, bounds, box_mask, cover_mask, grow_mask, mask_for, soften
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ def cut_crop(
     mask: Tensor | None,
     sizes: Sequence[tuple[int, int]],
     *,
-    box: Box | None = None,
+    box: PixelBox | None = None,
     context: float = 1.5,
     margin: int = 0,
     enlarge: float = 4.0,
@@ -116,7 +116,7 @@ def cut_crop(
 
 def plan_crop(
     picture: tuple[int, int],
-    region: Box,
+    region: PixelBox,
     sizes: Sequence[tuple[int, int]],
     *,
     context: float,

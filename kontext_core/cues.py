@@ -26,10 +26,10 @@ COLOURS = {
 MARGIN = 0.05
 
 # Left, top, width and height in shares of the picture's.
-Box = tuple[float, float, float, float]
+Outline = tuple[float, float, float, float]
 
 
-def box_of(mask: Tensor, margin: float = MARGIN) -> Box:
+def box_of(mask: Tensor, margin: float = MARGIN) -> Outline:
     """The box around what is white in any of the masks, and a margin.
 
     Raises:
@@ -53,7 +53,7 @@ def box_of(mask: Tensor, margin: float = MARGIN) -> Box:
 
 
 def draw_box(
-    image: Tensor, box: Box, colour: str = "magenta", line: float = 1 / 32
+    image: Tensor, box: Outline, colour: str = "magenta", line: float = 1 / 32
 ) -> tuple[Tensor, Tensor]:
     """A picture with the outline of a box, and the box as a mask.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from .errors import InputError, ShapeError
 from .framing import alike
 
-Box = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 
 
 def fit_mask(mask: Tensor, width: int, height: int) -> Tensor:
@@ -99,7 +99,7 @@ def soften(mask: Tensor, feather: int) -> Tensor:
     return torch.minimum(mask.float(), ((2 * x - 1) * (1 + 1e-5)).clamp(0, 1))
 
 
-def box_mask(box: Box, width: int, height: int) -> Tensor:
+def box_mask(box: PixelBox, width: int, height: int) -> Tensor:
     """[1, height, width], white in the box, as far as it lies in the picture.
 
     Raises:
@@ -120,7 +120,7 @@ def box_mask(box: Box, width: int, height: int) -> Tensor:
     return mask
 
 
-def bounds(mask: Tensor) -> Box | None:
+def bounds(mask: Tensor) -> PixelBox | None:
     """The smallest box around all that is not black in a mask [b, h, w], None when all of it is."""
     there = (mask > 0).any(dim=0)
     rows, columns = there.any(dim=1).nonzero().flatten(), there.any(dim=0).nonzero().flatten()

@@ -19,7 +19,17 @@ from .composite import composite
 from .errors import InputError, ShapeError
 from .finite import not_finite
 from .fit import POLICIES, Fit
-from .framing import Framing, alike, at_resolution, fit_picture, frame_mask, plan_fit, plan_size
+from .framing import (
+    Framing,
+    alike,
+    at_resolution,
+    fit_picture,
+    frame_mask,
+    on_page,
+    on_page_mask,
+    plan_fit,
+    plan_size,
+)
 from .guidance import Conditioning, Nag, as_nag
 from .images import as_image, load_mask, to_model, to_picture
 from .inputs import Images, Loras, as_given, as_list, as_loras, as_named, as_prompts
@@ -305,7 +315,11 @@ def edit(
         result = canvas.finish(to_picture(decoded).cpu())
     if back is None:
         return result
-    return _pasted(result, given[0], back, feather, match_colours)
+    first = given[0]
+    if isinstance(first, Tensor) and canvas.framing is not None:
+        first = on_page(first, canvas.framing)
+        back = on_page_mask(back, canvas.framing, new=1.0)
+    return _pasted(result, first, back, feather, match_colours)
 
 
 def _pasted(

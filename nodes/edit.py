@@ -19,7 +19,7 @@ from .latent import with_mask
 from .loading import load_clip, load_model, load_vae
 from .native import require_vae, resolutions_of
 from .notes import FRAMING, batch_notes, cost_notes, cost_payload, output, told_by
-from .reference import Target, encode_reference
+from .reference import TargetGrid, encode_reference
 from .sampler import check_model, idle_notes, network_of, run_sampler
 from .schema import make, widget
 
@@ -298,7 +298,7 @@ class KontextEdit(io.ComfyNode):
         network = network_of(model)
         check_text(conditioning, getattr(network, "params", None), "the prompt")
         references = []
-        target = Target(check_size(width, height)) if width and height else None
+        target = TargetGrid(check_size(width, height)) if width and height else None
         for number, image in enumerate(images, 1):
             encoded, framing = encode_reference(
                 vae, image, "trained size", f"image {number}", target

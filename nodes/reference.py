@@ -41,7 +41,7 @@ NEAR = 0.1
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetGrid:
     """What a reference may share its grid with.
 
     Attributes:
@@ -53,7 +53,7 @@ class Target:
     framing: Framing | None = None
 
     @classmethod
-    def of(cls, latent: dict[str, Any]) -> Target:
+    def of(cls, latent: dict[str, Any]) -> TargetGrid:
         """Of a LATENT."""
         rows, columns = latent["samples"].shape[-2:]
         size, framing = (columns * 8, rows * 8), latent.get(FRAMING)
@@ -65,7 +65,7 @@ def encode_reference(
     image: Tensor,
     fit: str,
     name: str,
-    target: Target | None = None,
+    target: TargetGrid | None = None,
     resolution: float = 1.0,
 ) -> tuple[Tensor, Framing]:
     """A picture as a raw latent, and how it is brought onto the grid with all its pixels.
@@ -115,7 +115,7 @@ def _encoded(
             "Kontext: Reference got an image but no VAE to encode it with; connect Kontext: Load "
             "VAE, or give a latent"
         )
-    on = None if target is None else Target.of(target)
+    on = None if target is None else TargetGrid.of(target)
     return encode_reference(vae, image, fit, "the reference image", on, resolution)
 
 

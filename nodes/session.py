@@ -18,7 +18,7 @@ from .notes import FRAMING, output, told_by
 from .reference import encode_reference
 from .sampler import check_model, network_of, run_sampler
 from .schema import References, SessionPoint, make
-from .session_files import Point, digest, origin, payload, session_path, stamp, start_key, use
+from .session_files import TurnPoint, digest, origin, payload, session_path, stamp, start_key, use
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,10 +57,10 @@ def _name_input(**values: Any) -> Any:
     )
 
 
-def _results(session: Session, number: int) -> tuple[Point, Tensor, dict[str, Any]]:
+def _results(session: Session, number: int) -> tuple[TurnPoint, Tensor, dict[str, Any]]:
     """What a node gives for a turn, as the file has it."""
     latent = {"samples": session.latent(number), FRAMING: session.turn(number).framing}
-    return Point(str(session.path), number), session.picture(number), latent
+    return TurnPoint(str(session.path), number), session.picture(number), latent
 
 
 class KontextSessionStart(io.ComfyNode):
@@ -200,7 +200,7 @@ class KontextSessionTurn(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        session: Point,
+        session: TurnPoint,
         prompt: str,
         seed: int,
         steps: int,
@@ -307,7 +307,7 @@ class KontextSessionPick(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, number: int, which: str, session: Point | None = None, name: str = "session"
+        cls, number: int, which: str, session: TurnPoint | None = None, name: str = "session"
     ) -> io.NodeOutput:
         from ..kontext_core.session import Session
 

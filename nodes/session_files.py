@@ -31,7 +31,7 @@ _gone: dict[Path, int] = {}
 
 
 @dataclass(frozen=True)
-class Point:
+class TurnPoint:
     """What travels on a wire: a turn of a session."""
 
     path: str

@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from templates import NAMESPACE, ROOT, Drawing, schemas
+from graphs.drawing import NAMESPACE, ROOT, Drawing, schemas
 
 FOLDER = ROOT / "subgraphs"
 INPUT, OUTPUT = -10, -20

@@ -7,7 +7,8 @@ blue = add_turn(session, pipeline, "make the star blue", parent=first.number, se
 
 from __future__ import annotations
 
-from .store import FORMAT, SUFFIX, Session, Turn
+from .database import FORMAT
+from .store import SUFFIX, Session, Turn
 from .turns import add_start, add_turn, replay
 
 __all__ = ["FORMAT", "SUFFIX", "Session", "Turn", "add_start", "add_turn", "replay"]

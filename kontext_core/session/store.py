@@ -27,9 +27,7 @@ from ..images import check_image, to_pil
 from ..pages import Page
 from ..reading import open_picture, read_frames
 from ..writing import check_folder, save_image
-from .database import FORMAT, make_database, opened
-
-__all__ = ["FORMAT", "SUFFIX", "THUMBNAIL_SIDE", "Session", "Turn"]
+from .database import make_database, opened
 
 SUFFIX = ".kontext"
 THUMBNAIL_SIDE = 112

@@ -160,10 +160,10 @@ def _judge_some(
 
 
 # The right scene, and how far its things still have to be moved (see `settle`).
-Fit = tuple[Scene, list[tuple[int, int]]]
+FittedScene = tuple[Scene, list[tuple[int, int]]]
 
 
-def _fitted(sample: Sample, x: Tensor, drawings: _Drawings) -> Fit:
+def _fitted(sample: Sample, x: Tensor, drawings: _Drawings) -> FittedScene:
     """The right answer with its things where, and as large as, the picture has them."""
     right = sample.target
     drawn, empty = drawings[right], drawings[alone(right)]
@@ -183,7 +183,7 @@ def _fitted(sample: Sample, x: Tensor, drawings: _Drawings) -> Fit:
 
 
 def _verdict(
-    sample: Sample, fit: Fit, asked: list[Doubt], x: Tensor, images: list[Tensor],
+    sample: Sample, fit: FittedScene, asked: list[Doubt], x: Tensor, images: list[Tensor],
     drawings: _Drawings,
 ) -> Verdict:  # fmt: skip
     right, moves = fit

@@ -106,6 +106,12 @@ def test_a_larger_page_holds_the_picture_where_it_was(pipeline: Pipeline) -> Non
     assert torch.equal(on_page(picture, framing)[:, :, 16:80], picture)
     # Measured: 0.02.
     assert displacement(picture, result[:, :, 16:80])[0] < 0.1
+    # Put back, it is the picture's own, and what is new is as it was painted.
+    exact = edit(
+        pipeline, "a", picture, steps=1, noise_mask=torch.zeros(64, 64), fit=fit, paste_back=True
+    )
+    assert torch.equal(exact[:, :, 16:80], picture)
+    assert torch.equal(exact[:, :, :16], result[:, :, :16])
 
 
 def test_a_picture_for_each_result(pipeline: Pipeline) -> None:

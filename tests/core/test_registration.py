@@ -79,7 +79,7 @@ def test_every_policy_there_and_back(fit: Fit, size: tuple[int, int]) -> None:
     if fit.policy == "exact":
         assert torch.equal(back, picture)
     elif min(size) > 20:
-        # Measured: 0.024 at most, of the picture's own pixels, in the corners too.
+        # Measured: 0.025 at most, of the picture's own pixels, in the corners too.
         assert displacement(picture, back)[1] < 0.1
 
 
@@ -92,7 +92,7 @@ def test_every_policy_of_edit(fit: Fit, batch: int, pipeline: Pipeline) -> None:
     results = edit(pipeline, "a", pictures, steps=1, batch=batch, noise_mask=nothing, fit=fit)
     assert results.shape == pictures.shape
     for before, after in zip(pictures, results, strict=True):
-        # Measured: 0.03.
+        # Measured: 0.047.
         assert displacement(before[None], after[None])[0] < 0.1
 
 
@@ -104,7 +104,7 @@ def test_a_larger_page_holds_the_picture_where_it_was(pipeline: Pipeline) -> Non
     assert result.shape == (1, 64, 96, 3)
     framing = fit.plan((64, 64), pipeline.model.resolutions)
     assert torch.equal(on_page(picture, framing)[:, :, 16:80], picture)
-    # Measured: 0.02.
+    # Measured: 0.032.
     assert displacement(picture, result[:, :, 16:80])[0] < 0.1
     # Put back, it is the picture's own, and what is new is as it was painted.
     exact = edit(

@@ -315,9 +315,14 @@ SINCE = {
     "KontextLoadModel": {"memory": "auto"},
     "KontextLoadTextEncoders": {"padding": "256"},
     "KontextStitch": {"like_image": 1},
-    "KontextFinish": {"other_shape": "refuse"},
-    "KontextEdit": {"like_image": 1},
-}
+    "KontextFinish": {"other_shape": "refuse", "match_colours": False},
+    "KontextEdit": {
+        "like_image": 1, "paste_back": True, "strength": 1.0, "method": "offset", "denoise": 1.0,
+        "count": 1,
+    },
+    "KontextReference": {"resolution": 1.0, "name": ""},
+    "KontextSampler": {"nag_scale": 1.0, "nag_tau": 2.5, "nag_alpha": 0.25, "mask_mode": "soft"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)

@@ -147,14 +147,14 @@ WITH_FILES: dict[str, Graph] = {
     "large_picture": Graph(
         "## A large picture, decoded in tiles\n\nThe target is 1568 x 1568, wider than Kontext was "
         "trained at, and *VAE Decode (Tiled)* decodes it piece by piece, so that the memory of the "
-        "card does not limit its size. With a VAE from *Kontext: Load VAE* tiles leave no seams: "
-        "sums over the whole picture are kept, not those of a tile.\n\n- Without this node our VAE "
-        "falls back to tiles by itself when memory runs out." + LICENCE + PICTURES,
+        "card does not limit its size. With a VAE from *Kontext: Load VAE* tiles leave no seams.\n\n"
+        "- **target** puts the picture on the result's own grid: nothing moves, and no second copy "
+        "appears at the edge." + LICENCE + PICTURES,
         (
             loaders(FP8, T5, CLIP_L, AE),
             reference_column(
                 picture("image", "kontext_sunset.png", "Picture"),
-                reference("one", 1, image="image.0", vae="vae.0"),
+                reference("one", 1, image="image.0", vae="vae.0", target="size.0"),
             ),
             words(
                 instruction("paint the same scene in rich detail"),

@@ -147,6 +147,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
                     "canvas",
                     "KontextCanvas",
                     {"image1": "image.0", "vae": "vae.0", "right": 128, "feather": 8},
+                    more=20,
                 ),
             ),
             Column(
@@ -158,7 +159,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
                     reference("one", 1, image="canvas.0", vae="vae.0", target="canvas.1"),
                 ),
             ),
-            Column("Paint", PURPLE, 290, (stitch("one"), sampler(seed=3))),
+            Column("Paint", PURPLE, 290, (stitch("one"), replace(sampler(seed=3), more=150))),
             result(
                 finish(original="image.0", mask="canvas.2"),
                 save("finish", "extend_picture"),

@@ -41,7 +41,7 @@ def edit_of_one(
     phrases = ()
     if keep:
         values = {"instruction": text, **{f"keep_{name}": True for name in keep}}
-        phrases, text = (Node("prompt", "KontextPrompt", values),), "prompt.0"
+        phrases, text = (Node("prompt", "KontextPrompt", values, more=50),), "prompt.0"
     return (
         loaded,
         reference_column(

@@ -153,13 +153,13 @@ WITH_EMBEDDED: dict[str, Graph] = {
             Column(
                 "Instruction",
                 OCHRE,
-                290,
+                275,
                 (
                     instruction("add a yellow star on the right"),
                     reference("one", 1, image="canvas.0", vae="vae.0", target="canvas.1"),
                 ),
             ),
-            Column("Paint", PURPLE, 290, (stitch("one"), replace(sampler(seed=3), more=150))),
+            Column("Paint", PURPLE, 275, (stitch("one"), replace(sampler(seed=3), more=150))),
             result(
                 finish(original="image.0", mask="canvas.2"),
                 save("finish", "extend_picture"),

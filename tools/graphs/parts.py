@@ -78,7 +78,8 @@ def picture(key: str, name: str, title: str) -> Node:
 
 
 def reference(key: str, number: int, **values: Any) -> Node:
-    return Node(key, "KontextReference", values, f"Reference: image {number}")
+    # ComfyUI 0.3.64 knows no advanced inputs and shows them all, which Nodes 2.0 draw higher.
+    return Node(key, "KontextReference", values, f"Reference: image {number}", more=12)
 
 
 def instruction(text: str, key: str = "text", title: str = "Instruction") -> Node:

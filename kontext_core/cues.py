@@ -11,6 +11,7 @@ from torch import Tensor
 from .checks import check_number
 from .errors import InputError, ShapeError
 from .images import check_image
+from .masks import bounds
 
 # Names to red, green, blue in 0..1. Magenta is rare in pictures, and what the embedded model knows.
 COLOURS = {
@@ -37,18 +38,17 @@ def box_of(mask: Tensor, margin: float = MARGIN) -> Outline:
     """
     if mask.ndim != 3:
         raise ShapeError(f"mask has shape {tuple(mask.shape)}; expected [batch, height, width]")
-    white = (mask >= 0.5).any(0)
-    if not bool(white.any()):
+    found = bounds(mask >= 0.5)
+    if found is None:
         raise InputError(
             "the mask is all black, so there is nothing to draw a box around; paint over what is meant, "
             "or take the mask away"
         )
-    height, width = white.shape
-    rows, columns = (white.any(axis).nonzero().flatten() for axis in (1, 0))
+    x, y, across, down = found
+    height, width = mask.shape[1:]
     reach = margin * min(height, width)
-    left, top = max(0.0, float(columns[0]) - reach), max(0.0, float(rows[0]) - reach)
-    right = min(float(width), float(columns[-1]) + 1 + reach)
-    bottom = min(float(height), float(rows[-1]) + 1 + reach)
+    left, top = max(0.0, x - reach), max(0.0, y - reach)
+    right, bottom = min(float(width), x + across + reach), min(float(height), y + down + reach)
     return left / width, top / height, (right - left) / width, (bottom - top) / height
 
 

@@ -114,7 +114,7 @@ class AcceleratedRun:
         self._sides: dict[Hashable, Side] = {}
         self._rows: Tensor | None = None
         self._stale = True
-        self.counts = dict.fromkeys((FULL, REUSED, REGIONAL, SKIPPED), 0)
+        self.counts: dict[str, int] = dict.fromkeys((FULL, REUSED, REGIONAL, SKIPPED), 0)
         self.spent = self.plain = self.share = 0.0
 
     def side(self, key: Hashable = 0) -> Side:

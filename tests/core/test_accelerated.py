@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_models import draw, make_flux
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from kontext_core import Cancelled, Conditioning, Flux, InputError, Reference, sample, stitch
 from kontext_core.accelerate import (
@@ -49,6 +50,14 @@ def velocity(model: Flux, references: int, batch: int = 1, **more: Any) -> Tenso
         )  # fmt: skip
 
 
+def watched(model: Flux, seen: list[int]) -> RemovableHandle:
+    """Notes how many image tokens the first block computes."""
+    layer: Any = model.double_blocks[0]
+    return layer.img_attn.qkv.register_forward_hook(
+        lambda layer, given, out: seen.append(given[0].shape[1])
+    )
+
+
 @pytest.mark.parametrize("references", [0, 150, 300])
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("nag", [False, True])
@@ -65,9 +74,7 @@ def test_a_regional_forward_is_that_part_of_the_whole(
     kept.focus(rows, TARGET)
     kept.reuse = kept.regional = True
     seen: list[int] = []
-    model.double_blocks[0].img_attn.qkv.register_forward_hook(
-        lambda layer, given, out: seen.append(given[0].shape[1])
-    )
+    watched(model, seen)
     part = velocity(model, references, batch, kept=kept, **more)
     assert part.shape == (batch, 5, 64)
     assert seen == [5]
@@ -278,9 +285,7 @@ def test_with_everything_else(
 def test_a_painted_region_is_what_the_mask_says(small_flux: Flux) -> None:
     """Two columns of tokens are painted, and one beside them counts as painted."""
     seen: list[int] = []
-    handle = small_flux.double_blocks[0].img_attn.qkv.register_forward_hook(
-        lambda layer, given, out: seen.append(given[0].shape[1])
-    )
+    handle = watched(small_flux, seen)
     mask = torch.ones(1, 1, 6, 8).index_fill(3, torch.arange(4), 0)
     latent = draw(9, 1, 16, 6, 8)
     region = Region(0, 11, 1, grow=1, most=0.9)
@@ -309,9 +314,7 @@ def test_unchanged_tokens_go_to_their_estimate(small_flux: Flux) -> None:
 
 def test_references_are_pruned_by_what_is_looked_at(small_flux: Flux) -> None:
     seen: list[int] = []
-    handle = small_flux.double_blocks[0].img_attn.qkv.register_forward_hook(
-        lambda layer, given, out: seen.append(given[0].shape[1])
-    )
+    handle = watched(small_flux, seen)
     try:
         run(small_flux, Pruning(0.25, 0.1, 3, 1), references=1)
     finally:
@@ -336,7 +339,8 @@ def test_work_is_counted() -> None:
     # Nothing was kept, as no network ran: a full one again.
     assert side.call(0.9, 1, 28, layout).kind == "full"
     assert call.kept is not None
-    call.kept._references = [(torch.zeros(1, 1, 1, 1),) * 2] * 57
+    nothing = torch.zeros(1, 1, 1, 1)
+    call.kept._references = [(nothing, nothing)] * 57
     side.call(0.9, 1, 28, layout).finish(torch.zeros(1, 4096, 1), torch.zeros(1, 4096, 1))
     assert saving.report.reused == 1
     assert saving.report.work == pytest.approx((1 + 87.6 / 165.4) / 2, abs=0.002)

@@ -91,7 +91,7 @@ def accelerate_cases(count: int, seed: int = 0) -> list[Case]:
 def study(
     pipeline: Pipeline,
     cases: Sequence[Case],
-    arms: Mapping[str, Acceleration] = ARMS,
+    arms: Mapping[str, Acceleration] | None = None,
     *,
     steps: int = STEPS,
     tick: Advance = lambda count: None,
@@ -106,6 +106,7 @@ def study(
         same of the plain run with as many steps as cost the same. `flux`: what presets save at
         FLUX.1's size by how much changes.
     """
+    arms = ARMS if arms is None else arms
     local = torch.tensor([case.sample.task in LOCAL for case in cases])
     shown = torch.stack([case.references[0] for case in cases])
     edited = 1 - untouched_area(shown, torch.stack([case.target for case in cases]))
@@ -161,14 +162,9 @@ def study(
     }
 
 
-def runs_of(arms: Mapping[str, Acceleration] = ARMS) -> int:
-    """How many runs `study` makes at most, and judges."""
-    return 4 + 2 * len(arms)
-
-
-def evaluations(cases: int, steps: int, arms: Mapping[str, Acceleration] = ARMS) -> int:
-    """What `study` tells `tick` in all, at most."""
-    return cases * runs_of(arms) * (steps + JUDGED)
+def evaluations(cases: int, steps: int) -> int:
+    """What `study` of all arms tells `tick` at most."""
+    return cases * (4 + 2 * len(ARMS)) * (steps + JUDGED)
 
 
 def _run(

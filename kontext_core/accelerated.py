@@ -11,7 +11,7 @@ transformer and gets the whole target's velocity from `Call.finish`:
     velocity = call.finish(tokens, out)
     print(run.report)
 
-A call that is never finished (the user stopped it) leaves its side as it was.
+After a call that is never finished (the user stopped it) the side's next one is full.
 """
 
 from __future__ import annotations

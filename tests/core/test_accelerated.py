@@ -206,6 +206,21 @@ def test_which_steps_are_skipped(small_flux: Flux) -> None:
     assert counts(small_flux, both, references=1) == (3, 2, 0, 3)
 
 
+@pytest.mark.parametrize("accelerate", [None, SKIPPING, ALL])
+def test_blocks_are_counted(small_flux: Flux, accelerate: Accelerate) -> None:
+    ran: list[object] = []
+    blocks = [*small_flux.double_blocks, *small_flux.single_blocks]
+    handles = [block.register_forward_hook(lambda *given: ran.append(given[0])) for block in blocks]
+    reports: list[Report] = []
+    try:
+        run(small_flux, accelerate, negative=OTHER, cfg=2.0, report=reports.append)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert reports[0].blocks == len(ran)
+    assert accelerate is None or len(ran) < 16 * len(blocks)
+
+
 def test_a_skipped_step_is_its_first_block_and_what_was_added_before(small_flux: Flux) -> None:
     """By hand: a run of two steps whose second is skipped and holds."""
     seen: list[Tensor] = []
@@ -348,7 +363,7 @@ def test_work_is_counted() -> None:
     call = side.call(1.0, 0, 28, layout)
     assert call.kind == "full"
     call.finish(torch.zeros(1, 4096, 1), torch.zeros(1, 4096, 1))
-    assert saving.report == Report(1)
+    assert saving.report == Report(1, blocks=57)
     # Nothing was kept, as no network ran: a full one again.
     assert side.call(0.9, 1, 28, layout).kind == "full"
     assert call.kept is not None

@@ -63,7 +63,6 @@ class Joint:
         if kept is not None:
             kept.begin()
 
-    @torch.compiler.disable
     def __call__(self, parts: Sequence[Part], table: Tensor, bias: Tensor | None = None) -> Tensor:
         """Attention over all parts.
 
@@ -116,6 +115,11 @@ class Joint:
         kept.keep(target, references)
         if kept.ranking and count:
             kept.score(attention_to(q[:, :, of_target], k, bias, count))
+
+
+# What is kept and read changes from step to step: compiled blocks leave it as it is. Not as a decorator,
+# which would hide the signature.
+Joint.__call__ = torch.compiler.disable(Joint.__call__)  # type: ignore[method-assign]
 
 
 def attention_to(q: Tensor, k: Tensor, bias: Tensor | None, last: int) -> Tensor:

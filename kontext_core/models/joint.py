@@ -7,6 +7,7 @@ whoever brings an attention of their own. Shapes: b batch, h heads, n tokens, d 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -117,9 +118,11 @@ class Joint:
             kept.score(attention_to(q[:, :, of_target], k, bias, count))
 
 
-# What is kept and read changes from step to step: compiled blocks leave it as it is. Not as a decorator,
-# which would hide the signature.
-Joint.__call__ = torch.compiler.disable(Joint.__call__)  # type: ignore[method-assign]
+@cache
+def leave_uncompiled() -> None:
+    """Keep `torch.compile` out of the attention: what is kept and read changes from step to step. Not a
+    decorator, which would import the compiler with the pack."""
+    Joint.__call__ = torch.compiler.disable(Joint.__call__)  # type: ignore[method-assign]
 
 
 def attention_to(q: Tensor, k: Tensor, bias: Tensor | None, last: int) -> Tensor:

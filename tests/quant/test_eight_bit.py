@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -121,7 +122,7 @@ def test_only_the_large_layers_of_the_blocks(model: Flux) -> None:
 
 
 def test_bytes_a_weight_do_not_grow(model: Flux) -> None:
-    block = model.single_blocks[0]
+    block: Any = model.single_blocks[0]
     stored = {
         "linear1": quantize_blocks(block.linear1.weight.detach(), "Q4_0"),
         "linear2": quantize_blocks(block.linear2.weight.detach(), "Q8_0"),
@@ -147,7 +148,8 @@ def test_what_is_refused(model: Flux) -> None:
         load_model("tiny", eight_bit="int4")
     with pytest.raises(InputError, match="cpu has no fp8 products; take int8, auto, or off"):
         use_eight_bit(model, "fp8")
-    model.double_blocks[0].img_attn.qkv.register_forward_hook(lambda *_: None)
+    layer: Any = model.double_blocks[0]
+    layer.img_attn.qkv.register_forward_hook(lambda *_: None)
     with pytest.raises(InputError, match=r"double_blocks\.0\.img_attn\.qkv carries a LoRA"):
         use_eight_bit(model, "int8")
 

@@ -111,20 +111,33 @@ def test_pruned_references_are_as_if_absent() -> None:
     assert kept.attended[:100].sum() < kept.attended[200:].sum()
 
 
-def test_a_stopped_forward_leaves_what_was_kept() -> None:
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_stopped_forward_keeps_nothing(block: int) -> None:
+    """Except for one that ends behind the first block, which may be a skipped step."""
     model, kept = make_flux(), KeptContext()
-    velocity(model, 150, kept=kept)
+    plain = velocity(model, 150, kept=kept)
     before = [pair for parts in kept._references for pair in parts]
 
     def stop(*given: object) -> None:
         raise RuntimeError("stopped")
 
-    handle = model.single_blocks[0].register_forward_hook(stop)
+    handle = model.double_blocks[block].register_forward_hook(stop)
     with pytest.raises(RuntimeError, match="stopped"):
         velocity(model, 150, kept=kept)
     handle.remove()
-    after = [pair for parts in kept._references for pair in parts]
-    assert all(one is other for one, other in zip(before, after, strict=True))
+    assert len(kept) == (4 if block == 0 else 0)
+    if block == 0:
+        after = [pair for parts in kept._references for pair in parts]
+        assert all(one is other for one, other in zip(before, after, strict=True))
+    else:
+        kept.reuse = True
+        with pytest.raises(InputError, match="of 0 blocks are kept"):
+            velocity(model, 150, kept=kept)
+        kept.reuse = False
+        velocity(model, 150, kept=kept)
+    kept.reuse = True
+    # Measured: 1.9e-6.
+    assert (velocity(model, 150, kept=kept) - plain).abs().max() < 1e-5
 
 
 # Step reuse
@@ -191,6 +204,21 @@ def test_which_steps_are_skipped(small_flux: Flux) -> None:
     both = Acceleration(Reuse(0, 3, 0), StepReuse(1.0, 0.3, 0, 1))
     # Full, two reused, skipped where a full one was due, full, skipped, full, skipped.
     assert counts(small_flux, both, references=1) == (3, 2, 0, 3)
+
+
+@pytest.mark.parametrize("accelerate", [None, SKIPPING, ALL])
+def test_blocks_are_counted(small_flux: Flux, accelerate: Accelerate) -> None:
+    ran: list[object] = []
+    blocks = [*small_flux.double_blocks, *small_flux.single_blocks]
+    handles = [block.register_forward_hook(lambda *given: ran.append(given[0])) for block in blocks]
+    reports: list[Report] = []
+    try:
+        run(small_flux, accelerate, negative=OTHER, cfg=2.0, report=reports.append)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert reports[0].blocks == len(ran)
+    assert accelerate is None or len(ran) < 16 * len(blocks)
 
 
 def test_a_skipped_step_is_its_first_block_and_what_was_added_before(small_flux: Flux) -> None:
@@ -335,7 +363,7 @@ def test_work_is_counted() -> None:
     call = side.call(1.0, 0, 28, layout)
     assert call.kind == "full"
     call.finish(torch.zeros(1, 4096, 1), torch.zeros(1, 4096, 1))
-    assert saving.report == Report(1)
+    assert saving.report == Report(1, blocks=57)
     # Nothing was kept, as no network ran: a full one again.
     assert side.call(0.9, 1, 28, layout).kind == "full"
     assert call.kept is not None

@@ -17,7 +17,7 @@ from ..latents import FLUX_LATENT, LatentFormat
 from ..resolutions import KONTEXT_RESOLUTIONS
 from .attention import AUTO, Attend, attention
 from .block_run import BlockRun, Modulations, PlainRun, Prepared, Watch, finite
-from .joint import Joint
+from .joint import Joint, leave_uncompiled
 from .kept import KeptContext
 from .layers import (
     DoubleStreamBlock,
@@ -245,6 +245,7 @@ class Flux(nn.Module):
         Raises:
             InputError: a backend that this PyTorch does not have.
         """
+        leave_uncompiled()
         known = torch.compiler.list_backends(exclude_tags=())
         if backend is not None and backend not in known:
             raise InputError(

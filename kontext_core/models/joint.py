@@ -7,6 +7,7 @@ whoever brings an attention of their own. Shapes: b batch, h heads, n tokens, d 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -63,7 +64,6 @@ class Joint:
         if kept is not None:
             kept.begin()
 
-    @torch.compiler.disable
     def __call__(self, parts: Sequence[Part], table: Tensor, bias: Tensor | None = None) -> Tensor:
         """Attention over all parts.
 
@@ -116,6 +116,13 @@ class Joint:
         kept.keep(target, references)
         if kept.ranking and count:
             kept.score(attention_to(q[:, :, of_target], k, bias, count))
+
+
+@cache
+def leave_uncompiled() -> None:
+    """Keep `torch.compile` out of the attention: what is kept and read changes from step to step. Not a
+    decorator, which would import the compiler with the pack."""
+    Joint.__call__ = torch.compiler.disable(Joint.__call__)  # type: ignore[method-assign]
 
 
 def attention_to(q: Tensor, k: Tensor, bias: Tensor | None, last: int) -> Tensor:

@@ -81,3 +81,27 @@ def test_edit_says_it_too(page: Editor) -> None:
         }"""
     )
     wait_for(page, "image2", "image 1")
+
+
+@pytest.mark.slow
+def test_a_canvas_and_a_size_of_ones_own_are_known(page: Editor) -> None:
+    """All pictures are 256 x 256; 256 pixels more at the right of one make 512 x 256."""
+    page.load(editor_format("extend_picture"))
+    page.fit()
+    page.set_widget("KontextCanvas", "policy", "exact")
+    for side in ("left", "top", "bottom"):
+        page.set_widget("KontextCanvas", side, 0)
+    page.set_widget("KontextCanvas", "right", 256)
+    # Target and reference stand on the same grid: 32 x 16 tokens each.
+    wait_for(page, "512 x 256", "512 + 512", "trained at")
+    page.set_widget("KontextReference", "strength", 0)
+    said = wait_for(page, "512 x 256", absent="512 + 512")
+    assert "image 1" not in said
+    page.load(editor_format("one_canvas"))
+    page.fit()
+    page.set_widget("KontextArrange", "layout", "row")
+    wait_for(page, "96 x 64", "512 x 256")
+    page.set_widget("KontextEdit", "width", 128)
+    page.set_widget("KontextEdit", "height", 64)
+    # On the grid of the size asked for, which has its shape.
+    wait_for(page, "128 x 64", "32 + 32")

@@ -170,7 +170,8 @@ def _placed(
             )
         left, top, across, down = place or (0.0, 0.0, 1.0, 1.0)
         box = (left * width, top * height, across * width, down * height)
-        boxes.append(_rounded(_inside(own, box), 1.0, 0.0, 0.0))
+        first, upper, wide, high = (round(one) for one in _inside(own, box))
+        boxes.append((first, upper, max(1, wide), max(1, high)))
     return Arrangement((width, height), tuple(boxes))
 
 

@@ -138,6 +138,26 @@ def test_app_mode_offers_pictures_words_and_seed(page: Editor) -> None:
 
 
 @pytest.mark.slow
+def test_app_mode_of_several_pictures_and_turns(page: Editor) -> None:
+    """Each input that a template offers has its field, in the same order."""
+    if not page.page.evaluate(_APP_MODE):
+        pytest.skip("this frontend has no App mode")
+    toggle = "() => app.extensionManager.command.execute('Comfy.ToggleLinear')"
+    for name in ("several_in_one_node", "one_canvas", "ten_turns"):
+        page.load(editor_format(name))
+        page.page.evaluate(toggle)
+        panel = page.page.locator('[data-testid="linear-widgets"]').first
+        panel.wait_for()
+        page.page.wait_for_timeout(1000)
+        page.screenshot(f"app_{name}")
+        asked = [widget for _, widget in app_inputs(name)]
+        said = [line for line in panel.inner_text().split("\n") if line in asked]
+        assert said == asked, name
+        page.page.evaluate(toggle)
+        panel.wait_for(state="hidden")
+
+
+@pytest.mark.slow
 def test_notes_and_choices_speak_the_editors_language(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:

@@ -93,7 +93,7 @@ TOGETHER: dict[str, Graph] = {
                             "layout": "places",
                             "places": "\n0.35, 0.2, 0.65, 0.65",
                         },
-                        more=150,
+                        more=220,
                     ),
                 ),
             ),

@@ -67,7 +67,10 @@ def test_edit_says_it_too(page: Editor) -> None:
     wait_for(page, "64 x 64", "16 + 16", "1.0 x", absent="trained at")
     page.set_widget("KontextEdit", "width", 256)
     page.set_widget("KontextEdit", "height", 256)
-    wait_for(page, "256 x 256", "256 + 16", "16.0 x", "trained at")
+    # The picture has its shape, and stands on its grid.
+    wait_for(page, "256 x 256", "256 + 256", "16.0 x", "trained at")
+    page.set_widget("KontextEdit", "height", 128)
+    wait_for(page, "256 x 128", "128 + 16", "5.3 x", "trained at")
     page.set_widget("KontextEdit", "width", 0)
     page.set_widget("KontextEdit", "height", 0)
     wait_for(page, "64 x 64", absent="trained at")

@@ -29,6 +29,8 @@ COLOURS = {
 # Of the shorter side, around what a mask covers.
 MARGIN = 0.05
 
+# What ComfyUI calls them in a box.
+_BOX = ("x", "y", "width", "height")
 # Left, top, width and height in shares of the picture's.
 Outline = tuple[float, float, float, float]
 
@@ -73,16 +75,12 @@ def read_boxes(value: Any) -> list[tuple[int, int, int, int]]:
         )
     boxes = []
     for number, one in enumerate(found, 1):
-        values = (
-            [one.get(key) for key in ("x", "y", "width", "height")]
-            if isinstance(one, Mapping)
-            else []
-        )
-        if not values or not all(is_number(each) for each in values) or min(values[2:]) <= 0:
+        values: list[Any] = [one.get(key) if isinstance(one, Mapping) else None for key in _BOX]
+        if not all(is_number(each) for each in values) or min(values[2:]) <= 0:
             raise InputError(
                 f"box {number} is {str(one)[:80]!r}; expected x, y, width and height in pixels"
             )
-        x, y, width, height = (round(each) for each in values)
+        x, y, width, height = (round(float(each)) for each in values)
         boxes.append((x, y, max(1, width), max(1, height)))
     return boxes
 

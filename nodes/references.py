@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
@@ -39,12 +40,10 @@ def read_positions(text: str) -> list[Position | None]:
             continue
         try:
             t, down, across = (float(word) for word in words)
-            fits = all(
-                abs(one) <= most for one, most in zip((t, down, across), LIMITS, strict=True)
-            )
         except ValueError:
-            fits = False
-        if not fits:
+            t = down = across = math.nan
+        # NaN is within no limit.
+        if not all(abs(one) <= most for one, most in zip((t, down, across), LIMITS, strict=True)):
             raise InputError(
                 f"line {number} of positions is {line.strip()!r}; expected t, dh and dw, such as "
                 "1, 0, 4 (t up to 64, the others up to 1024), or nothing for a place by the method"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,12 @@ def test_boxes_drawn_in_the_host(client: Client) -> None:
     """A box on a picture, and the same box as the place of a picture on another one."""
     if "CreateBoundingBoxes" not in client.get("/object_info"):
         pytest.skip("this host has no Create Bounding Boxes")
-    drawn = json.dumps([{"x": 64, "y": 32, "width": 128, "height": 128}])
+    # As the editor sends a list that is no link.
+    drawn = {"__value__": [{"x": 64, "y": 32, "width": 128, "height": 128}]}
     prompt = {
         "1": node("LoadImage", image="kontext_star.png"),
         "2": node("LoadImage", image="kontext_shapes.png"),
-        "3": node("CreateBoundingBoxes", width=256, height=256, bboxes=drawn, editor_state=[]),
+        "3": node("CreateBoundingBoxes", width=256, height=256, editor_state=drawn),
         "4": node(
             "KontextBox", image=["1", 0], left=0.0, top=0.0, width=0.1, height=0.1,
             colour="magenta", line=0.03, boxes=["3", 1],

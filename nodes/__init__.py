@@ -15,6 +15,7 @@ class KontextExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class; their ids are part of saved workflows and never change."""
+        from .arrange import KontextArrange
         from .batch import KontextBatch
         from .box import KontextBox
         from .candidates import KontextCandidates
@@ -29,6 +30,7 @@ class KontextExtension(ComfyExtension):
         from .prompt import KontextPrompt
         from .quantize import KontextQuantize
         from .reference import KontextReference
+        from .references import KontextReferences
         from .sampler import KontextSampler
         from .session import KontextSessionPick, KontextSessionStart, KontextSessionTurn
         from .stitch import KontextStitch
@@ -56,6 +58,8 @@ class KontextExtension(ComfyExtension):
             KontextSessionPick,
             KontextNames,
             KontextCanvas,
+            KontextReferences,
+            KontextArrange,
         ]
 
 

@@ -1,12 +1,13 @@
-"""Kontext: Box: a box drawn into a picture, for instructions that point at it."""
+"""Kontext: Box: boxes drawn into a picture, for instructions that point at it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..kontext_core.cues import COLOURS, box_of, draw_box
+from ..kontext_core.cues import COLOURS, box_of, draw_boxes, outlines, read_boxes
+from .inputs import boxes_input
 from .schema import make
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class KontextBox(io.ComfyNode):
             node_id="KontextBox",
             display_name="Kontext: Box",
             description='Draws a box into a picture, for instructions such as "remove what is in the '
-            'box". The result comes without it. Around a mask, or by numbers.',
+            'box". The result comes without it. Around a mask, by numbers, or as other nodes say.',
             search_aliases=["kontext", "visual cue", "bounding box", "rectangle", "mark", "point"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture. Others may have boxes of their own."),
@@ -55,6 +56,10 @@ class KontextBox(io.ComfyNode):
                     step=0.005,
                     tooltip="Thickness of the line, as a share of the shorter side.",
                 ),
+                boxes_input(
+                    "Boxes around what is meant, in the picture's pixels; then neither mask nor the four "
+                    "numbers count."
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -81,6 +86,10 @@ class KontextBox(io.ComfyNode):
         colour: str,
         line: float,
         mask: Tensor | None = None,
+        boxes: Any = None,
     ) -> io.NodeOutput:
-        box = (left, top, width, height) if mask is None else box_of(mask)
-        return io.NodeOutput(*draw_box(image[..., :3], box, colour, line))
+        if boxes is not None:
+            found = outlines(read_boxes(boxes), (image.shape[2], image.shape[1]))
+        else:
+            found = [(left, top, width, height) if mask is None else box_of(mask)]
+        return io.NodeOutput(*draw_boxes(image[..., :3], found, colour, line))

@@ -74,6 +74,8 @@ class KontextCandidates(io.ComfyNode):
                     max=MAX_SEED - MOST,
                     tooltip="Of candidate 1; candidate 2 has the next one, and so on. Stays as it is "
                     "between the look and the pick. Kontext: Sampler gives the same picture for it.",
+                    # Editors change every seed after a run unless they are told not to.
+                    control_after_generate=False,
                 ),
                 io.Int.Input("count", default=4, min=1, max=MOST, tooltip="How many candidates."),
                 io.Int.Input(

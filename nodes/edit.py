@@ -14,11 +14,11 @@ from ..kontext_core.framing import cut_out
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, check_size, nearest_resolution
 from ..kontext_core.stitcher import METHODS, Reference
 from .conditioning import attach, check_text
-from .inputs import guidance_input, like_input, present_like, seed_input, steps_input
-from .latent import with_mask
+from .inputs import boxes_input, guidance_input, like_input, present_like, seed_input, steps_input
+from .latent import with_boxes, with_mask
 from .loading import load_clip, load_model, load_vae
 from .native import require_vae, resolutions_of
-from .notes import FRAMING, batch_notes, cost_notes, cost_payload, output, told_by
+from .notes import FRAMING, batch_notes, cost_notes, cost_payload, order_notes, output, told_by
 from .reference import TargetGrid, encode_reference
 from .sampler import check_model, idle_notes, network_of, run_sampler
 from .schema import make, widget
@@ -45,19 +45,6 @@ def _size(
     if width:
         return check_size(width, height)
     return plain_size(sizes) if like is None else like.size
-
-
-def _notes(slots: Sequence[Tensor | None]) -> list[str]:
-    """What is easily taken for something else about pictures and their numbers."""
-    notes = []
-    there = [(number, image) for number, image in enumerate(slots, 1) if image is not None]
-    for place, (number, image) in enumerate(there, 1):
-        if place != number:
-            notes.append(
-                f"image{number} is image {place} of the prompt: an input before it is open"
-            )
-        notes += batch_notes(f"image{number}", len(image))
-    return notes
 
 
 def check_open(given: dict[str, bool], of_model: tuple[Any, ...], of_vae: tuple[Any, ...]) -> None:
@@ -233,6 +220,10 @@ class KontextEdit(io.ComfyNode):
                     "several early.",
                     advanced=True,
                 ),
+                boxes_input(
+                    "What may change, as boxes in the pixels of image like_image; as a mask, and together "
+                    "with one."
+                ),
             ],
             outputs=[
                 io.Image.Output("image", display_name="IMAGE", tooltip="The result."),
@@ -277,6 +268,7 @@ class KontextEdit(io.ComfyNode):
         method: str = METHODS[0],
         denoise: float = 1.0,
         count: int = 1,
+        boxes: Any = None,
     ) -> io.NodeOutput:
         import torch
 
@@ -288,6 +280,8 @@ class KontextEdit(io.ComfyNode):
         like, notes = None, []
         if images and not width and not height:
             like, notes = present_like(like_image, len(images))
+        if boxes is not None:
+            mask = with_boxes(mask, boxes, images[like - 1] if like else None)
         given = {"model": model is not None, "vae": vae is not None}
         model = load_model() if model is None else check_model(model)
         clip = load_clip() if clip is None else clip
@@ -328,7 +322,11 @@ class KontextEdit(io.ComfyNode):
         trained = nearest_resolution(columns, rows, sizes)
         cost = estimate(
             (columns, rows),
-            [tokens_of(*reference.framing.size) for reference in references if reference.framing],
+            [
+                tokens_of(*reference.framing.size)
+                for reference in references
+                if reference.framing and reference.strength > 0
+            ],
             text=conditioning[0][0].shape[-2],
             hidden_size=getattr(network, "hidden_size", FLUX_HIDDEN),
             trained=plain_size(sizes),
@@ -344,7 +342,13 @@ class KontextEdit(io.ComfyNode):
                 *cost_notes(cost, trained),
                 *notes,
                 *told_by(conditioning),
-                *_notes(slots),
+                *order_notes("image", slots),
+                *(
+                    note
+                    for number, image in enumerate(slots, 1)
+                    if image is not None
+                    for note in batch_notes(f"image{number}", len(image))
+                ),
                 *idle_notes(start, None, False, denoise),
             ],
             kontext_size=cost_payload(cost, trained, like),

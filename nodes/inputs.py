@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
+
+from .schema import BoundingBox
 
 MAX_SEED = 2**64 - 1
 SAME_SEED = "Starting noise; the same seed and settings give the same picture."
@@ -47,3 +51,22 @@ def present_like(number: int, count: int) -> tuple[int, list[str]]:
         return number, []
     there = "is 1 image" if count == 1 else f"are {count} images"
     return count, [f"like_image is {number}, but there {there}: the result is like image {count}"]
+
+
+def boxes_input(tooltip: str) -> Any:
+    """Boxes that another node draws or finds."""
+    drawn = "From Create Bounding Boxes of newer ComfyUI, drawn at that size, or a detector."
+    # Newer editors would show numbers of their own, which are always sent, instead of a socket.
+    socket = {"forceInput": True}
+    return BoundingBox.Input(
+        "boxes", optional=True, tooltip=f"{tooltip} {drawn}", extra_dict=socket
+    )
+
+
+def picture_inputs(count: int, tooltip: str) -> list[Any]:
+    """`image_1` to `image_<count>`. The editor shows as many as are wired, and one more
+    (web/js/growing.js)."""
+    return [
+        io.Image.Input(f"image_{number}", optional=True, tooltip=tooltip.format(number))
+        for number in range(1, count + 1)
+    ]

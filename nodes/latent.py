@@ -92,3 +92,29 @@ def with_mask(latent: dict[str, Any], mask: Tensor) -> dict[str, Any]:
             "gives both), or crop or pad it to the picture's shape"
         )
     return {**latent, "noise_mask": cover_mask(mask, columns, rows)[:, None]}
+
+
+def with_boxes(mask: Tensor | None, boxes: Any, image: Tensor | None) -> Tensor:
+    """White in the boxes, and where a mask [h, w] or [b, h, w] of the image's shape is.
+
+    Raises:
+        InputError: there is no image whose pixels the boxes count; or no box in it.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from ..kontext_core.cues import inside, outlines, read_boxes
+
+    if image is None:
+        raise InputError(
+            "boxes need the picture that they are drawn on: connect it, and set width and height to 0"
+        )
+    size = image.shape[2], image.shape[1]
+    found = inside(outlines(read_boxes(boxes), size), size)
+    if mask is None:
+        return found
+    mask = (mask[None] if mask.ndim == 2 else mask).cpu()
+    if mask.shape[1:] != found.shape[1:]:
+        # To the mask's own size, which says the shape it was made for.
+        found = F.interpolate(found[None], tuple(mask.shape[1:]), mode="area")[0]
+    return torch.maximum(mask.float(), found)

@@ -36,6 +36,23 @@ def told_by(conditioning: Any) -> list[str]:
     return [note for _, extra in entries for note in extra.get(TEXT_NOTES, ())]
 
 
+def order_notes(name: str, slots: Sequence[Any], before: int = 0) -> list[str]:
+    """Pictures whose input has another number than the instruction has to use.
+
+    Args:
+        name: of the inputs, without their number.
+        slots: what comes in at each, None where nothing does.
+        before: images of the instruction that come first.
+    """
+    there = [number for number, one in enumerate(slots, 1) if one is not None]
+    return [
+        f"{name}{number} is image {place} of the prompt: "
+        + ("a chain comes before it" if before else "an input before it is open")
+        for place, number in enumerate(there, before + 1)
+        if place != number
+    ]
+
+
 def batch_notes(name: str, count: int) -> list[str]:
     """A batch is easily taken for several references."""
     if count == 1:

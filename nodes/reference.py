@@ -367,7 +367,7 @@ class KontextReference(io.ComfyNode):
         )
         small = None if image is None else thumbnail(image[..., :3])
         notes = batch_notes("the picture", len(samples))
-        if framing is not None and image is not None:
+        if framing is not None and image is not None and strength > 0:
             notes += size_notes("the picture", at_resolution(framing, resolution))
         if idle:
             notes.append("resolution has no effect: a latent is taken as it is")

@@ -18,7 +18,7 @@ from .notes import FRAMING, output, told_by
 from .reference import encode_reference
 from .sampler import check_model, network_of, run_sampler
 from .schema import References, SessionPoint, make
-from .session_files import TurnPoint, digest, origin, payload, session_path, stamp, start_key, use
+from .session_files import TurnPoint, digest, origin, session_path, stamp, start_key, told, use
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # As `kontext_core.session.turns` has them.
 KEEPS = ("unchanged", "outside mask", "nothing")
+# What a line of the prompt is.
+LINES = ("one turn", "a turn for each line")
 NEWEST = -1
 ALIASES = ["kontext", "session", "multi turn", "history", "iterate", "conversation", "drift"]
 
@@ -107,9 +109,7 @@ class KontextSessionStart(io.ComfyNode):
         latent, framing = encode_reference(vae, picture, "trained size", "image")
         key = start_key(picture, framing)
         turn = session.add(picture, latent, framing, key=key)
-        return output(
-            *_results(session, turn.number), kontext_session=payload(session, turn.number)
-        )
+        return output(*_results(session, turn.number), **told(session, turn.number))
 
 
 class KontextSessionTurn(io.ComfyNode):
@@ -182,6 +182,14 @@ class KontextSessionTurn(io.ComfyNode):
                     optional=True,
                     tooltip="Your own words beside the turn, in the timeline.",
                 ),
+                io.Combo.Input(
+                    "lines",
+                    options=list(LINES),
+                    default=LINES[0],
+                    optional=True,
+                    tooltip="a turn for each line: every line of the prompt is an instruction for what the "
+                    "line before made, with the next seed. Ten lines, ten turns, each kept.",
+                ),
             ],
             outputs=_outputs("turned", "this turn"),
         )
@@ -212,6 +220,7 @@ class KontextSessionTurn(io.ComfyNode):
         mask: Tensor | None = None,
         references: ReferenceChain | None = None,
         note: str = "",
+        lines: str = LINES[0],
     ) -> io.NodeOutput:
         from ..kontext_core.inputs import check_instruction
 
@@ -227,29 +236,31 @@ class KontextSessionTurn(io.ComfyNode):
         made_from = origin(
             getattr(cls.hidden, "prompt", None),
             getattr(cls.hidden, "unique_id", None),
-            ("session", "note", "prompt", "mask"),
+            ("session", "note", "prompt", "mask", "lines"),
         )
-        asked = [session.number, prompt, str(seed), settings, area is not None, made_from]
-        # Without the prompt nobody knows which model this is: then every run is a turn.
-        key = made_from and digest(
-            [*asked, *([] if area is None else [area]), *(r.latent for r in chain)]
-        )
-        turn = file.find(key) if key else None
-        if turn is None:
-            painted, told = _paint(
-                file, session.number, prompt, chain, (model, clip, vae), area, seed, **settings
-            )
-            notes += told
-            turn = file.add(
-                *painted, file.turn(session.number).framing, parent=session.number,
-                prompt=prompt, seed=seed, settings=settings, mask=area, note=note, key=key,
-            )  # fmt: skip
-        if turn.note != note:
-            file.set_note(turn.number, note)
+        shared = [*([] if area is None else [area]), *(r.latent for r in chain)]
+        number = session.number
+        for one, own_seed in _instructions(prompt, lines, seed):
+            asked = [number, one, str(own_seed), settings, area is not None, made_from]
+            # Without the prompt nobody knows which model this is: then every run is a turn.
+            key = made_from and digest([*asked, *shared])
+            turn = file.find(key) if key else None
+            if turn is None:
+                painted, said = _paint(
+                    file, number, one, chain, (model, clip, vae), area, own_seed, **settings
+                )
+                notes += said
+                turn = file.add(
+                    *painted, file.turn(number).framing, parent=number,
+                    prompt=one, seed=own_seed, settings=settings, mask=area, note=note, key=key,
+                )  # fmt: skip
+            if turn.note != note:
+                file.set_note(turn.number, note)
+            number = turn.number
         return output(
-            *_results(file, turn.number),
+            *_results(file, number),
             notes=notes,
-            kontext_session=payload(file, turn.number, whole=False),
+            **told(file, number, whole=False),
         )
 
 
@@ -329,7 +340,15 @@ class KontextSessionPick(io.ComfyNode):
                     "later number"
                 )
             chosen = turn.parent
-        return output(*_results(file, chosen), turn.prompt, kontext_session=payload(file, number))
+        return output(*_results(file, chosen), turn.prompt, **told(file, number))
+
+
+def _instructions(prompt: str, lines: str, seed: int) -> list[tuple[str, int]]:
+    """What is asked one after another, each with its seed; empty lines are none."""
+    if lines == LINES[0]:
+        return [(prompt, seed)]
+    asked = [line.strip() for line in prompt.splitlines() if line.strip()]
+    return [(line, (seed + number) % 2**64) for number, line in enumerate(asked)]
 
 
 def _one_mask(mask: Tensor) -> Tensor:

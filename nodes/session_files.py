@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..kontext_core.framing import Framing
-    from ..kontext_core.session import Session
+    from ..kontext_core.session import Session, Turn
 
 FOLDER = "kontext_sessions"
 MAX_NAME = 200
@@ -144,14 +144,20 @@ def _is_link(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
 
 
-def payload(session: Session, number: int, *, whole: bool = True) -> list[dict[str, Any]]:
-    """What the timeline draws.
+def told(session: Session, number: int, *, whole: bool = True) -> dict[str, list[Any]]:
+    """What a node of a session reports, for the timeline.
 
     Args:
         number: of the turn that the node stands for.
         whole: all turns, or only those on the way to that one.
     """
     turns = session.turns() if whole else session.path_to(number)
+    # Which file it is: one made anew under the same name is another.
+    file = f"{session.turn(0).created} {session.path.stat().st_ino}"
+    return {"kontext_session": _drawn(session, turns, number), "kontext_session_of": [file]}
+
+
+def _drawn(session: Session, turns: Sequence[Turn], number: int) -> list[dict[str, Any]]:
     return [
         {
             "number": turn.number,

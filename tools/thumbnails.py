@@ -40,6 +40,9 @@ PICTURES: dict[str, tuple[tuple[str, ...], str]] = {
     "new_scenes": (("kontext_star",), "one thing, several scenes"),
     "choose_among_candidates": (("kontext_star",), "early looks, the best go on"),
     "session_of_turns": (("kontext_shapes",), "turn by turn, kept in one file"),
+    "several_in_one_node": (("kontext_star", "kontext_sunset"), "several pictures in one node"),
+    "one_canvas": (("kontext_star", "kontext_shapes"), "one picture out of several, edited"),
+    "ten_turns": (("kontext_shapes",), "ten lines, ten turns"),
     "pictures_by_name": (("kontext_star", "kontext_sunset"), "pictures by name, not by number"),
 }  # fmt: skip
 # Template: what stands in its boxes, words. The last box is the result.

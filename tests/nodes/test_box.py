@@ -64,3 +64,36 @@ def test_at_the_edge_it_is_cut_off(pack: Any, image: Any) -> None:
 def test_what_is_no_box_is_refused(pack: Any, image: Any, changes: Any, says: str) -> None:
     with pytest.raises(pack.error("InputError"), match=says):
         pack.run("KontextBox", image=image(1, 64, 64), **changes)
+
+
+def test_boxes_of_other_nodes_are_drawn(pack: Any, image: Any) -> None:
+    """As ComfyUI's BOUNDING_BOX sockets carry them: one, a list, or a list for each picture."""
+    one = {"x": 16, "y": 8, "width": 32, "height": 24}
+    other = {"x": 40, "y": 20, "width": 100, "height": 30, "metadata": {"name": "cut off"}}
+    picture = image(1, 64, 64)
+    expected = torch.zeros(1, 64, 64)
+    expected[:, 8:32, 16:48] = 1
+    for boxes in (one, [one], [[one], [other]]):
+        boxed, inside = pack.run("KontextBox", image=picture, boxes=boxes).args
+        assert torch.equal(inside, expected)
+    expected[:, 20:50, 40:] = 1
+    boxed, inside = pack.run("KontextBox", image=picture, boxes=[one, other], line=1 / 64).args
+    assert torch.equal(inside, expected)
+    magenta = (boxed - torch.tensor([1.0, 0.0, 0.86])).abs().amax(-1) < 1e-6
+    # The second one's edge goes through the first.
+    assert magenta[0, 20, 40:].all() and magenta[0, 8, 16:48].all()
+
+
+@pytest.mark.parametrize(
+    ("boxes", "says"),
+    [
+        ([], "at least one box"),
+        ("text", "at least one box"),
+        ([{"x": 1, "y": 2, "width": 0, "height": 4}], "box 1"),
+        ([{"x": 1, "y": float("nan"), "width": 3, "height": 4}], "box 1"),
+        ({"x": 64, "y": 0, "width": 3, "height": 4}, "outside of the picture, which is 64 x 64"),
+    ],
+)
+def test_boxes_that_are_none_are_refused(pack: Any, image: Any, boxes: Any, says: str) -> None:
+    with pytest.raises(pack.error("InputError"), match=says):
+        pack.run("KontextBox", image=image(1, 64, 64), boxes=boxes)

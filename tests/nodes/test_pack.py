@@ -73,7 +73,10 @@ def test_there_is_no_help_page_too_many() -> None:
     assert sorted(path.stem for path in (ROOT / "web/docs").glob("*.md")) == NODE_IDS
 
 
-@pytest.mark.parametrize("node_id", ["KontextReference", "KontextStitch", "KontextLoadLora"])
+@pytest.mark.parametrize(
+    "node_id",
+    ["KontextReference", "KontextReferences", "KontextArrange", "KontextStitch", "KontextLoadLora"],
+)
 def test_bypass_passes_every_output_from_the_input_in_the_same_place(
     pack: Any, node_id: str
 ) -> None:

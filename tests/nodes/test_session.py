@@ -84,6 +84,7 @@ def test_one_wire_from_turn_to_turn(graph: Graph, outputs: Path, pack: Any) -> N
         (0, None, None, False), (1, 0, "1", False), (2, 1, "1", True),
     ]  # fmt: skip
     assert all(t["picture"].startswith("data:image/jpeg;base64,") for t in shown)
+    assert second.ui["kontext_session_of"] == begun.ui["kontext_session_of"]
 
 
 def test_the_same_graph_adds_nothing_and_computes_nothing(
@@ -221,3 +222,25 @@ def test_a_bypassed_turn_hands_the_session_on(pack: Any) -> None:
     for node_id in ("KontextSessionTurn", "KontextSessionPick"):
         schema = pack.nodes[node_id].GET_SCHEMA()
         assert schema.inputs[0].io_type == schema.outputs[0].io_type == "KONTEXT_SESSION"
+
+
+def test_a_turn_for_each_line(graph: Graph, outputs: Path, pack: Any, host: Any) -> None:
+    begun = graph.start().args[0]
+    words = "make it blue\n\n  make it red \nmake it night"
+    made = graph.turn(begun, prompt=words, lines="a turn for each line", seed=7)
+    found = turns(outputs, pack)
+    assert [(t.parent, t.prompt, t.seed) for t in found[1:]] == [
+        (0, "make it blue", 7), (1, "make it red", 8), (2, "make it night", 9),
+    ]  # fmt: skip
+    assert made.args[0].number == 3
+    assert [t["number"] for t in made.ui["kontext_session"]] == [0, 1, 2, 3]
+    # A line more is one turn more, and nothing is painted twice.
+    done = len(host.steps)
+    graph.turn(begun, prompt=words + "\nmake it day", lines="a turn for each line", seed=7)
+    assert len(turns(outputs, pack)) == 5
+    assert len(host.steps) == done + 2
+
+
+def test_lines_are_one_instruction_unless_asked_for(graph: Graph, outputs: Path, pack: Any) -> None:
+    graph.turn(graph.start().args[0], prompt="make it blue\nand red")
+    assert [t.prompt for t in turns(outputs, pack)] == ["", "make it blue\nand red"]

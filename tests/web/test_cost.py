@@ -1,4 +1,4 @@
-"""web/js/cost.js gives the core's figures."""
+"""web/js/cost.js and canvas.js give the core's figures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from web_scripts import Asked, asker
 
+from kontext_core.arrange import LAYOUTS, arrange_sizes
 from kontext_core.cost import beyond_trained, estimate, plain_size, tokens_of
-from kontext_core.framing import FITS, at_resolution, plan_fit
+from kontext_core.fit import POLICIES, Fit
+from kontext_core.framing import FITS, at_resolution, plan_fit, same_shape
 from kontext_core.resolutions import KONTEXT_RESOLUTIONS, nearest_resolution
 
 SCRIPT = Path(__file__).resolve().parents[2] / "web/js/cost.js"
@@ -79,3 +81,64 @@ def test_only_far_above_the_trained_area_is_warned_of(asked: Asked) -> None:
         assert found == expected
         assert 0 in expected
         assert max(expected) > 1.5
+
+
+@pytest.fixture(params=["node", pytest.param("browser", marks=pytest.mark.browser)])
+def canvas(request: pytest.FixtureRequest, tmp_path: Path) -> Asked:
+    """The same of the other module."""
+    return asker(request, tmp_path, SCRIPT.with_name("canvas.js"))
+
+
+# Sides of rectangles, and of a strip.
+CANVASES = [(64, 64), (111, 79), (800, 600), (1009, 1568), (3000, 400)]
+PAGES: list[tuple[float | None, tuple[int, int, int, int], str]] = [
+    (None, (0, 0, 0, 0), "pad"),
+    (None, (3, 0, 256, 7), "pad"),
+    (16 / 9, (0, 0, 0, 0), "pad"),
+    (16 / 9, (0, 0, 0, 0), "crop"),
+    (0.5, (0, 5, 0, 5), "crop"),
+]
+
+
+def test_canvases_are_the_cores(canvas: Asked) -> None:
+    asked, expected = [], []
+    for picture in CANVASES:
+        for aspect, margins, shape in PAGES:
+            for policy in POLICIES:
+                if policy == "custom":
+                    continue
+                fit = Fit(policy, shape, 0.37, aspect=aspect, margins=margins)
+                framing = fit.plan(picture, KONTEXT_RESOLUTIONS)
+                page = json.dumps({"margins": margins, "crop": shape == "crop"})
+                if aspect is not None:
+                    page = page.replace("{", f'{{"aspect": {aspect!r}, ', 1)
+                sizes = json.dumps(
+                    {"megapixels": 0.37, "custom": [0, 0], "trained": framing.trained}
+                )
+                asked.append(
+                    f"it.canvas({json.dumps(policy)}, it.page({json.dumps(picture)}, {page}), {sizes})"
+                )
+                expected.append(list(framing.size))
+    assert canvas(f"[{', '.join(asked)}]") == expected
+
+
+def test_shapes_are_compared_as_the_core_does(canvas: Asked) -> None:
+    pairs = [(a, b) for a in PICTURES[::3] for b in PICTURES[::7]]
+    found = canvas(f"{json.dumps(pairs)}.map(([a, b]) => it.sameShape(a, b))")
+    assert found == [same_shape(a, b, 8) for a, b in pairs]
+    assert True in found
+
+
+def test_arranged_canvases_are_the_cores(canvas: Asked) -> None:
+    asked, expected = [], []
+    for size in ((0, 0), (300, 0), (0, 77), (500, 500)):
+        for layout in LAYOUTS:
+            for columns, gap in ((0, 0), (2, 5)):
+                places = [(0.0, 0.0, 0.5, 0.5)] * len(CANVASES)
+                plan = arrange_sizes(
+                    CANVASES, layout, gap=gap, columns=columns, size=size, places=places
+                )
+                how = json.dumps({"gap": gap, "columns": columns, "size": size})
+                asked.append(f"it.arranged({json.dumps(CANVASES)}, {json.dumps(layout)}, {how})")
+                expected.append(list(plan.size))
+    assert canvas(f"[{', '.join(asked)}]") == expected

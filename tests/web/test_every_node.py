@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from hosts import ROOT
 
 NODES = sorted(promised())
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "KONTEXT_LAYOUT")
+# Sockets that the editor shows as they are wired: what is there of them at first.
+AT_FIRST = re.compile(r"(image|mask)_[12]")
+GROWN = re.compile(r"(image|mask)_\d")
+GROWING = ("KontextReferences", "KontextArrange")
 # Made by frontends beside the inputs of the schema.
 EXTRA = {"control_after_generate", "control_filter_list", "upload"}
 SAVED = sorted((ROOT / "tests/data/saved").glob("*.api.json"))
@@ -42,6 +47,10 @@ def test_every_node_is_drawn(page: Editor, is_vue: bool) -> None:
         asked = [each["name"] for each in contract["inputs"] if each["type"] in WIDGETS]
         assert [name for name in widgets if name in asked] == asked, kind
         sockets = [each["name"] for each in contract["inputs"] if each["type"] not in WIDGETS]
+        if kind in GROWING:
+            sockets = [
+                one for one in sockets if AT_FIRST.fullmatch(one) or not GROWN.fullmatch(one)
+            ]
         assert [name for name in node["inputs"] if name not in asked] == sockets, kind
         assert node["outputs"] == contract["outputs"], kind
         assert node["title"].startswith("Kontext: ")

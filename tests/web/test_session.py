@@ -46,18 +46,23 @@ def test_turns_are_shown_and_chosen(page: Editor) -> None:
     assert before == "The turns are shown here after a run."
     page.queue()
     page.page.wait_for_function(
-        f"() => ({_TURNS})('KontextSessionPick').length === 4", timeout=300_000
+        f"() => ({_TURNS})('KontextSessionPick').length === 5", timeout=300_000
     )
     page.page.wait_for_function(
         f"() => ({_TURNS})('KontextSessionPick').every((turn) => turn.drawn)", timeout=20_000
     )
     page.screenshot("timeline")
+    page.near("KontextSessionPick")
+    page.page.wait_for_timeout(500)
+    page.screenshot("near")
     turns = page.page.evaluate(_TURNS, "KontextSessionPick")
-    assert [turn["number"] for turn in turns] == [0, 1, 2, 3]
+    # The last of them was made after this node had run.
+    assert [turn["number"] for turn in turns] == [0, 1, 2, 3, 4]
+    assert [turn["caption"] for turn in turns] == ["0", "1", "2", "3", "4 ← 1"]
     assert turns[0]["said"] == "turn 0: start"
     assert turns[2]["said"] == "turn 2, from turn 1: make the circle purple. seed 3"
-    assert [turn["pressed"] for turn in turns] == ["false", "true", "false", "false"]
-    assert [turn["tab"] for turn in turns] == [-1, 0, -1, -1]
+    assert [turn["pressed"] for turn in turns] == ["false", "true", "false", "false", "false"]
+    assert [turn["tab"] for turn in turns] == [-1, 0, -1, -1, -1]
     page.page.evaluate(_FOCUS)
     for key in ("ArrowRight", "Delete", "Enter"):
         page.page.keyboard.press(key)
@@ -66,6 +71,7 @@ def test_turns_are_shown_and_chosen(page: Editor) -> None:
         f"() => ({_TURNS})('KontextSessionPick')[2].pressed === 'true'", timeout=20_000
     )
     page.page.keyboard.press("End")
+    page.page.keyboard.press("ArrowLeft")
     page.page.keyboard.press(" ")
     assert page.page.evaluate(_NUMBER) == 3
     sent = page.prompt()
@@ -94,3 +100,28 @@ def test_a_branch_says_where_it_came_from(page: Editor) -> None:
     assert [turn["pressed"] for turn in turns] == [None, None, "step"]
     buttons = "() => document.querySelectorAll('.kontext-session b').length"
     assert page.page.evaluate(buttons) == 0
+
+
+@pytest.mark.slow
+def test_a_timeline_answered_from_the_cache_has_the_turns_made_since(page: Editor) -> None:
+    """A replay runs; the node that was picked from does not, and shows its turn all the same."""
+    open_session(page)
+    page.queue()
+    page.page.wait_for_function(
+        f"() => ({_TURNS})('KontextSessionPick').length === 5", timeout=300_000
+    )
+    page.page.evaluate(
+        """() => {
+          const other = app.graph._nodes.find((one) => one.title === 'From turn 1');
+          other.widgets.find((one) => one.name === 'seed').value = 77;
+        }"""
+    )
+    page.queue()
+    page.page.wait_for_function(
+        f"() => ({_TURNS})('KontextSessionPick').length === 6", timeout=300_000
+    )
+    turns = page.page.evaluate(_TURNS, "KontextSessionPick")
+    assert turns[5]["said"] == "turn 5, from turn 1: make the circle red. seed 77"
+    assert [turn["pressed"] for turn in turns].index("true") == 1
+    start = page.page.evaluate(_TURNS, "KontextSessionStart")
+    assert [turn["number"] for turn in start] == [0, 1, 2, 3, 4, 5]

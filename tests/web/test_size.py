@@ -67,7 +67,10 @@ def test_edit_says_it_too(page: Editor) -> None:
     wait_for(page, "64 x 64", "16 + 16", "1.0 x", absent="trained at")
     page.set_widget("KontextEdit", "width", 256)
     page.set_widget("KontextEdit", "height", 256)
-    wait_for(page, "256 x 256", "256 + 16", "16.0 x", "trained at")
+    # The picture has its shape, and stands on its grid.
+    wait_for(page, "256 x 256", "256 + 256", "16.0 x", "trained at")
+    page.set_widget("KontextEdit", "height", 128)
+    wait_for(page, "256 x 128", "128 + 16", "5.3 x", "trained at")
     page.set_widget("KontextEdit", "width", 0)
     page.set_widget("KontextEdit", "height", 0)
     wait_for(page, "64 x 64", absent="trained at")
@@ -81,3 +84,27 @@ def test_edit_says_it_too(page: Editor) -> None:
         }"""
     )
     wait_for(page, "image2", "image 1")
+
+
+@pytest.mark.slow
+def test_a_canvas_and_a_size_of_ones_own_are_known(page: Editor) -> None:
+    """All pictures are 256 x 256; 256 pixels more at the right of one make 512 x 256."""
+    page.load(editor_format("extend_picture"))
+    page.fit()
+    page.set_widget("KontextCanvas", "policy", "exact")
+    for side in ("left", "top", "bottom"):
+        page.set_widget("KontextCanvas", side, 0)
+    page.set_widget("KontextCanvas", "right", 256)
+    # Target and reference stand on the same grid: 32 x 16 tokens each.
+    wait_for(page, "512 x 256", "512 + 512", "trained at")
+    page.set_widget("KontextReference", "strength", 0)
+    said = wait_for(page, "512 x 256", absent="512 + 512")
+    assert "image 1" not in said
+    page.load(editor_format("one_canvas"))
+    page.fit()
+    page.set_widget("KontextArrange", "layout", "row")
+    wait_for(page, "96 x 64", "512 x 256")
+    page.set_widget("KontextEdit", "width", 128)
+    page.set_widget("KontextEdit", "height", 64)
+    # On the grid of the size asked for, which has its shape.
+    wait_for(page, "128 x 64", "32 + 32")

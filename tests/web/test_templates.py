@@ -10,7 +10,7 @@ from editor import Editor
 from host_client import Client
 from hosts import Server
 from playwright.sync_api import Browser
-from templates import NAMES, editor_format, needs_comfyui
+from templates import NAMES, api_format, editor_format, needs_comfyui
 
 # Each node by id as drawn, [left, top, right, bottom] in the graph's units: Nodes 2.0 by what the page
 # shows, buttons below the frame too; canvas nodes by their size, under a title of 30.
@@ -76,6 +76,20 @@ def test_no_node_covers_another_or_leaves_its_group(page: Editor, server: Server
 
 
 @pytest.mark.slow
+def test_the_editor_sends_what_the_twin_of_a_template_says(page: Editor, server: Server) -> None:
+    """No value of a widget has slipped to another one."""
+    for name in NAMES:
+        if needs_comfyui(name) and not server.host.is_comfyui:
+            continue
+        page.load(editor_format(name))
+        sent = page.prompt()
+        for node_id, node in api_format(name).items():
+            there = sent[node_id]["inputs"]
+            found = {key: there.get(key) for key in node["inputs"]}
+            assert found == node["inputs"], (name, node["class_type"])
+
+
+@pytest.mark.slow
 def test_the_comparison_stands_where_it_can_be_shown(page: Editor) -> None:
     graph = editor_format("one_reference_edit")
     page.load(graph)
@@ -135,6 +149,27 @@ def test_app_mode_offers_pictures_words_and_seed(page: Editor) -> None:
     assert words == "put the star of image 1 on the background of image 2"
     page.page.evaluate(toggle)
     panel.wait_for(state="hidden")
+
+
+@pytest.mark.slow
+def test_app_mode_of_several_pictures_and_turns(page: Editor) -> None:
+    """Each input that a template offers has its field, in the same order."""
+    if not page.page.evaluate(_APP_MODE):
+        pytest.skip("this frontend has no App mode")
+    toggle = "() => app.extensionManager.command.execute('Comfy.ToggleLinear')"
+    for name in ("several_in_one_node", "one_canvas", "ten_turns"):
+        page.load(editor_format(name))
+        page.page.evaluate(toggle)
+        panel = page.page.locator('[data-testid="linear-widgets"]').first
+        panel.wait_for()
+        page.page.wait_for_timeout(1000)
+        page.screenshot(f"app_{name}")
+        asked = [widget for _, widget in app_inputs(name)]
+        # Between the names stand values, which may read alike.
+        lines = iter(panel.inner_text().split("\n"))
+        assert all(widget in lines for widget in asked), (name, panel.inner_text())
+        page.page.evaluate(toggle)
+        panel.wait_for(state="hidden")
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from .pages import PAGES
 from .parts import Column, Graph, Node
 from .published import WITH_FILES
 from .sessions import SESSIONS
+from .together import TOGETHER
 from .ways import WAYS
 
 __all__ = ["FILES", "PAGES", "TEMPLATES", "TITLES", "Column", "Graph", "Node"]
@@ -35,10 +36,21 @@ TITLES: dict[str, str] = {
     "new_scenes": "16 One thing in several scenes",
     "session_of_turns": "17 Edit turn by turn in a session",
     "choose_among_candidates": "18 Choose among candidates",
-    "gguf_edit": "19 Kontext from GGUF files",
-    "fp8_with_lora": "20 Kontext in fp8 with a LoRA",
-    "large_picture": "21 A large picture in tiles",
-    "stitch_with_native_flux": "22 Stitch with a model that ComfyUI loads",
-    "quantize": "23 Make a smaller model file",
+    "several_in_one_node": "19 Several pictures in one node",
+    "one_canvas": "20 Several pictures on one canvas",
+    "ten_turns": "21 Ten turns in one node",
+    "gguf_edit": "22 Kontext from GGUF files",
+    "fp8_with_lora": "23 Kontext in fp8 with a LoRA",
+    "large_picture": "24 A large picture in tiles",
+    "stitch_with_native_flux": "25 Stitch with a model that ComfyUI loads",
+    "quantize": "26 Make a smaller model file",
 }
-TEMPLATES: dict[str, Graph] = {**FIRST, **WITH_EMBEDDED, **MASKED, **WAYS, **SESSIONS, **WITH_FILES}
+TEMPLATES: dict[str, Graph] = {
+    **FIRST,
+    **WITH_EMBEDDED,
+    **MASKED,
+    **WAYS,
+    **TOGETHER,
+    **SESSIONS,
+    **WITH_FILES,
+}

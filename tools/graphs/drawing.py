@@ -27,6 +27,7 @@ APP_INPUTS = (
     ("CLIPTextEncode", ("text",)),
     ("KontextNames", ("text",)),
     ("KontextBatch", ("lines", "seed")),
+    ("KontextArrange", ("layout", "places")),
     ("KontextEdit", ("prompt", "seed")),
     ("KontextSessionStart", ("name",)),
     ("KontextSessionTurn", ("prompt", "seed")),
@@ -35,6 +36,9 @@ APP_INPUTS = (
     ("KSampler", ("seed",)),
 )
 APP_OUTPUTS = ("SaveImage",)
+# Nodes with many sockets of a kind, of which the editor shows those that are wired and one more, two at
+# least, as web/js/growing.js does.
+GROWING = ("KontextReferences", "KontextArrange")
 # Ids of a saved workflow must stay the same when it is written again.
 NAMESPACE = uuid.UUID("6f5c3d3e-0d7f-4f5e-9a55-2f4f3b8a9c10")
 
@@ -72,6 +76,15 @@ def default_of(kind: str, options: dict[str, Any]) -> Any:
     if kind == "COMBO":
         return (options.get("options") or [""])[0]
     return {"STRING": "", "BOOLEAN": False}.get(kind, options.get("min", 0))
+
+
+def hidden(name: str, values: dict[str, Any]) -> bool:
+    """Whether a socket such as "image_5" is not there yet, as so few are wired."""
+    found = re.fullmatch(r"(?:image|mask)_(\d+)", name)
+    wired = [
+        int(key.rpartition("_")[2]) for key in values if re.fullmatch(r"(?:image|mask)_\d+", key)
+    ]
+    return found is not None and int(found[1]) > max(2, max(wired, default=0) + 1)
 
 
 def is_link(value: Any, kind: str, keys: set[str]) -> bool:
@@ -181,6 +194,8 @@ class Drawing:
         sockets, widgets, values, upload = [], [], [], False
         for name, (kind, optional, options) in specs.items():
             if kind not in WIDGETS:
+                if node.type in GROWING and hidden(name, node.values):
+                    continue
                 shape = {"shape": 7} if optional else {}
                 sockets.append({"name": name, "type": kind, **shape, "link": None})
                 continue

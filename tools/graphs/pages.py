@@ -180,6 +180,50 @@ PAGES: dict[str, Graph] = {
         column(300, Node("it", "KontextBox", {"image": "a.0", "mask": "a.1"})),
         column(270, Node("one", "KontextReference", {"image": "it.0"}, "Reference: image 1")),
     ),
+    "KontextReferences": shown(
+        column(
+            280,
+            picture("a", "kontext_star.png", "Image 1"),
+            picture("b", "kontext_sunset.png", "Image 2"),
+        ),
+        column(
+            290,
+            loaded("vae", "VAE"),
+            Node(
+                "it",
+                "KontextReferences",
+                {"vae": "vae.0", "image_1": "a.0", "image_2": "b.0", "names": "the star\nthe sky"},
+                more=60,
+            ),
+        ),
+        column(290, Node("stitch", "KontextStitch", {"references": "it.0"}, more=160)),
+    ),
+    "KontextArrange": shown(
+        column(
+            280,
+            picture("a", "kontext_sunset.png", "The scene"),
+            picture("b", "kontext_shapes.png", "The thing"),
+        ),
+        column(
+            290,
+            Node(
+                "it",
+                "KontextArrange",
+                {
+                    "image_1": "a.0",
+                    "image_2": "b.0",
+                    "mask_2": "b.1",
+                    "layout": "places",
+                    "places": "\n0.1, 0.2, 0.6, 0.6",
+                },
+                more=60,
+            ),
+        ),
+        column(
+            290,
+            Node("one", "KontextReference", {"image": "it.0"}, "Reference: image 1"),
+        ),
+    ),
     "KontextPrompt": shown(
         column(
             340,

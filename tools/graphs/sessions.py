@@ -19,9 +19,26 @@ from .parts import (
 
 def turn(key: str, before: str, prompt: str, seed: int, title: str) -> Node:
     links = {"session": f"{before}.0", "model": "model.0", "clip": "clip.0", "vae": "vae.0"}
+    # Timeline, and below it the picture of a run in progress.
     return Node(
-        key, "KontextSessionTurn", {**links, "prompt": prompt, "seed": seed}, title, more=190
+        key, "KontextSessionTurn", {**links, "prompt": prompt, "seed": seed}, title, more=166
     )
+
+
+TEN = "\n".join(
+    (
+        "make the background blue",
+        "make the circle purple",
+        "make the heart green",
+        "make the background white",
+        "make the circle red",
+        "make the heart blue",
+        "make the background yellow",
+        "make the circle green",
+        "make the heart purple",
+        "make the background black",
+    )
+)
 
 
 SESSIONS: dict[str, Graph] = {
@@ -85,6 +102,72 @@ SESSIONS: dict[str, Graph] = {
                     "SaveImage",
                     {"images": "three.1", "filename_prefix": "kontext/session_of_turns"},
                     "After turn 3",
+                    more=300,
+                )
+            ),
+        ),
+    ),
+    "ten_turns": Graph(
+        "## Ten turns in one node\n\nEvery line of the prompt is a turn: an instruction for what the line "
+        "before made. All ten are kept in `output/kontext_sessions/ten turns.kontext`.\n\n- Add a line and "
+        "press **Run**: only that one is painted.\n- *Session Pick* reopens any turn of the timeline, to go "
+        "on from it another way.\n- A new picture? Give it a new **name**." + EMBEDDED + PICTURES,
+        (
+            loaders(),
+            Column(
+                "Start",
+                GREEN,
+                310,
+                (
+                    picture("image", "kontext_shapes.png", "Picture"),
+                    Node(
+                        "start",
+                        "KontextSessionStart",
+                        {"image": "image.0", "vae": "vae.0", "name": "ten turns"},
+                        more=140,
+                    ),
+                ),
+            ),
+            Column(
+                "Ten turns",
+                OCHRE,
+                400,
+                (
+                    Node(
+                        "turns",
+                        "KontextSessionTurn",
+                        {
+                            "session": "start.0",
+                            "model": "model.0",
+                            "clip": "clip.0",
+                            "vae": "vae.0",
+                            "prompt": TEN,
+                            "seed": 1,
+                            "steps": 12,
+                            "lines": "a turn for each line",
+                        },
+                        "Ten turns",
+                        more=440,
+                    ),
+                ),
+            ),
+            Column(
+                "Look",
+                PURPLE,
+                340,
+                (
+                    Node(
+                        "pick", "KontextSessionPick", {"session": "turns.0", "number": 5}, more=140
+                    ),
+                    Node("preview", "PreviewImage", {"images": "pick.1"}, "Turn 5", more=240),
+                ),
+            ),
+            result(
+                Node(
+                    "save",
+                    "SaveImage",
+                    {"images": "turns.1", "filename_prefix": "kontext/ten_turns"},
+                    "After ten turns",
                     more=300,
                 )
             ),

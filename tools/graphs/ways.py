@@ -102,6 +102,8 @@ WAYS: dict[str, Graph] = {
                             "look": 4,
                             "steps": 12,
                         },
+                        # The picture of a run in progress, and what is said of it.
+                        more=240,
                     ),
                     finish("candidates", original="image.0"),
                 ),

@@ -128,19 +128,40 @@ export function hasPicture(place) {
   return !!(source(place, "image") ?? source(place, "latent"));
 }
 
+// Sockets for pictures of a Kontext: References.
+const MOST = 8;
+
+/**
+ * A picture of a chain: its node, and which of the node's pictures it is, where that has several.
+ * @typedef {Source & {picture?: number}} Link
+ */
+
+/**
+ * The numbers of the pictures that a Kontext: References gets.
+ * @param {Place} place
+ */
+export function picturesOf(place) {
+  const numbers = Array.from({ length: MOST }, (_, index) => index + 1);
+  return numbers.filter((number) => source(place, `image_${number}`));
+}
+
 /**
  * The references of a chain in the order in which an instruction numbers them; null when something
  * that is not ours stands in it and may add any number.
  * @param {Source | undefined} end
- * @returns {Source[] | null}
+ * @returns {Link[] | null}
  */
 export function chainOf(end) {
+  /** @type {Link[]} */
   const chain = [];
   for (let at = end; at && chain.length < DEPTH; at = source(at, "references")) {
-    if (at.node.type !== "KontextReference") return null;
-    chain.unshift(at);
+    const from = at;
+    if (at.node.type === "KontextReferences") {
+      chain.unshift(...picturesOf(at).map((picture) => ({ ...from, picture })));
+    } else if (at.node.type !== "KontextReference") return null;
+    else if (hasPicture(at)) chain.unshift(at);
   }
-  return chain.filter(hasPicture);
+  return chain;
 }
 
 /** Widgets that change a picture and not what it is made of. */

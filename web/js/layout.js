@@ -70,8 +70,9 @@ function laidOut({ size, seen = [] }, method, own = seen.map(({ position }) => p
   return [target, ...placed.filter(({ strength }) => strength !== 0)];
 }
 
-/** Widgets of a Kontext: Reference that say where it stands. */
+/** Widgets that say where a picture of a Kontext: Reference, or of a Kontext: References, stands. */
 const PLACING = ["placement", "t", "dh", "dw"];
+const LINES = "positions";
 
 /**
  * @param {Place} reference
@@ -83,6 +84,23 @@ function write({ node }, values) {
     widget.value = values[widget.name];
     widget.callback?.(widget.value);
   }
+}
+
+/**
+ * Gives a picture a place of its own, or gives it back to the method.
+ * @param {import("./chain.js").Link} one
+ * @param {Position} [at]
+ */
+function settle(one, at) {
+  if (!one.picture) {
+    const [t, dh, dw] = at ?? [];
+    write(one, at ? { placement: "explicit", t, dh, dw } : { placement: "auto" });
+    return;
+  }
+  const lines = String(value(one, LINES) ?? "").split("\n");
+  while (lines.length < one.picture) lines.push("");
+  lines[one.picture - 1] = at ? at.join(", ") : "";
+  write(one, { [LINES]: lines.join("\n").trimEnd() });
 }
 
 /**
@@ -129,14 +147,12 @@ function acts(view, plan, method) {
       }
       changed(view, () =>
         own.forEach((at, number) => {
-          if (!at || at === seen[number].position) return;
-          const [t, dh, dw] = at;
-          write(seen[number].place, { placement: "explicit", t, dh, dw });
+          if (at && at !== seen[number].position) settle(seen[number].place, at);
         }),
       );
     },
     release: (index) =>
-      changed(view, () => write(seen[index - 1].place, { placement: "auto" })),
+      changed(view, () => settle(seen[index - 1].place)),
   };
 }
 
@@ -145,7 +161,7 @@ function acts(view, plan, method) {
  * @param {Seen | undefined} one
  */
 function isFree(one) {
-  return !!one && !PLACING.some((name) => source(one.place, name));
+  return !!one && ![...PLACING, LINES].some((name) => source(one.place, name));
 }
 
 /**

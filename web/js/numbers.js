@@ -1,15 +1,16 @@
 // @ts-check
-// Writes into the title of each Kontext: Reference which image of the instruction it is, from the
-// chain as it is wired now. What a person has called a node stays, and is what is saved.
+// Writes into the title of each Kontext: Reference which image of the instruction it is, and of each
+// Kontext: References which ones, from the chain as it is wired now. What a person has called a node stays, and is what is saved.
 
 import { app } from "../../../scripts/app.js";
-import { chainOf, hasPicture, isOn, source } from "./chain.js";
+import { chainOf, hasPicture, isOn, picturesOf, source } from "./chain.js";
 import { watch } from "./watch.js";
 import { say } from "./words.js";
 
 /** @typedef {import("./chain.js").Place} Place */
 
-const TYPE = "KontextReference";
+const ONE = "KontextReference";
+const TYPES = [ONE, "KontextReferences"];
 const BETWEEN = " · ";
 // Titles of earlier templates, which the wiring of a graph has made false.
 const FIXED = /^Reference: image \d+$/;
@@ -20,9 +21,13 @@ const FIXED = /^Reference: image \d+$/;
  */
 function standing(place) {
   if (!isOn(place)) return "";
-  if (!hasPicture(place)) return say("no_picture");
+  const one = place.node.type === ONE;
+  const own = one ? Number(hasPicture(place)) : picturesOf(place).length;
+  if (!own) return say("no_picture");
   const before = chainOf(source(place, "references"));
-  return `${say("image")} ${before ? before.length + 1 : "?"}`;
+  if (!before) return `${say("image")} ?`;
+  const first = before.length + 1;
+  return `${say("image")} ${own === 1 ? first : `${first}–${first + own - 1}`}`;
 }
 
 /** @param {any} node */
@@ -49,7 +54,7 @@ function show(node, standing) {
 watch((all) => {
   /** @type {Map<any, Set<string>>} */
   const standings = new Map();
-  for (const place of all.filter(({ node }) => node.type === TYPE)) {
+  for (const place of all.filter(({ node }) => TYPES.includes(node.type))) {
     const found = standings.get(place.node) ?? new Set();
     standings.set(place.node, found.add(standing(place)));
   }
@@ -60,7 +65,7 @@ watch((all) => {
 app.registerExtension({
   name: "kontext.numbers",
   async beforeRegisterNodeDef(nodeType, nodeData) {
-    if (nodeData.name !== TYPE) return;
+    if (!TYPES.includes(nodeData.name)) return;
     const serialized = nodeType.prototype.onSerialize;
     nodeType.prototype.onSerialize = function (data) {
       serialized?.apply(this, arguments);

@@ -3,12 +3,14 @@
 // size that comes out, and size and place of every reference.
 
 import { api } from "../../../scripts/api.js";
+import { arranged, canvas, page, sameShape } from "./canvas.js";
 import { chainOf, source, trace } from "./chain.js";
 import { fitted, nearest, scaled } from "./cost.js";
 
 /**
  * @typedef {import("./chain.js").Place} Place
  * @typedef {import("./chain.js").Source} Source
+ * @typedef {import("./chain.js").Link} Link
  * @typedef {import("./cost.js").Size} Size
  * @typedef {import("./cost.js").Model} Model
  * @typedef {import("./placing.js").Position} Position
@@ -80,6 +82,12 @@ function sizeOf(from, depth = 0) {
     case "VAEDecode":
     case "VAEDecodeTiled":
       return through("samples");
+    case "KontextBox":
+      return through("image");
+    case "KontextCanvas":
+      return canvasOf(from, depth + 1)?.size;
+    case "KontextArrange":
+      return arrangementOf(from, depth + 1);
     case "KontextFinish":
       return source(from, "original") ? through("original") : through("samples");
     case "KontextStitch":
@@ -89,6 +97,62 @@ function sizeOf(from, depth = 0) {
     default:
       return undefined;
   }
+}
+
+/**
+ * @param {Place} place
+ * @param {string} name of sockets, without their number
+ * @param {number} most of them
+ * @returns {Source[]} that are connected
+ */
+function connected(place, name, most) {
+  const numbers = Array.from({ length: most }, (_, index) => index + 1);
+  return numbers.flatMap((number) => source(place, name + number) ?? []);
+}
+
+/**
+ * What a Kontext: Canvas paints at, and the size of the picture that it is made for.
+ * @param {Source | undefined} place
+ * @param {number} depth
+ * @returns {{size: Size, original: Size} | undefined}
+ */
+function canvasOf(place, depth) {
+  if (!place) return undefined;
+  const known = models();
+  const images = connected(place, "image", 3);
+  const like = Math.min(Number(value(place, "like_image") ?? 1), images.length);
+  const original = sizeOf(images[like - 1], depth + 1);
+  if (!known || !original || depth > DEPTH) return undefined;
+  const { sizes } = isEmbedded(source(place, "vae")) ? known.embedded : known.published;
+  const number = (/** @type {string} */ name) => Number(value(place, name) ?? 0);
+  /** @type {Size} */
+  const custom = [number("width"), number("height")];
+  const policy = String(value(place, "policy"));
+  const shape = policy === "custom" ? "width : height" : String(value(place, "aspect"));
+  const [across, down] = shape === "width : height" ? custom : shape.split(":").map(Number);
+  const shown = page(original, {
+    margins: ["left", "top", "right", "bottom"].map(number),
+    aspect: down ? across / down : undefined,
+    crop: value(place, "other_shape") === "crop",
+  });
+  const trained = nearest(shown, sizes);
+  return { size: canvas(policy, shown, { trained, megapixels: number("megapixels"), custom }), original };
+}
+
+/**
+ * @param {Source} place a Kontext: Arrange
+ * @param {number} depth
+ * @returns {Size | undefined}
+ */
+function arrangementOf(place, depth) {
+  const sizes = connected(place, "image_", 8).map((one) => sizeOf(one, depth + 1));
+  if (!sizes.length || sizes.some((one) => !one)) return undefined;
+  const number = (/** @type {string} */ name) => Number(value(place, name) ?? 0);
+  return arranged(/** @type {Size[]} */ (sizes), String(value(place, "layout")), {
+    gap: number("gap"),
+    columns: number("columns"),
+    size: [number("width"), number("height")],
+  });
 }
 
 /** @returns {{embedded: Model, published: Model}} */
@@ -106,7 +170,7 @@ function isEmbedded(from) {
 
 /**
  * One reference as it will be seen. `picture` is the address of its file, where it comes from one.
- * @typedef {{place: Source, size: Size, strength: number, start: number, end: number, name: string,
+ * @typedef {{place: Link, size: Size, strength: number, start: number, end: number, name: string,
  *   masked: boolean, position?: Position, picture?: string}} Seen
  */
 
@@ -117,24 +181,72 @@ function isEmbedded(from) {
  */
 
 /**
- * @param {Source} one a Kontext: Reference
+ * A line of a Kontext: References that is about one of its pictures.
+ * @param {Link} one
+ * @param {string} name
+ */
+function lineOf(one, name) {
+  return String(value(one, name) ?? "").split("\n")[(one.picture ?? 1) - 1]?.trim() ?? "";
+}
+
+/**
+ * A place of its own, as widgets or a line say.
+ * @param {Link} one
+ * @returns {Position | undefined}
+ */
+function positionOf(one) {
+  if (one.picture) {
+    const numbers = lineOf(one, "positions").split(/[\s,]+/).filter(Boolean).map(Number);
+    const [t, h, w] = numbers;
+    return numbers.length === 3 ? [t, h, w] : undefined;
+  }
+  if (value(one, "placement") !== "explicit") return undefined;
+  const number = (/** @type {string} */ name) => Number(value(one, name) ?? 0);
+  return [Number(value(one, "t") ?? 1), number("dh"), number("dw")];
+}
+
+/**
+ * Where the picture of a reference comes from.
+ * @param {Link} one
+ */
+function imageOf(one) {
+  return source(one, one.picture ? `image_${one.picture}` : "image");
+}
+
+/**
+ * The size at which a picture is seen, before its resolution.
+ * @param {Link} one
+ * @param {Size} own
+ * @param {Size[]} sizes
+ * @param {number} depth
+ */
+function sizeSeen(one, own, sizes, depth) {
+  const target = source(one, "target");
+  const size = sizeOf(target, depth + 1);
+  if (!target || !size) return fitted(own, sizes, String(value(one, "fit")));
+  const made = target.node.type === "KontextCanvas" ? canvasOf(target, depth + 1) : undefined;
+  const same = made && (String(own) === String(made.original) || String(own) === String(size));
+  return same || sameShape(size, own) ? size : fitted(own, sizes, String(value(one, "fit")));
+}
+
+/**
+ * @param {Link} one
  * @param {Size} size
  * @returns {Seen}
  */
 function seenAs(one, size) {
   const number = (/** @type {string} */ name, /** @type {number} */ usual) =>
     Number(value(one, name) ?? usual);
-  const image = source(one, "image");
-  const explicit = value(one, "placement") === "explicit";
+  const image = imageOf(one);
   return {
     place: one,
     size,
     strength: number("strength", 1),
     start: number("start", 0),
     end: number("end", 1),
-    name: String(value(one, "name") ?? "").trim(),
+    name: one.picture ? lineOf(one, "names") : String(value(one, "name") ?? "").trim(),
     masked: !!source(one, "mask"),
-    position: explicit ? [number("t", 1), number("dh", 0), number("dw", 0)] : undefined,
+    position: positionOf(one),
     picture: image?.node.type === "LoadImage" ? addressOf(value(image, "image")) : undefined,
   };
 }
@@ -154,10 +266,10 @@ export function planOfStitch(place, depth = 0) {
   const whole = [];
   const seen = [];
   for (const one of chain) {
-    const image = source(one, "image");
+    const image = imageOf(one);
     const own = sizeOf(image ?? source(one, "latent"), depth + 1);
     if (!own) return undefined;
-    const size = image ? fitted(own, model.sizes, String(value(one, "fit"))) : own;
+    const size = image ? sizeSeen(one, own, model.sizes, depth) : own;
     whole.push(size);
     seen.push(seenAs(one, image ? scaled(size, Number(value(one, "resolution") ?? 1)) : size));
   }
@@ -178,21 +290,18 @@ export function planOfEdit(place, depth = 0) {
   if (!known || depth > DEPTH) return undefined;
   const given = source(place, "model");
   const model = !given || isEmbedded(given) ? known.embedded : known.published;
-  const references = [];
-  const pictures = [];
-  for (const name of ["image1", "image2", "image3"]) {
-    const image = source(place, name);
-    if (!image) continue;
-    const seen = sizeOf(image, depth + 1);
-    if (!seen) return undefined;
-    pictures.push(seen);
-    references.push(nearest(seen, model.sizes));
-  }
+  const pictures = connected(place, "image", 3).map((image) => sizeOf(image, depth + 1));
+  if (pictures.some((one) => !one)) return undefined;
+  /** @type {Size} */
   const set = [Number(value(place, "width")), Number(value(place, "height"))];
-  const like = Number(value(place, "like_image") ?? 1) - 1;
-  const size = set[0] ? set : references.length ? references[like] : nearest([1, 1], model.sizes);
+  const painted = /** @type {Size[]} */ (pictures).map((own) =>
+    set[0] && sameShape(set, own) ? set : nearest(own, model.sizes),
+  );
+  const like = Math.min(Number(value(place, "like_image") ?? 1), painted.length) - 1;
+  const size = set[0] ? set : painted.length ? painted[like] : nearest([1, 1], model.sizes);
   const own = set[0] ? undefined : pictures[like];
-  return size && { size: /** @type {Size} */ (size), references, model, given: own };
+  const references = Number(value(place, "strength") ?? 1) === 0 ? [] : painted;
+  return size && { size, references, model, given: own };
 }
 
 /**

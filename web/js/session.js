@@ -3,7 +3,7 @@
 // its words and seed. In Kontext: Session Pick a turn is chosen here, by mouse or keyboard.
 
 import { app } from "../../../scripts/app.js";
-import { mount, reportOf, watch } from "./watch.js";
+import { allReports, mount, reportOf, watch } from "./watch.js";
 import { say } from "./words.js";
 
 /**
@@ -14,6 +14,7 @@ import { say } from "./words.js";
 
 const NODES = ["KontextSessionStart", "KontextSessionTurn", "KontextSessionPick"];
 const CHOOSING = "KontextSessionPick";
+const TURN = "KontextSessionTurn";
 const HEIGHT = 118;
 const CHOSEN = "#4a90d9";
 
@@ -92,8 +93,12 @@ function draw(node, turns) {
     item.append(box);
     list.append(item);
   }
+  const held = /** @type {HTMLElement | null} */ (document.activeElement);
+  const focused = view.contains(held) ? held?.dataset.number : undefined;
   view.replaceChildren(list);
   view.kontextDrawn = turns;
+  // The keyboard stays where it was.
+  if (focused !== undefined) view.querySelector(`[data-number="${focused}"]`)?.focus();
 }
 
 /**
@@ -185,14 +190,45 @@ function place(node) {
 }
 
 /**
+ * Turns that a report tells of, with those that the file has got since, as other nodes tell: a node
+ * answered from the cache repeats what it said when it ran. Turns are never taken away.
+ * @param {any} report
+ * @param {any[]} others the newest last
+ * @returns {Turn[]}
+ */
+export function withNewer(report, others) {
+  const own = lastOf(report.kontext_session);
+  const file = report.kontext_session_of?.at(-1);
+  if (!file) return own;
+  const chosen = own.find((turn) => turn.chosen)?.number;
+  const known = new Map(own.map((turn) => [turn.number, turn]));
+  for (const other of others) {
+    if (other.kontext_session_of?.at(-1) !== file || !other.kontext_session?.length) continue;
+    for (const turn of lastOf(other.kontext_session)) known.set(turn.number, turn);
+  }
+  return [...known.values()]
+    .sort((one, other) => one.number - other.number)
+    .map((turn) => ({ ...turn, chosen: turn.number === chosen }));
+}
+
+/**
  * @param {any} node
  * @param {any} report
  */
 function show(node, report) {
-  const turns = report?.kontext_session;
-  if (Array.isArray(turns) && turns.length && node.kontextSession.kontextSent !== turns) {
-    node.kontextSession.kontextSent = turns;
-    draw(node, lastOf(turns));
+  const sent = report?.kontext_session;
+  if (Array.isArray(sent) && sent.length) {
+    // A turn shows the way to it, which is the same for ever.
+    const whole = node.comfyClass !== TURN;
+    const turns = whole ? withNewer(report, allReports()) : lastOf(sent);
+    const key = JSON.stringify(turns.map(({ number, note, chosen }) => [number, note, chosen]));
+    const view = node.kontextSession;
+    const file = report.kontext_session_of?.at(-1) ?? sent;
+    if (view.kontextKey !== key || view.kontextFile !== file) {
+      view.kontextKey = key;
+      view.kontextFile = file;
+      draw(node, turns);
+    }
   }
   mark(node);
 }

@@ -41,8 +41,10 @@ function lines(plan) {
   if (seen.length) price.push(`${alone(size, seen, model).toFixed(1)} x ${say("no_references")}`);
   price.push(`${bytes(memory(size, seen, model))} ${say("beside_weights")}`);
   const first = `${painted} · ${parts} ${say("tokens")} · ${price.join(" · ")}`;
-  const large = [size, ...references].map((one) => beyond(one, model.sizes));
-  const warnings = large.flatMap((times, index) => {
+  // By the numbers that the instruction uses: those of strength 0 keep theirs.
+  const all = plan.seen ?? references.map((one) => ({ size: one, strength: 1 }));
+  const large = all.map((one) => (one.strength === 0 ? 0 : beyond(one.size, model.sizes)));
+  const warnings = [beyond(size, model.sizes), ...large].flatMap((times, index) => {
     if (!times) return [];
     const name = index ? `${say("image")} ${index}` : say("target");
     return [`${name}: ${times.toFixed(1)} x ${say("trained_area")}`];

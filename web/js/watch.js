@@ -80,6 +80,27 @@ function isReport(output) {
   return Object.keys(output ?? {}).some((key) => key.startsWith("kontext_"));
 }
 
+/** Asks the server for its reports, once after each run. */
+function remember() {
+  if (asked === ended) return;
+  asked = ended;
+  recall().then(
+    (found) => (remembered = found),
+    (error) => console.warn("kontext: no history", error),
+  );
+}
+
+/**
+ * Everything that nodes of this graph, and runs that the server remembers, have reported, the newest
+ * last. What a node answered from the cache says is as old as the run that it stems from.
+ * @returns {any[]}
+ */
+export function allReports() {
+  remember();
+  const kept = Object.values(app.nodeOutputs ?? {}).filter(isReport);
+  return [...remembered.map(({ output }) => output).reverse(), ...kept];
+}
+
 /**
  * What a node reported last: the host's own copy, which it keeps with its result pictures; where
  * that is gone, as after a reload, or never came, as after a run from the cache, the server's.
@@ -95,13 +116,7 @@ export function reportOf(place, made) {
   const outputs = app.nodeOutputs ?? {};
   const kept = outputs[place.path.length ? `${node.graph?.id}:${node.id}` : id] ?? outputs[id];
   if (isReport(kept)) return kept;
-  if (asked !== ended) {
-    asked = ended;
-    recall().then(
-      (found) => (remembered = found),
-      (error) => console.warn("kontext: no history", error),
-    );
-  }
+  remember();
   const ofType = remembered.filter(({ type }) => type === node.type);
   // Graphs that were never saved nor came from a file may all bear the same id.
   const own = graph.id === UNNAMED ? undefined : graph.id;

@@ -1,0 +1,75 @@
+"""Kontext: Arrange: one canvas out of several pictures, from lines, boxes and masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+PLAIN = {
+    "layout": "row", "gap": 0, "columns": 0, "background": "white", "width": 0, "height": 0, "places": "",
+}  # fmt: skip
+
+
+def test_a_row_says_where_things_stand(pack: Any, image: Any) -> None:
+    one, other = image(1, 32, 64), image(2, 32, 32)
+    made = pack.run("KontextArrange", **PLAIN, image_1=one, image_2=other)
+    canvas, covered = made.args
+    assert torch.equal(canvas, torch.cat([one, other], 2))
+    assert covered.shape == (1, 32, 96) and bool(covered.all())
+    assert made.ui["kontext_notes"] == ["canvas 96 x 32: 64 x 32 at 0, 0; 32 x 32 at 64, 0"]
+
+
+def test_an_open_input_moves_the_others_up_and_it_is_said(pack: Any, image: Any) -> None:
+    made = pack.run("KontextArrange", **PLAIN, image_2=image(1, 32, 32))
+    assert any("image_2 is image 1" in note for note in made.ui["kontext_notes"])
+
+
+def test_boxes_of_the_host_put_things_on_a_scene(pack: Any, image: Any) -> None:
+    scene, thing = image(1, 64, 64), image(2, 32, 32)
+    values = {**PLAIN, "layout": "places"}
+    box = {"x": 16, "y": 8, "width": 32, "height": 32, "metadata": {}}
+    for boxes in (box, [box], [[box]]):
+        canvas, _ = pack.run(
+            "KontextArrange", **values, image_1=scene, image_2=thing, boxes=boxes
+        ).args
+        assert torch.equal(canvas[:, 8:40, 16:48], thing)
+    lines, _ = pack.run(
+        "KontextArrange",
+        **{**values, "places": "\n0.25 0.125 0.5 0.5"},
+        image_1=scene,
+        image_2=thing,
+    ).args
+    assert torch.equal(canvas, lines)
+    with pytest.raises(pack.error("InputError"), match="3 boxes for 1 picture"):
+        pack.run("KontextArrange", **values, image_1=scene, boxes=[box] * 3)
+    row = pack.run("KontextArrange", **PLAIN, image_1=scene, boxes=box)
+    assert "boxes have no effect" in row.ui["kontext_notes"][-1]
+
+
+def test_lines_belong_to_inputs_not_to_the_order(pack: Any, image: Any) -> None:
+    scene, thing = image(1, 64, 64), image(2, 32, 32)
+    values = {**PLAIN, "layout": "places", "places": "\n\n0.5 0.5 0.5 0.5"}
+    canvas, _ = pack.run("KontextArrange", **values, image_1=scene, image_3=thing).args
+    assert torch.equal(canvas[:, 32:, 32:], thing)
+
+
+def test_a_mask_and_the_cover_for_a_reference(pack: Any, image: Any, vae: Any) -> None:
+    one = image(1, 64, 64)
+    mask = torch.zeros(1, 64, 64)
+    mask[:, :32] = 1
+    canvas, covered = pack.run("KontextArrange", **PLAIN, image_1=one, mask_1=mask).args
+    assert torch.equal(canvas[:, :32], one[:, :32]) and bool((canvas[:, 32:] == 1).all())
+    chain = pack.run("KontextReference", image=canvas, vae=vae, mask=covered)[0]
+    made = pack.run("KontextStitch", conditioning=[[torch.zeros(1, 16, 40), {}]], references=chain)
+    # Half of its tokens: the white below is left out.
+    assert made.ui["kontext_layout"][1]["tokens"] == 8
+
+
+def test_nothing_to_arrange_is_refused(pack: Any) -> None:
+    with pytest.raises(pack.error("InputError"), match="got no picture"):
+        pack.run("KontextArrange", **PLAIN)
+    check = pack.nodes["KontextArrange"].validate_inputs
+    assert check(places="0 0 1 1") is True and check(places=None) is True
+    assert "line 1" in check(places="what")

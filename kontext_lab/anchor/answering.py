@@ -24,7 +24,7 @@ def answer_questions(
     guidance: float = 2.5,
     method: str = "offset",
     cases: int | None = None,
-    tick: Callable[[int], None] = lambda count: None,
+    tick: Callable[[int], object] = lambda count: None,
 ) -> Path:
     """Save KEY.png for every question that has none yet.
 

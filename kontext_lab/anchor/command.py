@@ -70,7 +70,7 @@ def _answer(options: argparse.Namespace) -> str:
         place = answer_questions(
             options.folder, options.answers, pipeline, name=str(options.model), steps=options.steps,
             guidance=options.guidance, method=options.method, cases=options.cases,
-            tick=lambda count: bool(bar.update(count)),
+            tick=lambda count: bar.update(count),
         )  # fmt: skip
     return f"answers in {place}"
 
@@ -83,7 +83,7 @@ def _judge(options: argparse.Namespace) -> str:
     with tqdm(file=sys.stderr, disable=not sys.stderr.isatty(), unit="case") as bar:
         marks = judge_answers(
             options.folder, options.answers, only_answered=options.only_answered,
-            tick=lambda count: bool(bar.update(count)),
+            tick=lambda count: bar.update(count),
         )  # fmt: skip
     place = write_marks(options.folder, marks, options.out or options.answers)
     found = table(tally(marks))

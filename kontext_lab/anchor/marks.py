@@ -75,7 +75,7 @@ class Tally:
 
 def judge_answers(
     folder: str | Path, answers: str | Path, *, only_answered: bool = False,
-    tick: Callable[[int], None] = lambda count: None,
+    tick: Callable[[int], object] = lambda count: None,
 ) -> list[Mark]:  # fmt: skip
     """Judge what lies in `answers` as KEY.png, .jpg or .webp, of any size.
 

@@ -8,6 +8,7 @@ import sys
 from kontext_core.commands.device import usable_device
 
 from ..anchor.command import add_anchor
+from ..evaluation.command import add_evaluation
 
 # What the drawn world's own model is measured by, in `bench WHAT`.
 WORLDS = {
@@ -32,6 +33,7 @@ def add_bench(commands: argparse._SubParsersAction) -> None:
     for name, what in WORLDS.items():
         _add_options(worlds.add_parser(name, help=what.split(":")[0], description=f"{what}."))
     add_anchor(worlds)
+    add_evaluation(worlds)
 
 
 def _add_options(bench: argparse.ArgumentParser) -> None:

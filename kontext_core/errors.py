@@ -6,6 +6,7 @@ KontextError
 ├── ModelNotFoundError   a model name or path that leads nowhere (also a FileNotFoundError)
 ├── CheckpointError      a weights file that can't be used
 ├── SessionError         a session file that can't be used
+├── UnscoredError        a picture that a scorer or judge could not score
 └── Cancelled            the caller's `should_stop` said so
 
 A message says what was wrong, the value, what was expected, and what to do next.
@@ -54,6 +55,10 @@ class CheckpointError(KontextError):
 
 class SessionError(KontextError):
     """A session file is damaged, missing, busy, or not a session."""
+
+
+class UnscoredError(KontextError):
+    """A scorer or judge gave no usable score; the message says why. Never counted as 0."""
 
 
 class Cancelled(KontextError):

@@ -7,13 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kontext_core.errors import KontextError
-
 from .cases import EditCase
-
-
-class UnscoredError(KontextError):
-    """This answer can't be scored; the message says why. Never counted as 0."""
 
 
 @dataclass(frozen=True, eq=False)

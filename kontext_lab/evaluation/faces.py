@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from kontext_core.errors import InputError
+from kontext_core.errors import InputError, UnscoredError
 from kontext_core.images import resize, to_pil
 
-from .answer import Answer, Scorer, UnscoredError
+from .answer import Answer, Scorer
 
 SIDE = 112
 # Where ArcFace's training (arXiv 1801.07698) puts eyes, nose and the corners of the mouth, in pixels of 112;

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kontext_core.errors import CheckpointError, InputError, ShapeError
+from kontext_core.errors import CheckpointError, InputError, ShapeError, UnscoredError
 from kontext_core.framing import same_shape
 from kontext_core.images import resize
 
-from .answer import Answer, Scorer, UnscoredError
+from .answer import Answer, Scorer
 
 # How pictures in -1..1 are scaled, per channel (the published ScalingLayer).
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)

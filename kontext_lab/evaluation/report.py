@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kontext_core.errors import InputError
+from kontext_core.errors import InputError, UnscoredError
 from kontext_core.images import load_image
 from kontext_core.metrics import wilson
 from kontext_core.partial import whole_file
 
 from ..bench.sheet import Tile, tile_sheet
 from ..bench.tables import Table
-from .answer import LOWER, UnscoredError
+from .answer import LOWER
 from .cases import EditCase
 from .intervals import bootstrap
 from .rows import Row

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kontext_core.errors import InputError, ShapeError
+from kontext_core.errors import InputError, ShapeError, UnscoredError
 from kontext_core.images import load_image
 from kontext_core.pipeline import Pipeline, edit
 from kontext_core.resolutions import nearest_resolution
 from kontext_core.writing import save_image
 
-from .answer import Answer, UnscoredError
+from .answer import Answer
 from .cases import EditCase
 from .rows import Row, RowFile, row_file
 from .scorers import NamedScorer

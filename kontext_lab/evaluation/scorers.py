@@ -6,7 +6,7 @@ lpips=DIR         perceptual distance to image 1 (and to the right answer), see 
 clip=DIR          CLIP similarity: words and answer, image 1 and answer, see `similarity`
 dino=DIR          DINO similarity of image 1 and answer
 auraface=FILE     identity: cosine of faces, see `faces`
-viescore=URL      VIEScore by a vision-language model, see `judging`
+viescore=URL      VIEScore by a vision-language model, see `kontext_core.scoring.judging`
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kontext_core.comparing import compare, paired
-from kontext_core.errors import InputError
+from kontext_core.errors import InputError, UnscoredError
 from kontext_core.images import resize
 from kontext_core.metrics import psnr, ssim
 
-from .answer import Answer, Scorer, UnscoredError
+from .answer import Answer, Scorer
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,16 @@ def make_scorer(spec: str, judge: JudgeOptions | None = None) -> NamedScorer:
         from .faces import face_scorer
 
         return NamedScorer(name, face_scorer(given))
-    from .endpoint import Endpoint
-    from .judging import viescore
+    from kontext_core.scoring.endpoint import Endpoint
+    from kontext_core.scoring.judging import viescore
 
     options = judge or JudgeOptions()
     endpoint = Endpoint(given, options.model, options.timeout, options.tries, options.cache)
-    return NamedScorer(name, viescore(endpoint))
+
+    def score(answer: Answer) -> dict[str, float]:
+        return viescore(endpoint, answer.case.instruction, answer.images, answer.result)
+
+    return NamedScorer(name, score)
 
 
 def pixels(answer: Answer) -> dict[str, float]:

@@ -12,9 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from kontext_core.checks import is_number
-
-from .answer import Answer, Scorer
+from ..checks import is_number
+from .best import Candidate, CandidateScorer
 from .endpoint import Endpoint
 
 _SHOWN = "You see {count} images. {first} The last one is what an image editor made of them when it was told:"
@@ -65,23 +64,30 @@ def _numbers(*names: str) -> Any:
     return read
 
 
-def viescore(endpoint: Endpoint) -> Scorer:
-    """Scores `consistency`, `quality` and `overall`, 0..10."""
+def viescore(
+    endpoint: Endpoint, instruction: str, images: Sequence[Tensor], result: Tensor
+) -> dict[str, float]:
+    """Scores `consistency`, `quality` and `overall`, 0..10, of what was made of pictures [1, h, w, 3].
 
-    def score(answer: Answer) -> dict[str, float]:
-        shown = _introduced(len(answer.images), 1)
-        words = _CONSISTENCY.format(shown=shown, instruction=answer.case.instruction)
-        consistency = min(
-            endpoint.ask(words, [*answer.images, answer.result], _numbers("followed", "kept"))
-        )
-        quality = min(
-            endpoint.ask(_QUALITY.format(), [answer.result], _numbers("natural", "clean"))
-        )
-        return {
-            "consistency": consistency,
-            "quality": quality,
-            "overall": math.sqrt(consistency * quality),
-        }
+    Raises:
+        UnscoredError: a question got no usable answer.
+    """
+    words = _CONSISTENCY.format(shown=_introduced(len(images), 1), instruction=instruction)
+    consistency = min(endpoint.ask(words, [*images, result], _numbers("followed", "kept")))
+    quality = min(endpoint.ask(_QUALITY.format(), [result], _numbers("natural", "clean")))
+    return {
+        "consistency": consistency,
+        "quality": quality,
+        "overall": math.sqrt(consistency * quality),
+    }
+
+
+def judged_by(endpoint: Endpoint) -> CandidateScorer:
+    """VIEScore's overall, by a vision-language model behind an endpoint."""
+
+    def score(candidate: Candidate) -> float:
+        found = viescore(endpoint, candidate.prompt, candidate.images, candidate.picture)
+        return found["overall"]
 
     return score
 

@@ -14,14 +14,12 @@ import torch
 from judge_server import JudgeServer, Reply, chat
 
 from kontext_core import InputError
-from kontext_lab.evaluation.answer import Answer, UnscoredError
-from kontext_lab.evaluation.cases import EditCase
-from kontext_lab.evaluation.endpoint import Endpoint
-from kontext_lab.evaluation.judging import better, viescore
+from kontext_core.errors import UnscoredError
+from kontext_core.scoring.endpoint import Endpoint
+from kontext_core.scoring.judging import better, viescore
 
 PICTURE = torch.rand(1, 40, 48, 3, generator=torch.Generator().manual_seed(0))
-CASE = EditCase("a", "local", "make it red", (b"",))
-ANSWER = Answer(CASE, [PICTURE], 1 - PICTURE)
+ASKED = ("make it red", [PICTURE], 1 - PICTURE)
 
 
 def endpoint(server: JudgeServer | str, **options: Any) -> Endpoint:
@@ -38,7 +36,7 @@ def good(asked: dict[str, Any], count: int) -> tuple[int, str]:
 
 def test_viescore_is_the_root_of_the_least_scores() -> None:
     with JudgeServer(good) as server:
-        found = viescore(endpoint(server))(ANSWER)
+        found = viescore(endpoint(server), *ASKED)
         assert found == {"consistency": 6.5, "quality": 9.0, "overall": math.sqrt(6.5 * 9)}
         consistency, quality = server.asked
     assert consistency["model"] == "judge-model" and consistency["temperature"] == 0
@@ -52,16 +50,15 @@ def test_viescore_is_the_root_of_the_least_scores() -> None:
 
 def test_answers_are_kept_and_asked_for_once(tmp_path: Path) -> None:
     with JudgeServer(good) as server:
-        first = viescore(endpoint(server, cache=tmp_path))(ANSWER)
-        again = viescore(endpoint(server, cache=tmp_path))(ANSWER)
+        first = viescore(endpoint(server, cache=tmp_path), *ASKED)
+        again = viescore(endpoint(server, cache=tmp_path), *ASKED)
         assert first == again and len(server.asked) == 2
         # A damaged one is asked for again.
         for path in tmp_path.rglob("*.json"):
             path.write_text("{")
-        assert viescore(endpoint(server, cache=tmp_path))(ANSWER) == first
+        assert viescore(endpoint(server, cache=tmp_path), *ASKED) == first
         assert len(server.asked) == 4
-        other = Answer(CASE, [PICTURE], PICTURE)
-        viescore(endpoint(server, cache=tmp_path))(other)
+        viescore(endpoint(server, cache=tmp_path), "make it red", [PICTURE], PICTURE)
         assert len(server.asked) == 6
 
 
@@ -85,7 +82,7 @@ def test_answers_are_kept_and_asked_for_once(tmp_path: Path) -> None:
 def test_rubbish_is_unscored_with_what_came_and_never_zero(text: str, tmp_path: Path) -> None:
     with JudgeServer(lambda asked, count: (200, text)) as server:
         with pytest.raises(UnscoredError, match=r"answered.*\(2 tries\)|in place of a text"):
-            viescore(endpoint(server, cache=tmp_path))(ANSWER)
+            viescore(endpoint(server, cache=tmp_path), *ASKED)
         assert len(server.asked) == 2
     # What can't be used is not kept.
     assert not list(tmp_path.rglob("*.json"))
@@ -102,14 +99,14 @@ def test_a_second_try_may_go_better() -> None:
         )
 
     with JudgeServer(reply) as server:
-        assert viescore(endpoint(server, tries=3))(ANSWER)["consistency"] == 6.5
+        assert viescore(endpoint(server, tries=3), *ASKED)["consistency"] == 6.5
         assert len(server.asked) == 4
 
 
 def test_what_a_server_refuses_is_not_asked_again() -> None:
     with JudgeServer(lambda asked, count: (404, "no such model")) as server:
         with pytest.raises(UnscoredError, match="answered 404: no such model"):
-            viescore(endpoint(server))(ANSWER)
+            viescore(endpoint(server), *ASKED)
         assert len(server.asked) == 1
 
 
@@ -118,7 +115,7 @@ def test_slow_and_silent_servers_run_into_the_time_limit(drip: float) -> None:
     reply: Reply = good if drip else lambda asked, count: None
     with JudgeServer(reply, drip) as server:
         with pytest.raises(UnscoredError, match=r"not answered within 0.4 s \(2 tries\)"):
-            viescore(endpoint(server, timeout=0.4))(ANSWER)
+            viescore(endpoint(server, timeout=0.4), *ASKED)
 
 
 def test_nobody_there() -> None:
@@ -126,13 +123,13 @@ def test_nobody_there() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(UnscoredError, match="can't be reached"):
-        viescore(endpoint(f"http://127.0.0.1:{port}/v1"))(ANSWER)
+        viescore(endpoint(f"http://127.0.0.1:{port}/v1"), *ASKED)
 
 
 def test_the_password_goes_into_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "a-word")
     with JudgeServer(good) as server:
-        viescore(endpoint(server))(ANSWER)
+        viescore(endpoint(server), *ASKED)
         assert server.headers[0]["Authorization"] == "Bearer a-word"
 
 

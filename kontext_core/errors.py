@@ -6,6 +6,7 @@ KontextError
 ├── ModelNotFoundError   a model name or path that leads nowhere (also a FileNotFoundError)
 ├── CheckpointError      a weights file that can't be used
 ├── SessionError         a session file that can't be used
+├── RefusedError         a check that somebody set up refused a picture or an instruction
 ├── UnscoredError        a picture that a scorer or judge could not score
 └── Cancelled            the caller's `should_stop` said so
 
@@ -55,6 +56,10 @@ class CheckpointError(KontextError):
 
 class SessionError(KontextError):
     """A session file is damaged, missing, busy, or not a session."""
+
+
+class RefusedError(KontextError):
+    """A check that the caller set up refused a picture or an instruction; the message says which, and why."""
 
 
 class UnscoredError(KontextError):

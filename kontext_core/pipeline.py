@@ -41,6 +41,7 @@ from .models.autoencoder import AutoEncoder
 from .models.flux import Flux
 from .models.text import TextEncoder
 from .resolutions import check_size
+from .safety.checks import Checks
 from .sampling import Callback, OldCallback, SamplerState, make_noise, sample, sample_steps
 from .schedule import make_timesteps
 from .scoring.best import BestOf, Candidate
@@ -189,6 +190,7 @@ def edit(
     should_stop: Callable[[], bool] | None = None,
     fit: str | Fit = POLICIES[0],
     best_of: int | BestOf = 1,
+    checks: Checks | None = None,
 ) -> Tensor:
     """Edit pictures by an instruction, or make one from words alone.
 
@@ -236,6 +238,8 @@ def edit(
             `batch` of them, best first; each is the picture of its seed alone (nearly, with `accelerate`,
             which goes on with a full step). A number takes what changes
             least outside `noise_mask`; a `scoring.best.BestOf` says by what scorer, and after how many steps.
+        checks: functions that look at instruction and pictures before, and at results after, and may refuse
+            them, see `safety.checks`; None, none.
 
     Returns:
         [results, height, width, 3] float32 in 0..1 on the CPU: all instructions with the first
@@ -244,6 +248,7 @@ def edit(
     Raises:
         InputError (ShapeError), ModelNotFoundError, CheckpointError, Cancelled.
         KontextError: NaN or infinite values came up; says where they come from.
+        RefusedError: one of the `checks` refused something; says what and why.
         UnscoredError: none of the starts of `best_of` could be scored.
     """
     prompts = as_prompts(prompt)
@@ -276,6 +281,8 @@ def edit(
     back = noise_mask if paste_back else None
     parts = as_loras(loras)
     fit = fit if isinstance(fit, Fit) else Fit(check_choice(fit, "fit", POLICIES))
+    if checks is not None:
+        checks.ask_before(prompts, [image for image in given if isinstance(image, Tensor)])
     pipeline = model if isinstance(model, Pipeline) else load_pipeline(model)
     flux, autoencoder = pipeline.model, pipeline.autoencoder
     latent_format = flux.latent_format
@@ -349,13 +356,15 @@ def edit(
         if not bool(torch.isfinite(decoded).all()):
             raise not_finite(autoencoder, decoded.dtype, "in decoding the picture")
         result = canvas.finish(to_picture(decoded).cpu())
-    if back is None:
-        return result
-    first = given[0]
-    if isinstance(first, Tensor) and canvas.framing is not None:
-        first = on_page(first, canvas.framing)
-        back = on_page_mask(back, canvas.framing, new=1.0)
-    return _pasted(result, first, back, feather, match_colours)
+    if back is not None:
+        first = given[0]
+        if isinstance(first, Tensor) and canvas.framing is not None:
+            first = on_page(first, canvas.framing)
+            back = on_page_mask(back, canvas.framing, new=1.0)
+        result = _pasted(result, first, back, feather, match_colours)
+    if checks is not None:
+        checks.ask_after(prompts, result)
+    return result
 
 
 def _pasted(

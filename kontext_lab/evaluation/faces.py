@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from kontext_core.errors import InputError, UnscoredError
 from kontext_core.images import resize, to_pil
+from kontext_core.safety.onnx import onnx_session
 
 from .answer import Answer, Scorer
 
@@ -65,28 +65,9 @@ def face_scorer(given: str, find: Finder | None = None) -> Scorer:
     return score
 
 
-def session(path: str | Path) -> Any:
-    """An onnxruntime session (MIT) of a file, on the CPU.
-
-    Raises:
-        InputError: no such file, no onnxruntime, or a file that it can't load.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"there is no file {path}; see docs/evaluation.md for where to get one")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise InputError("this needs onnxruntime: pip install onnxruntime") from error
-    try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    # onnxruntime's errors have no common base but Exception.
-    except Exception as error:  # noqa: BLE001
-        raise InputError(f"onnxruntime can't load {path} ({error}); fetch it again") from error
-
-
 def embedder(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
     """Face [112, 112, 3] in 0..1 to a vector of length 1; RGB in -1..1 goes in, as ArcFace takes it."""
-    run = session(path)
+    run = onnx_session(path)
     name = run.get_inputs()[0].name
 
     def embed(face: np.ndarray) -> np.ndarray:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from judge_server import JudgeServer, chat
 
-from kontext_core import Cancelled, InputError, Pipeline, edit
+from kontext_core import Cancelled, InputError, Pipeline, edit, load_image, save_image
+from kontext_core.__main__ import main
 from kontext_core.errors import UnscoredError
 from kontext_core.scoring.best import CRITERIA, BestOf, Candidate, Scored, choose
 from kontext_core.scoring.endpoint import Endpoint
@@ -134,3 +136,35 @@ def test_a_judge_behind_an_endpoint() -> None:
         candidates = [Candidate(PICTURE * s, i, "x", [PICTURE]) for i, s in enumerate((1.0, 0.5))]
         best, scored = choose(candidates, scorer)
     assert best == [1] and [one.score for one in scored] == [4, 9]
+
+
+def test_the_command_chooses_and_tells(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = tmp_path / "in.png"
+    save_image(PICTURE, given)
+    words = [
+        "edit",
+        "--model",
+        str(model_folder),
+        "--prompt",
+        "x",
+        "--image",
+        str(given),
+        "--steps",
+        "2",
+    ]
+    best = ["--best-of", "3", "--best-by", "like image 1", "--look", "1"]
+    assert main([*words, *best, "--seed", "5", "--out", str(tmp_path / "best.png")]) == 0
+    told = {
+        int(line.split()[1][:-1]): float(line.split()[-1])
+        for line in capsys.readouterr().err.splitlines()
+        if line.startswith("seed ")
+    }
+    assert set(told) == {5, 6, 7}
+    chosen = str(max(told, key=lambda seed: told[seed]))
+    assert main([*words, "--seed", chosen, "--out", str(tmp_path / "one.png")]) == 0
+    assert torch.equal(load_image(tmp_path / "best.png"), load_image(tmp_path / "one.png"))
+    again = ["edit", "--like", str(tmp_path / "best.png"), "--out", str(tmp_path / "again.png")]
+    assert main(again) == 0
+    assert torch.equal(load_image(tmp_path / "best.png"), load_image(tmp_path / "again.png"))

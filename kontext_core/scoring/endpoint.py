@@ -52,6 +52,7 @@ class Endpoint:
         tries: at least 1.
         cache: folder of answers; None keeps none.
         wait: seconds before the second try, doubled before each further one.
+        password: whether the environment's OPENAI_API_KEY is sent along.
     """
 
     url: str
@@ -60,6 +61,7 @@ class Endpoint:
     tries: int = 3
     cache: Path | None = None
     wait: float = 1.0
+    password: bool = True
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -69,7 +71,7 @@ class Endpoint:
             )
         if not self.model:
             raise InputError(
-                f"no model is named for {self.url}; give --judge-model NAME, as it serves it"
+                f"no model is named for {self.url}; name it as the server does (judge_model, --judge-model)"
             )
         if self.tries < 1 or self.timeout <= 0:
             raise InputError(
@@ -134,7 +136,7 @@ class Endpoint:
     def _sent(self, body: bytes) -> str:
         """The answer's text."""
         headers = {"Content-Type": "application/json"}
-        if os.environ.get(KEY):
+        if self.password and os.environ.get(KEY):
             headers["Authorization"] = f"Bearer {os.environ[KEY]}"
         request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", body, headers)
         end = time.monotonic() + self.timeout

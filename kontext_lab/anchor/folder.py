@@ -21,9 +21,9 @@ from typing import Any
 
 from kontext_core.checks import check_whole
 from kontext_core.errors import InputError
-from kontext_core.small_files import read_small_text
 
 from ..bench.sheet import picture
+from ..evaluation.json_lines import json_lines
 from ..world.sample import Sample
 from ..world.thing import Scene, Thing
 from .card import card
@@ -33,8 +33,6 @@ from .questions import LARGEST, SMALLEST, Question, make_questions
 FORMAT = 1
 SIDE = 512
 METADATA, SCENES = "test/metadata.jsonl", "test/scenes.jsonl"
-# Bytes of one of the two files.
-LARGEST_FILE = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +152,9 @@ def read_anchor(folder: str | Path) -> list[Filed]:
         InputError: it is none of ours, or damaged; names the file and line.
     """
     path = Path(folder)
-    rows = _read_lines(path / METADATA)
-    scenes = {str(line.get("key")): line for line in _read_lines(path / SCENES)}
+    advice = "make the folder with python -m kontext_lab bench anchor make"
+    rows = json_lines(path / METADATA, advice)
+    scenes = {str(line.get("key")): line for line in json_lines(path / SCENES, advice)}
     found = []
     for number, row in enumerate(rows, 1):
         where = f"line {number} of {path / METADATA}"
@@ -186,25 +185,3 @@ def _scene(found: Mapping[str, Any]) -> Scene:
     things = tuple(Thing(**thing) for thing in values.pop("things"))
     box = values.pop("box")
     return Scene(things=things, box=Thing(**box) if box else None, **values)
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = read_small_text(path, LARGEST_FILE).split("\n")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"can't read {path} ({error}); make the folder with "
-            "python -m kontext_lab bench anchor make"
-        ) from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"line {number} of {path} is not JSON ({error})") from error
-        if not isinstance(value, dict):
-            raise InputError(f"line {number} of {path} is not an object; expected one a line")
-        found.append(value)
-    return found

@@ -18,21 +18,22 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from kontext_core.checks import check_whole
 from kontext_core.errors import InputError
 from kontext_core.images import as_image, load_mask
 from kontext_core.small_files import read_small_text
 from kontext_core.tables.names import PICTURE_SUFFIXES, inside, natural, plain_name
 
-# Bytes of a table or a prompt.
-LARGEST = 256 << 20
+from .json_lines import LARGEST, json_lines
+
 # A picture's file, or what is in it.
 Source = Path | bytes
 
@@ -50,6 +51,7 @@ class EditCase:
         mask: of what may change, white, where there is one.
         names, request: what the pictures are called, and the instruction that calls them so.
         size: (width, height) wanted of the answer, where the benchmark says.
+        after: key of the case whose answer is edited in place of image 1, see `turns`; "" for none.
     """
 
     key: str
@@ -61,6 +63,7 @@ class EditCase:
     names: tuple[str, ...] = ()
     request: str = ""
     size: tuple[int, int] | None = None
+    after: str = ""
 
     def pictures(self) -> list[Tensor]:
         """The images, [1, h, w, 3] in 0..1 each.
@@ -201,6 +204,34 @@ def _multibanana(path: Path, language: str) -> Iterator[EditCase]:
         )
 
 
+def turns(cases: Sequence[EditCase], count: int) -> list[EditCase]:
+    """Edits one after the other: of every picture that has as many instructions, its first `count`, each on the
+    answer of the one before. Scorers compare with the first picture, so that they show what turns do to it.
+
+    Raises:
+        InputError: no picture has as many.
+    """
+    check_whole(count, "turns", 2, 100)
+    of_picture: dict[Source, list[EditCase]] = {}
+    for case in cases:
+        of_picture.setdefault(case.images[0], []).append(case)
+    found: list[EditCase] = []
+    most = max(map(len, of_picture.values()), default=0)
+    for some in of_picture.values():
+        if len(some) < count:
+            continue
+        for turn, case in enumerate(some[:count], 1):
+            key = f"{some[0].key}/turn-{turn}"
+            after = found[-1].key if turn > 1 else ""
+            changed = {"key": key, "category": f"turn {turn}", "after": after}
+            found.append(replace(case, target=None, mask=None, **changed))
+    if not found:
+        raise InputError(
+            f"turns is {count}, but no picture has more than {most} instructions; take fewer"
+        )
+    return found
+
+
 KINDS: dict[str, Callable[[Path, str], Iterator[EditCase]]] = {
     "kontextbench": _kontextbench,
     "gedit": _gedit,
@@ -218,7 +249,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[_Row]:
         (p for p in (path / "metadata.jsonl", path / "test/metadata.jsonl") if p.is_file()), None
     )
     if path.is_dir() and table is not None:
-        for row in _lines(table):
+        for row in json_lines(table):
             yield row, (), table.parent
         return
     files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
@@ -233,23 +264,6 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[_Row]:
             if not isinstance(data, bytes):
                 raise InputError(f"a row of {file} has no picture in {' or '.join(columns)}")
             yield row, (data,), None
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        lines = read_small_text(path, LARGEST).split("\n")
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't read {path} ({error})") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"line {number} of {path} is not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise InputError(f"line {number} of {path} is not an object; expected one a line")
-        yield row
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:

@@ -76,6 +76,11 @@ def _add_run(worlds: argparse._SubParsersAction) -> None:
         "--fewer-steps", type=int, metavar="N",
         help="a control: the same cases in N steps, to see what a cheaper run would do",
     )  # fmt: skip
+    run.add_argument(
+        "--turns", type=int, metavar="N",
+        help="edits one after the other: the first N instructions of every picture, each on the last answer; "
+        "scorers compare with the first picture",
+    )  # fmt: skip
     run.add_argument("--language", default="en", help="of GEdit-Bench: en or cn (%(default)s)")
     run.add_argument("--device", default="cpu", help="cpu, cuda, mps (%(default)s)")
     _add_judge(run)
@@ -139,22 +144,27 @@ def _run(options: argparse.Namespace) -> str:
 
     from kontext_core.pipeline import load_pipeline
 
-    from .cases import read_cases
+    from .cases import read_cases, turns
     from .kept import keep_settings
     from .report import pairs, wins_by_figure, write_report
     from .runner import ASKED, Arm, figures, our_arm, run_cases
     from .scorers import make_scorer
 
-    cases = first_of_each(
-        read_cases(options.kind, options.data, language=options.language), options.cases
-    )
+    cases = read_cases(options.kind, options.data, language=options.language)
+    if options.turns is not None:
+        cases = turns(cases, options.turns)
+    cases = first_of_each(cases, options.cases)
     scorers = [
         make_scorer(spec, _options(options, options.out))
         for spec in filter(None, options.scorers.split(","))
     ]
     if options.seeds < 1:
         raise InputError(f"seeds is {options.seeds}; expected 1 or more")
-    settings: dict[str, Any] = {"kind": options.kind, "answers": options.answers}
+    settings: dict[str, Any] = {
+        "kind": options.kind,
+        "answers": options.answers,
+        "turns": options.turns,
+    }
     if options.answers:
         arms = [Arm(ASKED, answers=Path(options.answers))]
         if options.fewer_steps:

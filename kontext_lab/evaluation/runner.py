@@ -118,6 +118,9 @@ def _row(file: RowFile, place: Path, arm: Arm, case: EditCase, seed: int) -> Row
         return Row(case.key, case.category, seed, arm.name, name, None)
     folder = PICTURES if arm.name == ASKED else f"{PICTURES}-{arm.name.replace(' ', '-')}"
     name = f"{folder}/{case.key}-{seed}.png"
+    if case.after:
+        last = file.rows[case.after, seed, arm.name]
+        case = replace(case, images=(place / last.file, *case.images[1:]))
     began = time.perf_counter()
     made = arm.make(case, seed)
     seconds = round(time.perf_counter() - began, 3)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from judge_server import JudgeServer, chat
@@ -27,7 +28,7 @@ from kontext_core.errors import UnscoredError
 from kontext_core.models.autoencoder import AutoEncoder
 from kontext_lab.__main__ import main
 from kontext_lab.evaluation.answer import Answer
-from kontext_lab.evaluation.cases import EditCase, read_cases
+from kontext_lab.evaluation.cases import EditCase, read_cases, turns
 from kontext_lab.evaluation.intervals import bootstrap
 from kontext_lab.evaluation.report import Wins, pairs, summary, tables, wins_by_figure
 from kontext_lab.evaluation.rows import Row, read_rows, row_file
@@ -280,6 +281,33 @@ def test_what_can_not_be_scored_is_counted_not_averaged(tmp_path: Path) -> None:
     rows = run_cases(cases, [Arm("asked", grey)], [works], tmp_path / "out")
     assert [row.scores["vlm"]["overall"] for row in rows] == [8.0, 2.0, 8.0, 2.0]
     assert not any(row.unscored for row in rows)
+
+
+def test_turns_edit_the_last_answer_and_are_held_against_the_first_picture(tmp_path: Path) -> None:
+    bench = kontextbench(tmp_path / "bench", 4)
+    table = bench / "test/metadata.jsonl"
+    # Four instructions of two pictures, by turns.
+    table.write_text(
+        table.read_text().replace("0002.png", "0000.png").replace("0003.png", "0001.png")
+    )
+    cases = turns(read_cases("kontextbench", bench), 2)
+    assert [(c.key, c.category, c.after) for c in cases[:2]] == [
+        ("0/turn-1", "turn 1", ""), ("0/turn-2", "turn 2", "0/turn-1"),
+    ]  # fmt: skip
+
+    def darker(case: EditCase, seed: int) -> torch.Tensor:
+        return case.pictures()[0] * 0.5
+
+    score = [NamedScorer("pixels", pixels)]
+    rows = run_cases(cases, [Arm("asked", darker)], score, tmp_path / "out")
+    first = cases[0].pictures()[0]
+    got = torch.from_numpy(np.asarray(Image.open(tmp_path / "out" / rows[1].file)) / 255).float()
+    # 8-bit steps, twice.
+    assert float((got - 0.25 * first[0]).abs().max()) < 1.5 / 255
+    assert rows[1].scores["pixels"]["psnr"] < rows[0].scores["pixels"]["psnr"]
+    assert run_cases(cases, [Arm("asked", darker)], score, tmp_path / "out") == rows
+    with pytest.raises(InputError, match="no picture has more than 2"):
+        turns(cases, 3)
 
 
 # Scores.

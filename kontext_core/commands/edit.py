@@ -248,9 +248,11 @@ def _names(out: str, count: int) -> list[Path]:
 
 
 def _tell(scored: Sequence[Scored]) -> None:
-    """What every start got, for people."""
+    """What every start got, for people, above the bar."""
+    from tqdm import tqdm
+
     for one in scored:
-        sys.stderr.write(f"seed {one.seed}: {one.reason or one.score}\n")
+        tqdm.write(f"seed {one.seed}: {one.reason or one.score}", file=sys.stderr)
 
 
 def run(options: argparse.Namespace) -> str:

@@ -16,7 +16,7 @@ from ..sampling import Callback, OldCallback, SamplerState, make_noise
 from .best import MOST, BestOf, Candidate, choose
 
 # `sample_steps` with all but noise, state, stop_at and callback.
-Part = Callable[..., SamplerState]
+RunPart = Callable[..., SamplerState]
 
 
 def as_best_of(
@@ -49,7 +49,7 @@ def as_best_of(
 
 
 def finish_best(
-    part: Part,
+    part: RunPart,
     look: Callable[[Tensor], Tensor],
     shape: tuple[int, ...],
     latent_format: LatentFormat,

@@ -59,7 +59,7 @@ class Mark:
 
 
 @dataclass
-class Tally:
+class Marks:
     """The answers of one category, counted."""
 
     cases: int = 0
@@ -134,13 +134,13 @@ def _nearest(one: Filed, picture: Tensor) -> str:
     return kinds[int(mse(drawn, picture[None].expand_as(drawn)).argmin())]
 
 
-def tally(marks: Sequence[Mark]) -> dict[str, Tally]:
+def tally(marks: Sequence[Mark]) -> dict[str, Marks]:
     """Counts of "all" and of every category."""
-    rows: dict[str, Tally] = {"all": Tally()}
+    rows: dict[str, Marks] = {"all": Marks()}
     pairs: dict[str, list[Mark]] = {}
     for mark in marks:
         pairs.setdefault(str(mark.filed.row.get("pair")), []).append(mark)
-        for row in (rows["all"], rows.setdefault(mark.filed.row["category"], Tally())):
+        for row in (rows["all"], rows.setdefault(mark.filed.row["category"], Marks())):
             row.cases += 1
             row.right += mark.right
             row.order += mark.nearest == RIGHT
@@ -165,7 +165,7 @@ def share(count: int, of: int) -> str:
     return f"{100 * count / of:.0f} % ({100 * low:.0f}-{100 * high:.0f})"
 
 
-def table(rows: dict[str, Tally]) -> Table:
+def table(rows: dict[str, Marks]) -> Table:
     """A row a category."""
     return Table(
         "Order and layout of references",

@@ -12,7 +12,7 @@ from kontext_core.commands.device import usable_device
 from kontext_core.errors import InputError
 
 if TYPE_CHECKING:
-    from .rows import Row
+    from .rows import EditRow
 
 KINDS = ("kontextbench", "gedit", "imgedit", "multibanana")
 
@@ -241,7 +241,7 @@ def _compare(options: argparse.Namespace) -> str:
     if strange is not None:
         raise InputError(f"{options.data} has no case {strange!r}; name the benchmark that was run")
 
-    def judge(a: Row, b: Row) -> int:
+    def judge(a: EditRow, b: EditRow) -> int:
         case = cases[a.key]
         made = [
             load_image(Path(place) / row.file)[:1]

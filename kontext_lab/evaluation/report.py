@@ -18,14 +18,14 @@ from ..bench.tables import Table
 from .answer import LOWER
 from .cases import EditCase
 from .intervals import bootstrap
-from .rows import Row
+from .rows import EditRow
 from .runner import ASKED, figures
 
 RESULTS = "results.json"
 SHOWN = 12
 
 
-def summary(rows: Sequence[Row]) -> dict[str, Any]:
+def summary(rows: Sequence[EditRow]) -> dict[str, Any]:
     """By arm and category ("all" first): cases, and of each "scorer.figure" its n, mean, low and high (95 %);
     by scorer how many it gave no score."""
     found: dict[str, Any] = {}
@@ -38,7 +38,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     return found
 
 
-def _group(rows: Sequence[Row], names: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _group(rows: Sequence[EditRow], names: Sequence[tuple[str, str]]) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     for scorer, figure in names:
         values = [v for row in rows if (v := row.scores.get(scorer, {}).get(figure)) is not None]
@@ -111,8 +111,8 @@ class Wins:
 
 
 def pairs(
-    one: Sequence[Row], other: Sequence[Row], arm: str = ASKED, other_arm: str = ASKED
-) -> list[tuple[Row, Row]]:
+    one: Sequence[EditRow], other: Sequence[EditRow], arm: str = ASKED, other_arm: str = ASKED
+) -> list[tuple[EditRow, EditRow]]:
     """Rows of the same case and seed.
 
     Raises:
@@ -131,7 +131,7 @@ def pairs(
     return found
 
 
-def wins_by_figure(rows: Sequence[tuple[Row, Row]], scorer: str, figure: str) -> Wins:
+def wins_by_figure(rows: Sequence[tuple[EditRow, EditRow]], scorer: str, figure: str) -> Wins:
     """Which has the better figure, case by case; equal ones are ties, cases without it are left out.
 
     Raises:
@@ -152,7 +152,7 @@ def wins_by_figure(rows: Sequence[tuple[Row, Row]], scorer: str, figure: str) ->
 
 
 def wins_by_judge(
-    rows: Sequence[tuple[Row, Row]], judge: Callable[[Row, Row], int]
+    rows: Sequence[tuple[EditRow, EditRow]], judge: Callable[[EditRow, EditRow], int]
 ) -> tuple[Wins, dict[str, str]]:
     """Which the judge prefers, and per "key seed" why there is no verdict."""
     counts = {1: 0, 0: 0, -1: 0}
@@ -166,7 +166,7 @@ def wins_by_judge(
 
 
 def write_report(
-    rows: Sequence[Row], cases: Sequence[EditCase], out: str | Path, settings: Mapping[str, Any]
+    rows: Sequence[EditRow], cases: Sequence[EditCase], out: str | Path, settings: Mapping[str, Any]
 ) -> list[Table]:
     """results.json, tables.md and sheet-*.png, one a category, in the folder of a run.
 
@@ -191,10 +191,12 @@ def write_report(
     return made
 
 
-def _tiles(rows: Sequence[Row], cases: Sequence[EditCase], place: Path) -> dict[str, list[Tile]]:
+def _tiles(
+    rows: Sequence[EditRow], cases: Sequence[EditCase], place: Path
+) -> dict[str, list[Tile]]:
     """The first cases of every category, with the answers of all arms beside each other."""
     by_key = {case.key: case for case in cases}
-    answers: dict[tuple[str, int], dict[str, Row]] = {}
+    answers: dict[tuple[str, int], dict[str, EditRow]] = {}
     for row in rows:
         if row.key in by_key:
             answers.setdefault((row.key, row.seed), {})[row.arm] = row

@@ -24,7 +24,7 @@ RowKey = tuple[str, int, str]
 
 
 @dataclass(frozen=True)
-class Row:
+class EditRow:
     """One answer and what it is worth.
 
     Attributes:
@@ -57,7 +57,7 @@ class RowFile:
         self._file = file
         self.rows = _read(file, path)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: EditRow) -> None:
         """Append a row; it is on the disk when this returns.
 
         Raises:
@@ -99,7 +99,7 @@ def row_file(folder: Path) -> Iterator[RowFile]:
         yield RowFile(file, path)
 
 
-def read_rows(folder: str | Path) -> list[Row]:
+def read_rows(folder: str | Path) -> list[EditRow]:
     """The rows of a folder, in the order in which they first came.
 
     Raises:
@@ -115,7 +115,7 @@ def read_rows(folder: str | Path) -> list[Row]:
         ) from error
 
 
-def _read(file: BinaryIO, path: Path) -> dict[RowKey, Row]:
+def _read(file: BinaryIO, path: Path) -> dict[RowKey, EditRow]:
     file.seek(0)
     data = file.read()
     whole = data.rfind(b"\n") + 1
@@ -124,15 +124,15 @@ def _read(file: BinaryIO, path: Path) -> dict[RowKey, Row]:
     return _parsed(data[:whole], path)
 
 
-def _parsed(data: bytes, path: Path) -> dict[RowKey, Row]:
-    found: dict[RowKey, Row] = {}
+def _parsed(data: bytes, path: Path) -> dict[RowKey, EditRow]:
+    found: dict[RowKey, EditRow] = {}
     lines = data.split(b"\n")
     for number, line in enumerate(lines, 1):
         # Behind the last line end stands nothing, or what a killed writer left.
         if not line.strip() or number == len(lines):
             continue
         try:
-            row = Row(**json.loads(line))
+            row = EditRow(**json.loads(line))
         except (ValueError, TypeError) as error:
             raise InputError(
                 f"line {number} of {path} is no row ({error}); remove the line, or choose another folder"

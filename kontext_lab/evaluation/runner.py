@@ -18,7 +18,7 @@ from kontext_core.writing import save_image
 
 from .answer import Answer
 from .cases import EditCase
-from .rows import Row, RowFile, row_file
+from .rows import EditRow, RowFile, row_file
 from .scorers import NamedScorer
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,9 @@ PICTURES = "pictures"
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 # Makes an answer [1, h, w, 3] to a case from a seed.
-Maker = Callable[[EditCase, int], Tensor]
+MakeAnswer = Callable[[EditCase, int], Tensor]
 # Told of every row once it is written.
-Told = Callable[[Row], object]
+Told = Callable[[EditRow], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Arm:
     """
 
     name: str
-    make: Maker | None = None
+    make: MakeAnswer | None = None
     answers: Path | None = None
 
 
@@ -80,7 +80,7 @@ def run_cases(
     *,
     seeds: Sequence[int] = (0,),
     told: Told = lambda row: None,
-) -> list[Row]:
+) -> list[EditRow]:
     """Every case from every seed in every arm that has no row yet, and every scorer that a row lacks.
 
     A row is written once its picture is; killed at any moment, the same call goes on. What could not be
@@ -106,7 +106,7 @@ def run_cases(
         return list(file.rows.values())
 
 
-def _row(file: RowFile, place: Path, arm: Arm, case: EditCase, seed: int) -> Row:
+def _row(file: RowFile, place: Path, arm: Arm, case: EditCase, seed: int) -> EditRow:
     """The row of an answer, made where there is none."""
     row = file.rows.get((case.key, seed, arm.name))
     if row is not None and (place / row.file).is_file():
@@ -115,7 +115,7 @@ def _row(file: RowFile, place: Path, arm: Arm, case: EditCase, seed: int) -> Row
         path = _given(arm, case, seed)
         name = f"{PICTURES}/{case.key}-{seed}.png"
         save_image(load_image(path)[:1], place / name)
-        return Row(case.key, case.category, seed, arm.name, name, None)
+        return EditRow(case.key, case.category, seed, arm.name, name, None)
     folder = PICTURES if arm.name == ASKED else f"{PICTURES}-{arm.name.replace(' ', '-')}"
     name = f"{folder}/{case.key}-{seed}.png"
     if case.after:
@@ -125,7 +125,7 @@ def _row(file: RowFile, place: Path, arm: Arm, case: EditCase, seed: int) -> Row
     made = arm.make(case, seed)
     seconds = round(time.perf_counter() - began, 3)
     save_image(made[:1], place / name)
-    return Row(case.key, case.category, seed, arm.name, name, seconds)
+    return EditRow(case.key, case.category, seed, arm.name, name, seconds)
 
 
 def _given(arm: Arm, case: EditCase, seed: int) -> Path:
@@ -141,7 +141,7 @@ def _given(arm: Arm, case: EditCase, seed: int) -> Path:
     )
 
 
-def _scored(row: Row, place: Path, case: EditCase, scorers: Sequence[NamedScorer]) -> Row:
+def _scored(row: EditRow, place: Path, case: EditCase, scorers: Sequence[NamedScorer]) -> EditRow:
     missing = [scorer for scorer in scorers if scorer.name not in row.scores]
     if not missing:
         return row
@@ -161,7 +161,7 @@ def _scored(row: Row, place: Path, case: EditCase, scorers: Sequence[NamedScorer
     return replace(row, scores=scores, unscored=unscored)
 
 
-def figures(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+def figures(rows: Sequence[EditRow]) -> Iterator[tuple[str, str]]:
     """Every (scorer, figure) that some row has, in the order in which they first came."""
     seen = set()
     for row in rows:

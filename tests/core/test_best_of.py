@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ def test_the_best_start_is_finished_to_the_bit(small_pipeline: Pipeline) -> None
 
 def test_several_are_kept_best_first(small_pipeline: Pipeline) -> None:
     found = made(small_pipeline, best_of=BestOf(3, lambda c: float(c.seed), look=2), batch=2)
-    assert torch.equal(
-        found, torch.cat([made(small_pipeline, seed=7), made(small_pipeline, seed=6)])
-    )
+    alone = torch.cat([made(small_pipeline, seed=7), made(small_pipeline, seed=6)])
+    # Two are decoded at once: 1.1e-6 measured.
+    torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)
 
 
 def test_looking_at_the_last_step_looks_at_the_result(small_pipeline: Pipeline) -> None:
@@ -156,11 +157,8 @@ def test_the_command_chooses_and_tells(
     ]
     best = ["--best-of", "3", "--best-by", "like image 1", "--look", "1"]
     assert main([*words, *best, "--seed", "5", "--out", str(tmp_path / "best.png")]) == 0
-    told = {
-        int(line.split()[1][:-1]): float(line.split()[-1])
-        for line in capsys.readouterr().err.splitlines()
-        if line.startswith("seed ")
-    }
+    found = re.findall(r"seed (\d+): ([\d.]+)", capsys.readouterr().err)
+    told = {int(seed): float(score) for seed, score in found}
     assert set(told) == {5, 6, 7}
     chosen = str(max(told, key=lambda seed: told[seed]))
     assert main([*words, "--seed", chosen, "--out", str(tmp_path / "one.png")]) == 0

@@ -31,7 +31,7 @@ from kontext_lab.evaluation.answer import Answer
 from kontext_lab.evaluation.cases import EditCase, read_cases, turns
 from kontext_lab.evaluation.intervals import bootstrap
 from kontext_lab.evaluation.report import Wins, pairs, summary, tables, wins_by_figure
-from kontext_lab.evaluation.rows import Row, read_rows, row_file
+from kontext_lab.evaluation.rows import EditRow, read_rows, row_file
 from kontext_lab.evaluation.runner import Arm, our_arm, run_cases
 from kontext_lab.evaluation.scorers import NamedScorer, make_scorer, pixels
 from kontext_lab.evaluation.vae import pictures_of, reconstruct, table
@@ -166,14 +166,14 @@ def test_a_run_goes_on_and_later_scorers_are_added(tmp_path: Path) -> None:
 
 
 def test_a_torn_line_is_taken_away_and_a_damaged_one_told(tmp_path: Path) -> None:
-    row = Row("a", "c", 0, "asked", "a.png", 1.0)
+    row = EditRow("a", "c", 0, "asked", "a.png", 1.0)
     with row_file(tmp_path) as file:
         file.add(row)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(path.read_bytes() + b'{"key": "b", "cat')
     with row_file(tmp_path) as file:
         assert list(file.rows) == [("a", 0, "asked")]
-        file.add(Row("b", "c", 0, "asked", "b.png", None))
+        file.add(EditRow("b", "c", 0, "asked", "b.png", None))
     assert [each.key for each in read_rows(tmp_path)] == ["a", "b"]
     path.write_bytes(b'{"key": 1}\n' + path.read_bytes())
     with pytest.raises(InputError, match="line 1 of .* is no row"):
@@ -354,9 +354,11 @@ def test_intervals_hold_the_mean_and_shrink_with_more_cases() -> None:
 
 
 def test_win_rates_by_a_figure() -> None:
-    def row(key: str, value: float | None, scorer: str = "viescore", name: str = "overall") -> Row:
+    def row(
+        key: str, value: float | None, scorer: str = "viescore", name: str = "overall"
+    ) -> EditRow:
         scores = {} if value is None else {scorer: {name: value}}
-        return Row(key, "c", 0, "asked", "x.png", None, scores)
+        return EditRow(key, "c", 0, "asked", "x.png", None, scores)
 
     one = [row("a", 8), row("b", 5), row("c", 5), row("d", None), row("e", 1)]
     other = [row("a", 7), row("b", 5), row("c", 6), row("d", 3), row("f", 3)]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Acceleration": ".accelerate",
     "AutoEncoder": ".models.autoencoder",
     "Cancelled": ".errors",
     "CheckpointError": ".errors",
@@ -27,11 +28,15 @@ _HOME = {
     "LatentFormat": ".latents",
     "ModelNotFoundError": ".errors",
     "Pipeline": ".pipeline",
+    "Pruning": ".accelerate",
     "Reference": ".stitcher",
     "RefusedError": ".errors",
+    "Region": ".accelerate",
+    "Reuse": ".accelerate",
     "SamplerState": ".sampling",
     "SessionError": ".errors",
     "ShapeError": ".errors",
+    "StepReuse": ".accelerate",
     "TextEncoder": ".models.text",
     "UnscoredError": ".errors",
     "cut_crop": ".crop",
@@ -59,6 +64,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Acceleration",
     "AutoEncoder",
     "Cancelled",
     "CheckpointError",
@@ -72,11 +78,15 @@ __all__ = [
     "LatentFormat",
     "ModelNotFoundError",
     "Pipeline",
+    "Pruning",
     "Reference",
     "RefusedError",
+    "Region",
+    "Reuse",
     "SamplerState",
     "SessionError",
     "ShapeError",
+    "StepReuse",
     "TextEncoder",
     "UnscoredError",
     "cut_crop",
@@ -104,6 +114,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .accelerate import Acceleration, Pruning, Region, Reuse, StepReuse
     from .convert import quantize_file
     from .crop import Crop, cut_crop, paste_crop
     from .errors import (

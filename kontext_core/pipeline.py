@@ -13,7 +13,8 @@ import torch
 from PIL.Image import Image as PillowImage
 from torch import Tensor, nn
 
-from .accelerate import Reuse
+from .accelerate import Accelerate
+from .accelerated import Report
 from .canvas import plan_canvas
 from .checks import check_choice, check_number, check_whole
 from .composite import composite
@@ -138,6 +139,7 @@ def load_pipeline(
     max_length: int = 256,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    eight_bit: str = "off",
 ) -> Pipeline:
     """All three networks.
 
@@ -146,12 +148,12 @@ def load_pipeline(
             have everything; or a file of the transformer alone, together with the others.
         vae, t5, clip_l: files of the other networks, in place of what `name` has.
         max_length: T5's padding, see `load_text_encoders`.
-        dtype, device: see `load_model`.
+        dtype, device, eight_bit: see `load_model`.
 
     Raises:
-        ModelNotFoundError, CheckpointError: as `load_model`.
+        ModelNotFoundError, CheckpointError, InputError: as `load_model`.
     """
-    model = load_model(name, dtype=dtype, device=device)
+    model = load_model(name, dtype=dtype, device=device, eight_bit=eight_bit)
     autoencoder = load_autoencoder(vae or name, dtype=dtype, device=device)
     text_encoder = load_text_encoders(
         t5 or name, clip_l, max_length=max_length, dtype=dtype, device=device
@@ -182,12 +184,13 @@ def edit(
     feather: int = 0,
     match_colours: bool = False,
     solver: str = "euler",
-    accelerate: str | Reuse | None = None,
+    accelerate: Accelerate = None,
     schedule: str = "kontext",
     loras: Loras = (),
     state: SamplerState | None = None,
     callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
+    report: Callable[[Report], None] | None = None,
     fit: str | Fit = POLICIES[0],
     best_of: int | BestOf = 1,
     checks: Checks | None = None,
@@ -230,7 +233,7 @@ def edit(
             branches in place of any that the model had; afterwards it has those again. Keys that
             match nothing are logged. Without any, the model's own act.
         state: of an earlier call that was stopped, to go on; see `sampling.sample`.
-        solver, accelerate, callback, should_stop: see `sampling.sample`.
+        solver, accelerate, callback, should_stop, report: see `sampling.sample`.
         fit: how the first picture is brought onto the grid, and with that the size of the result: a
             policy's name, or a `fit.Fit` with more to say. Other pictures of its shape stand on the
             same grid.
@@ -322,6 +325,7 @@ def edit(
             "noise_mask": noise_mask,
             "mask_mode": mask_mode,
             "should_stop": should_stop,
+            "report": report,
         }
         times = make_timesteps(steps, context.target_tokens, schedule=schedule, denoise=denoise)
         if starts_of is None:

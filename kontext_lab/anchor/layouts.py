@@ -14,7 +14,7 @@ GAP = 1 / 32
 
 
 @dataclass(frozen=True)
-class Layout:
+class PageLayout:
     """An arrangement, and what the words call the pictures in it.
 
     Attributes:
@@ -27,29 +27,29 @@ class Layout:
     introduction: str
 
 
-SIDE_BY_SIDE = Layout(
+SIDE_BY_SIDE = PageLayout(
     "side by side",
     ("the left picture", "the right picture"),
     "The image shows two pictures side by side.",
 )
-STACKED = Layout(
+STACKED = PageLayout(
     "stacked",
     ("the upper picture", "the lower picture"),
     "The image shows two pictures, one above the other.",
 )
-FALLING = Layout(
+FALLING = PageLayout(
     "canvas, falling",
     ("the picture at the top left", "the picture at the bottom right"),
     "The image shows two pictures on a white canvas.",
 )
-RISING = Layout(
+RISING = PageLayout(
     "canvas, rising",
     ("the picture at the bottom left", "the picture at the top right"),
     "The image shows two pictures on a white canvas.",
 )
 
 
-def arranged(layout: Layout, pictures: Sequence[Tensor]) -> Tensor:
+def arranged(layout: PageLayout, pictures: Sequence[Tensor]) -> Tensor:
     """Two pictures [3, s, s] as one: side by side [3, s, 2 s + gap], stacked [3, 2 s + gap, s], or at
     opposite corners of a white square [3, s, s], each half as large."""
     first, second = pictures

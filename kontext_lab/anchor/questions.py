@@ -23,7 +23,7 @@ from ..world.sample import Ask, Retry, Sample
 from ..world.scene import clear_grounds, fits, random_scene
 from ..world.tasks_two import OPPOSITE, two_scenes
 from ..world.thing import Scene
-from .layouts import FALLING, RISING, SIDE_BY_SIDE, STACKED, Layout, arranged, smaller
+from .layouts import FALLING, RISING, SIDE_BY_SIDE, STACKED, PageLayout, arranged, smaller
 
 # What the words call references by name; the world draws none of these.
 NAMES = ("the postcard", "the poster", "the flyer", "the stamp", "the sketch", "the snapshot")
@@ -73,7 +73,7 @@ class Question:
         request: the instruction without the sentence that gives names, for a pipeline that is told
             them otherwise; the instruction itself where there are none.
         names: of image 1, image 2, ...; empty where the words go by number or place.
-        layout: "separate", or the name of the `Layout` that all pictures stand in.
+        layout: "separate", or the name of the `PageLayout` that all pictures stand in.
         scenes: shown, in their order.
         sample: what the judge reads: the right answer, and as `swapped` that of the twin.
         small: whether the second picture is half as large.
@@ -309,7 +309,7 @@ def _seen(one: Scene, other: Scene) -> bool:
     return float((a - b).square().mean().sqrt()) > 0.05
 
 
-def _worded(text: str, names: Sequence[str], layout: Layout | None) -> tuple[str, str]:
+def _worded(text: str, names: Sequence[str], layout: PageLayout | None) -> tuple[str, str]:
     """(instruction, request) with names or places in place of numbers."""
     calls = list(names) or (list(layout.calls) if layout else [])
     if not calls:

@@ -30,6 +30,7 @@ _HOME = {
     "Pipeline": ".pipeline",
     "Pruning": ".accelerate",
     "Reference": ".stitcher",
+    "RefusedError": ".errors",
     "Region": ".accelerate",
     "Reuse": ".accelerate",
     "SamplerState": ".sampling",
@@ -37,6 +38,7 @@ _HOME = {
     "ShapeError": ".errors",
     "StepReuse": ".accelerate",
     "TextEncoder": ".models.text",
+    "UnscoredError": ".errors",
     "cut_crop": ".crop",
     "edit": ".pipeline",
     "load_autoencoder": ".weights.load",
@@ -78,6 +80,7 @@ __all__ = [
     "Pipeline",
     "Pruning",
     "Reference",
+    "RefusedError",
     "Region",
     "Reuse",
     "SamplerState",
@@ -85,6 +88,7 @@ __all__ = [
     "ShapeError",
     "StepReuse",
     "TextEncoder",
+    "UnscoredError",
     "cut_crop",
     "edit",
     "load_autoencoder",
@@ -119,8 +123,10 @@ if TYPE_CHECKING:
         InputError,
         KontextError,
         ModelNotFoundError,
+        RefusedError,
         SessionError,
         ShapeError,
+        UnscoredError,
     )
     from .fit import Fit
     from .guidance import Conditioning

@@ -6,6 +6,8 @@ KontextError
 ├── ModelNotFoundError   a model name or path that leads nowhere (also a FileNotFoundError)
 ├── CheckpointError      a weights file that can't be used
 ├── SessionError         a session file that can't be used
+├── RefusedError         a check that somebody set up refused a picture or an instruction
+├── UnscoredError        a picture that a scorer or judge could not score
 └── Cancelled            the caller's `should_stop` said so
 
 A message says what was wrong, the value, what was expected, and what to do next.
@@ -54,6 +56,14 @@ class CheckpointError(KontextError):
 
 class SessionError(KontextError):
     """A session file is damaged, missing, busy, or not a session."""
+
+
+class RefusedError(KontextError):
+    """A check that the caller set up refused a picture or an instruction; the message says which, and why."""
+
+
+class UnscoredError(KontextError):
+    """A scorer or judge gave no usable score; the message says why. Never counted as 0."""
 
 
 class Cancelled(KontextError):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL.Image import Image as PillowImage
@@ -41,8 +42,11 @@ from .models.autoencoder import AutoEncoder
 from .models.flux import Flux
 from .models.text import TextEncoder
 from .resolutions import check_size
-from .sampling import Callback, OldCallback, SamplerState, make_noise, sample
+from .safety.checks import Checks
+from .sampling import Callback, OldCallback, SamplerState, make_noise, sample, sample_steps
 from .schedule import make_timesteps
+from .scoring.best import BestOf, Candidate
+from .scoring.starts import as_best_of, finish_best
 from .stitcher import Position, Reference, stitch
 from .weights.load import load_autoencoder, load_model, load_text_encoders
 
@@ -188,6 +192,8 @@ def edit(
     should_stop: Callable[[], bool] | None = None,
     report: Callable[[Report], None] | None = None,
     fit: str | Fit = POLICIES[0],
+    best_of: int | BestOf = 1,
+    checks: Checks | None = None,
 ) -> Tensor:
     """Edit pictures by an instruction, or make one from words alone.
 
@@ -231,6 +237,12 @@ def edit(
         fit: how the first picture is brought onto the grid, and with that the size of the result: a
             policy's name, or a `fit.Fit` with more to say. Other pictures of its shape stand on the
             same grid.
+        best_of: starts from so many seeds, from `seed` on, looks at each early, and finishes the best
+            `batch` of them, best first; each is the picture of its seed alone (nearly, with `accelerate`,
+            which goes on with a full step). A number takes what changes
+            least outside `noise_mask`; a `scoring.best.BestOf` says by what scorer, and after how many steps.
+        checks: functions that look at instruction and pictures before, and at results after, and may refuse
+            them, see `safety.checks`; None, none.
 
     Returns:
         [results, height, width, 3] float32 in 0..1 on the CPU: all instructions with the first
@@ -239,9 +251,12 @@ def edit(
     Raises:
         InputError (ShapeError), ModelNotFoundError, CheckpointError, Cancelled.
         KontextError: NaN or infinite values came up; says where they come from.
+        RefusedError: one of the `checks` refused something; says what and why.
+        UnscoredError: none of the starts of `best_of` could be scored.
     """
     prompts = as_prompts(prompt)
     batch = check_whole(batch, "batch", 1, 64)
+    starts_of = as_best_of(best_of, batch, len(prompts), steps, noise_mask, state)
     if batch * len(prompts) > 64:
         raise InputError(
             f"{len(prompts)} instructions and batch {batch} make {batch * len(prompts)} results; "
@@ -261,11 +276,16 @@ def edit(
     if starts and not given:
         raise InputError(f"{starting}, which starts from a picture, but none was given")
     feather = check_whole(feather, "feather", 0, 4096)
+    outside = (
+        noise_mask.reshape(1, *noise_mask.shape[-2:]) if isinstance(noise_mask, Tensor) else None
+    )
     if paste_back and noise_mask is None:
         raise InputError("paste_back is set, but there is no noise_mask that says what to put back")
     back = noise_mask if paste_back else None
     parts = as_loras(loras)
     fit = fit if isinstance(fit, Fit) else Fit(check_choice(fit, "fit", POLICIES))
+    if checks is not None:
+        checks.ask_before(prompts, [image for image in given if isinstance(image, Tensor)])
     pipeline = model if isinstance(model, Pipeline) else load_pipeline(model)
     flux, autoencoder = pipeline.model, pipeline.autoencoder
     latent_format = flux.latent_format
@@ -281,7 +301,8 @@ def edit(
             else _reference(pipeline, image, canvas.frame(image, number))
             for number, image in enumerate(given, 1)
         ]
-        shape = (batch * len(prompts), latent_format.channels, size[1] // scale, size[0] // scale)
+        count = 1 if starts_of else batch * len(prompts)
+        shape = (count, latent_format.channels, size[1] // scale, size[0] // scale)
         start = None
         if starts:
             canvas.check_start(given[0], starting)
@@ -294,36 +315,60 @@ def edit(
         unwanted = None
         if cfg != 1.0 or steered is not None:
             unwanted = Conditioning(*pipeline.text_encoder.encode([negative or ""]), guidance)
-        latent = sample(
-            flux,
-            context,
-            wanted,
-            make_timesteps(steps, context.target_tokens, schedule=schedule, denoise=denoise),
-            noise=make_noise(seed, (batch, *shape[1:])).repeat_interleave(len(prompts), 0),
-            state=state,
-            latent=start,
-            negative=unwanted,
-            cfg=cfg,
-            nag=steered,
-            solver=solver,
-            accelerate=accelerate,
-            noise_mask=noise_mask,
-            mask_mode=mask_mode,
-            callback=callback,
-            should_stop=should_stop,
-            report=report,
-        )
+        settings: dict[str, Any] = {
+            "latent": start,
+            "negative": unwanted,
+            "cfg": cfg,
+            "nag": steered,
+            "solver": solver,
+            "accelerate": accelerate,
+            "noise_mask": noise_mask,
+            "mask_mode": mask_mode,
+            "should_stop": should_stop,
+            "report": report,
+        }
+        times = make_timesteps(steps, context.target_tokens, schedule=schedule, denoise=denoise)
+        if starts_of is None:
+            noise = make_noise(seed, (batch, *shape[1:])).repeat_interleave(len(prompts), 0)
+            latent = sample(
+                flux,
+                context,
+                wanted,
+                times,
+                noise=noise,
+                state=state,
+                callback=callback,
+                **settings,
+            )
+        else:
+            part = partial(sample_steps, flux, context, wanted, times, **settings)
+            shown = Candidate(
+                torch.empty(0),
+                seed,
+                prompts[0],
+                [x for x in given if isinstance(x, Tensor)],
+                outside,
+            )
+
+            def look(raw: Tensor) -> Tensor:
+                return canvas.finish(to_picture(autoencoder.decode(raw)).cpu())
+
+            latent = finish_best(
+                part, look, shape, latent_format, starts_of, batch, shown, callback
+            )
         decoded = autoencoder.decode(latent)
         if not bool(torch.isfinite(decoded).all()):
             raise not_finite(autoencoder, decoded.dtype, "in decoding the picture")
         result = canvas.finish(to_picture(decoded).cpu())
-    if back is None:
-        return result
-    first = given[0]
-    if isinstance(first, Tensor) and canvas.framing is not None:
-        first = on_page(first, canvas.framing)
-        back = on_page_mask(back, canvas.framing, new=1.0)
-    return _pasted(result, first, back, feather, match_colours)
+    if back is not None:
+        first = given[0]
+        if isinstance(first, Tensor) and canvas.framing is not None:
+            first = on_page(first, canvas.framing)
+            back = on_page_mask(back, canvas.framing, new=1.0)
+        result = _pasted(result, first, back, feather, match_colours)
+    if checks is not None:
+        checks.ask_after(prompts, result)
+    return result
 
 
 def _pasted(

@@ -15,6 +15,7 @@ from .errors import InputError
 from .images import to_pil
 from .partial import open_partial, whole_file
 from .reading import open_picture, srgb_profile
+from .safety.provenance import Provenance
 
 # Formats that take a quality, and those that carry metadata as EXIF.
 LOSSY = ("JPEG", "WEBP", "AVIF")
@@ -30,6 +31,7 @@ def save_image(
     metadata: Mapping[str, str] | None = None,
     *,
     quality: int | None = None,
+    provenance: Provenance | None = None,
 ) -> Path:
     """Write one [1, h, w, 3] or [h, w, 3] picture with 8 bits a channel and sRGB's profile.
 
@@ -38,6 +40,7 @@ def save_image(
     Args:
         metadata: PNG keeps it as text chunks; JPEG, WebP and AVIF as JSON in EXIF's UserComment.
         quality: 1..100 of JPEG, WebP or AVIF; None is 95.
+        provenance: that a model made it, as EXIF and XMP; PNG, JPEG, WebP and AVIF only.
 
     Raises:
         InputError: an unknown file ending, a quality for a format that has none, or a folder that
@@ -45,6 +48,8 @@ def save_image(
     """
     path = Path(path)
     options = _options(path, metadata or {}, quality)
+    if provenance is not None:
+        _mark(options, path, provenance)
     picture = to_pil(image)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,6 +124,22 @@ def _options(path: Path, metadata: Mapping[str, str], quality: int | None) -> di
     return options
 
 
+def _mark(options: dict[str, Any], path: Path, provenance: Provenance) -> None:
+    """Add a picture's provenance to what Pillow's `save` takes."""
+    kind = options["format"]
+    if kind not in (*LOSSY, "PNG"):
+        raise InputError(f"{kind} holds no provenance; use .png, .jpg or .webp ({path})")
+    exif = options.setdefault("exif", Image.Exif())
+    provenance.exif(exif)
+    if kind == "PNG":
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", provenance.xmp())
+    elif kind == "JPEG":
+        # Older Pillows take no `xmp` for JPEG.
+        options["extra"] = provenance.jpeg_segment()
+    else:
+        options["xmp"] = provenance.xmp().encode()
+
+
 def read_metadata(path: str | Path) -> dict[str, str]:
     """What `save_image` was given as metadata; nothing where a picture has none.
 
@@ -129,7 +150,9 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         if picture.format == "PNG":
             # Text may stand behind the pixels too.
             picture.load()
-            return dict(getattr(picture, "text", {}))
+            found = dict(getattr(picture, "text", {}))
+            found.pop("XML:com.adobe.xmp", None)
+            return found
         comment = picture.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
     if not isinstance(comment, bytes) or not comment.startswith(ASCII):
         return {}

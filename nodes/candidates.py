@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..kontext_core.errors import InputError
+from ..kontext_core.scoring.best import choose
 from .conditioning import check_text
 from .inputs import MAX_SEED, guidance_input, steps_input
 from .native import sockets
 from .notes import output, told_by
 from .sampler import check_model, network_of, run_sampler
 from .schema import make
+from .scorers import BY_HAND, SCORERS, candidates_of, scorer_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,6 +98,58 @@ class KontextCandidates(io.ComfyNode):
                     "How closely to follow the instruction; an input of the model, free of cost. 2.5 "
                     "suits Kontext."
                 ),
+                io.Combo.Input(
+                    "scorer",
+                    options=list(SCORERS),
+                    default=BY_HAND,
+                    optional=True,
+                    tooltip="Who chooses where pick is empty: you; what changes least outside the mask, or "
+                    "is most like the original; what has most detail; or a judge. The best are finished in "
+                    "the same run. Needs vae.",
+                ),
+                io.Int.Input(
+                    "keep",
+                    default=1,
+                    min=1,
+                    max=MOST,
+                    optional=True,
+                    tooltip="How many of the best a scorer finishes.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="From Kontext: Load VAE; for a scorer, which looks at pictures.",
+                ),
+                io.Image.Input(
+                    "original",
+                    optional=True,
+                    tooltip="The picture that is edited; for a scorer that compares with it.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="What may change, in white; for outside the mask.",
+                ),
+                io.String.Input(
+                    "instruction",
+                    default="",
+                    optional=True,
+                    tooltip="The instruction in words, which a judge reads.",
+                ),
+                io.String.Input(
+                    "judge_url",
+                    default="",
+                    optional=True,
+                    tooltip="Of a judge: an OpenAI-compatible server with a model that sees, such as "
+                    "http://127.0.0.1:8000/v1. Hosts beyond this machine have to be listed in the environment "
+                    "variable KONTEXT_JUDGE_HOSTS.",
+                ),
+                io.String.Input(
+                    "judge_model",
+                    default="",
+                    optional=True,
+                    tooltip="What the server calls its model.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -129,6 +183,14 @@ class KontextCandidates(io.ComfyNode):
         pick: str,
         steps: int,
         guidance: float,
+        scorer: str = BY_HAND,
+        keep: int = 1,
+        vae: Any = None,
+        original: Tensor | None = None,
+        mask: Tensor | None = None,
+        instruction: str = "",
+        judge_url: str = "",
+        judge_model: str = "",
     ) -> io.NodeOutput:
         import torch
 
@@ -140,23 +202,52 @@ class KontextCandidates(io.ComfyNode):
             )
         model = check_model(model)
         check_text(positive, getattr(network_of(model), "params", None), "positive")
+        # Checked before anything runs.
+        score = None if chosen or scorer == BY_HAND else scorer_of(scorer, judge_url, judge_model)
+        if score is not None and keep > count:
+            raise InputError(f"keep is {keep}, but there are only {count} candidates; keep fewer")
+
+        def painted(numbers: list[int], stop_at: int | None) -> list[Tensor]:
+            return [
+                run_sampler(
+                    model,
+                    positive,
+                    latent_image,
+                    seed=seed + number - 1,
+                    steps=steps,
+                    guidance=guidance,
+                    stop_at=stop_at,
+                )
+                for number in numbers
+            ]
+
         # The end of the run is no early look.
         stop_at = None if chosen or look >= steps else look
         numbers = chosen or list(range(1, count + 1))
-        latents: list[Tensor] = [
-            run_sampler(
-                model,
-                positive,
+        latents = painted(numbers, stop_at)
+        scores = ""
+        if score is not None:
+            looks = candidates_of(
+                latents,
+                [seed + n - 1 for n in numbers],
                 latent_image,
-                seed=seed + number - 1,
-                steps=steps,
-                guidance=guidance,
-                stop_at=stop_at,
+                vae,
+                original,
+                mask,
+                instruction,
             )
-            for number in numbers
-        ]
+            best, found = choose(looks, score, keep)
+            scores = ", ".join(
+                f"{n}: {one.reason if one.score is None else f'{one.score:.4g}'}"
+                for n, one in zip(numbers, found, strict=True)
+            )
+            numbers = [numbers[i] for i in best]
+            latents = [latents[i] for i in best] if stop_at is None else painted(numbers, None)
+            stop_at = None
         seeds = ", ".join(f"{number}: seed {seed + number - 1}" for number in numbers)
         notes = [f"candidates {seeds}"]
+        if scores:
+            notes.append(f"{scorer}, {scores}")
         if stop_at is not None:
             notes.append(
                 f"early looks, after {stop_at} of {steps} steps: write the numbers of the best into "

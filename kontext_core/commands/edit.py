@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..accelerated import Report
+    from ..scoring.best import Scored
 
 
 def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
@@ -129,6 +130,21 @@ def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
     edit.add_argument("--device", default="cpu", help="cpu, cuda, mps (%(default)s)")
     edit.add_argument("--out", required=True, metavar="FILE", help="where to write the picture")
     edit.add_argument("--quality", type=int, help="of a .jpg, .webp or .avif, 1..100 (95)")
+    edit.add_argument(
+        "--best-of", type=int, metavar="N",
+        help="look at N starts early, from --seed on, and finish the best, as many as --batch says (1)",
+    )  # fmt: skip
+    edit.add_argument(
+        "--best-by", choices=("outside the mask", "like image 1", "detail"),
+        help="what is best: least change outside the mask, or in all, or most detail (outside the mask)",
+    )  # fmt: skip
+    edit.add_argument(
+        "--look", type=int, metavar="STEPS", help="after how many to look at a start (6)"
+    )
+    edit.add_argument(
+        "--provenance", action="store_true",
+        help="mark the file as made by a model, in EXIF and XMP, which sites and search engines read",
+    )  # fmt: skip
     edit.set_defaults(run=run, usage_error=edit.error, version=version)
 
 
@@ -237,6 +253,14 @@ def _names(out: str, count: int) -> list[Path]:
     return [path.with_stem(f"{path.stem}-{n:0{width}}") for n in range(1, count + 1)]
 
 
+def _tell(scored: Sequence[Scored]) -> None:
+    """What every start got, for people, above the bar."""
+    from tqdm import tqdm
+
+    for one in scored:
+        tqdm.write(f"seed {one.seed}: {one.reason or one.score}", file=sys.stderr)
+
+
 def run(options: argparse.Namespace) -> str:
     """Write the pictures; their paths are what to print."""
     values = _settings(options)
@@ -250,6 +274,8 @@ def run(options: argparse.Namespace) -> str:
     from ..inputs import check_instruction
     from ..names import write_numbers
     from ..pipeline import edit, load_pipeline
+    from ..safety.provenance import Provenance
+    from ..scoring.best import BestOf
     from ..writing import check_target, save_image
 
     values["prompt"] = check_instruction(values["prompt"])
@@ -283,6 +309,9 @@ def run(options: argparse.Namespace) -> str:
         "seed", "steps", "guidance", "width", "height", "batch", "negative", "cfg", "nag", "method",
         "denoise", "solver", "schedule", "accelerate", "mask_mode", "feather",
     )  # fmt: skip
+    best = 1
+    if values["best_of"] != 1:
+        best = BestOf(values["best_of"], values["best_by"], values["look"], told=_tell)
     reports: list[Report] = []
     with tqdm(desc="steps", total=max(values["steps"], 0), file=sys.stderr) as bar:
 
@@ -301,12 +330,18 @@ def run(options: argparse.Namespace) -> str:
             match_colours=values["match_colours"] == "on",
             fit=fit,
             callback=step,
+            best_of=best,
             report=reports.append,
         )
     if values["accelerate"] != "off":
         sys.stderr.writelines(f"{each}\n" for each in reports)
     metadata = record(values, options.version)
+    provenance = None
+    if options.provenance:
+        provenance = Provenance(
+            f"kontext-studio {options.version}", Path(values["model"]).name, edited=bool(images)
+        )
     paths = _names(options.out, len(results))
     for path, result in zip(paths, results, strict=True):
-        save_image(result, path, metadata, quality=options.quality)
+        save_image(result, path, metadata, quality=options.quality, provenance=provenance)
     return "\n".join(map(str, paths))

@@ -20,12 +20,13 @@ SETTINGS: dict[str, Any] = {
     "mask_mode": "soft", "feather": 0, "match_colours": "off",
     "fit": "trained size", "other_shape": "pad", "megapixels": 1.0,
     "aspect": None, "margins": [0, 0, 0, 0], "fill": "edge",
+    "best_of": 1, "best_by": "outside the mask", "look": 6,
 }  # fmt: skip
 NUMBERS = (int, float)
 KINDS: dict[str, tuple[type, ...]] = {
     "t5_length": (int,), "lora": (list,), "image": (list,), "cfg": NUMBERS, "nag": NUMBERS, "seed": (int,),
     "steps": (int,), "guidance": NUMBERS, "width": (int,), "height": (int,), "denoise": NUMBERS,
-    "batch": (int,), "feather": (int,), "megapixels": NUMBERS, "margins": (list,),
+    "batch": (int,), "feather": (int,), "best_of": (int,), "look": (int,), "megapixels": NUMBERS, "margins": (list,),
 }  # fmt: skip
 
 

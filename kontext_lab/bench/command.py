@@ -7,25 +7,38 @@ import sys
 
 from kontext_core.commands.device import usable_device
 
+from ..anchor.command import add_anchor
+from ..evaluation.command import add_evaluation
+
+# What the drawn world's own model is measured by, in `bench WHAT`.
+WORLDS = {
+    "tiny": "the embedded model on held-out cases: success by task as a judge sees it, whether it looks "
+    "at its references and reads its words, steps, guidance, autoencoder, drift, latency. About ten "
+    "minutes on two cores; --quick takes less than one",
+    "drift": "what ten turns of edits do to the parts that none of them is about, by several ways to go "
+    "on from turn to turn; --cases counts chains (12, or 2 of three turns with --quick), --out is a "
+    "JSON file (drift.json)",
+    "strength": "how much of a reference arrives at which strength, beside scaling its latent",
+    "accelerate": "what saving work costs in quality, beside fewer steps, another seed and another kernel; "
+    "--cases counts per task (4), --out is a JSON file (accelerate.json)",
+}
+
 
 def add_bench(commands: argparse._SubParsersAction) -> None:
-    """Add the command and its options."""
+    """Add the command, what it measures, and their options."""
     bench = commands.add_parser(
         "bench",
-        help="measure a model on held-out cases",
-        description="Measures a model on cases that training never drew: success by task as a "
-        "judge sees it, whether it looks at its references and reads its words, steps, guidance, "
-        "autoencoder, drift, latency. About ten minutes on two cores; --quick takes less than one.",
+        help="measure a model",
+        description="Measures models, on the drawn world and on published benchmarks.",
     )
-    bench.add_argument(
-        "world", choices=["tiny", "drift", "strength", "accelerate"],
-        help="tiny: the world of the embedded model. drift: what ten turns of edits do to the parts "
-        "that none of them is about, by several ways to go on from turn to turn; --cases counts "
-        "chains (12, or 2 of three turns with --quick), --out is a JSON file (drift.json). strength: "
-        "how much of a reference arrives at which strength, beside scaling its latent. accelerate: "
-        "what saving work costs in quality, beside fewer steps, another seed and another kernel; "
-        "--cases counts per task (4), --out is a JSON file (accelerate.json)",
-    )  # fmt: skip
+    worlds = bench.add_subparsers(dest="world", required=True)
+    for name, what in WORLDS.items():
+        _add_options(worlds.add_parser(name, help=what.split(":")[0], description=f"{what}."))
+    add_anchor(worlds)
+    add_evaluation(worlds)
+
+
+def _add_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--model", default="tiny", help='"tiny" or a model folder (%(default)s)')
     bench.add_argument("--quick", action="store_true", help="few cases, to see that it all runs")
     bench.add_argument("--cases", type=int, help="per task and set of wordings (40; 1 if --quick)")

@@ -43,6 +43,37 @@ def verdict_text(shown: Shown) -> str:
     return "right" if shown.score.verdict.right else "wrong: " + ", ".join(failed)
 
 
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """What a contact sheet shows of one case.
+
+    Attributes:
+        words: above the pictures.
+        pictures: (name, [3, h, w] in 0..1) from left to right.
+        said: below them.
+        good: whether `said` is good news; None for neither.
+        framed: name of the picture that is framed in the colour of `said`; "" for none.
+    """
+
+    words: str
+    pictures: Sequence[tuple[str, Tensor]]
+    said: str = ""
+    good: bool | None = None
+    framed: str = ""
+
+    @property
+    def colour(self) -> str:
+        return _QUIET if self.good is None else _RIGHT if self.good else _WRONG
+
+
+def tile_of(shown: Shown) -> Tile:
+    """References, result and right answer."""
+    named = [(f"image {i + 1}", r) for i, r in enumerate(shown.case.references)]
+    named += [("result", shown.picture), ("right answer", shown.case.target)]
+    good = shown.score.verdict.right
+    return Tile(shown.case.sample.prompt, named, verdict_text(shown), good, "result")
+
+
 def contact_sheet(
     shown: Sequence[Shown], *, columns: int = 2, side: int = 112, title: str = ""
 ) -> Image.Image:
@@ -50,16 +81,23 @@ def contact_sheet(
 
     Failures are framed and named; nothing is left out.
     """
+    return tile_sheet([tile_of(one) for one in shown], columns=columns, side=side, title=title)
+
+
+def tile_sheet(
+    tiles: Sequence[Tile], *, columns: int = 2, side: int = 112, title: str = ""
+) -> Image.Image:
+    """Tiles in their order, row by row, each picture `side` pixels high."""
     from PIL import Image, ImageDraw
 
     gap, line = 8, 16
     letters, small, large = font(13), font(11), font(17)
-    most = max((len(one.case.references) for one in shown), default=0)
-    widest = max((one.picture.shape[2] / one.picture.shape[1] for one in shown), default=1)
-    pictures_wide = (most + 2) * (round(side * widest) + gap)
-    block_wide = max(pictures_wide, 300) + 2 * gap
-    wrapped = [_wrap(one.case.sample.prompt, letters, block_wide - 2 * gap) for one in shown]
-    verdicts = [_wrap(verdict_text(one), small, block_wide - 2 * gap) for one in shown]
+    rows_wide = [
+        sum(_wide(one, side) + gap for _, one in tile.pictures) for tile in tiles
+    ]  # fmt: skip
+    block_wide = max(300, *rows_wide, 0) + 2 * gap
+    wrapped = [_wrap(tile.words, letters, block_wide - 2 * gap) for tile in tiles]
+    verdicts = [_wrap(tile.said, small, block_wide - 2 * gap) for tile in tiles]
     heights = [
         line * (1 + len(words) + len(said)) + side + 2 * gap
         for words, said in zip(wrapped, verdicts, strict=True)
@@ -70,37 +108,39 @@ def contact_sheet(
     pen = ImageDraw.Draw(sheet)
     if title:
         pen.text((gap, 8), title, fill=_INK, font=large)
-    for i, one in enumerate(shown):
+    for i, tile in enumerate(tiles):
         x = (i % columns) * block_wide + gap
         y = head + sum(rows[: i // columns]) + gap
         for words in wrapped[i]:
             pen.text((x, y), words, fill=_INK, font=letters)
             y += line
-        _pictures(sheet, pen, one, x, y, side, gap, small)
+        _pictures(sheet, pen, tile, x, y, side, gap, small)
         y += side + line + 2
-        colour = _RIGHT if one.score.verdict.right else _WRONG
         for words in verdicts[i]:
-            pen.text((x, y), words, fill=colour, font=small)
+            pen.text((x, y), words, fill=tile.colour, font=small)
             y += line
     return sheet
 
 
+def _wide(tensor: Tensor, side: int) -> int:
+    return max(1, round(side * tensor.shape[2] / tensor.shape[1]))
+
+
 def _pictures(
-    sheet: Image.Image, pen: ImageDraw.ImageDraw, one: Shown, x: int, y: int, side: int, gap: int,
+    sheet: Image.Image, pen: ImageDraw.ImageDraw, tile: Tile, x: int, y: int, side: int, gap: int,
     letters: object,
 ) -> None:  # fmt: skip
     from PIL import Image
 
-    named = [(f"image {i + 1}", r) for i, r in enumerate(one.case.references)]
-    named += [("result", one.picture), ("right answer", one.case.target)]
-    for name, tensor in named:
-        small = picture(tensor)
-        wide = round(side * small.width / small.height)
+    for name, tensor in tile.pictures:
+        wide = _wide(tensor, side)
         pen.text((x, y), name, fill=_QUIET, font=letters)  # type: ignore[arg-type]
-        sheet.paste(small.resize((wide, side), Image.Resampling.BICUBIC), (x, y + 15))
-        if name == "result":
-            colour = _RIGHT if one.score.verdict.right else _WRONG
-            pen.rectangle((x - 2, y + 13, x + wide + 1, y + 16 + side), outline=colour, width=2)
+        small = picture(tensor).resize((wide, side), Image.Resampling.BICUBIC)
+        sheet.paste(small, (x, y + 15))
+        if name == tile.framed:
+            pen.rectangle(
+                (x - 2, y + 13, x + wide + 1, y + 16 + side), outline=tile.colour, width=2
+            )
         x += wide + gap
 
 

@@ -31,8 +31,9 @@ def rows_where(scenes: Sequence[Scene], field: str, value: str) -> list[int]:
 @functools.lru_cache(maxsize=64)
 def _tile(texture: str, height: int, width: int) -> Tensor:
     """[height, width] in -1..1."""
-    ys, xs = torch.arange(height)[:, None] % _PERIOD, torch.arange(width)[None] % _PERIOD
-    half = _PERIOD // 2
+    # As wide as in the pictures of training, 64 pixels, and wider in larger ones.
+    half = max(_PERIOD // 2, round(_PERIOD * min(height, width) / 128))
+    ys, xs = torch.arange(height)[:, None] % (2 * half), torch.arange(width)[None] % (2 * half)
     if texture == "striped":
         light = (xs < half).expand(height, width)
     else:  # checked

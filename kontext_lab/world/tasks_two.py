@@ -15,7 +15,7 @@ from .thing import Scene, Thing
 from .wording import Phrase
 
 _PLACES = tuple(PLACES)
-_OPPOSITE = (("left", "right"), ("right", "left"), ("top", "bottom"), ("bottom", "top"))
+OPPOSITE = (("left", "right"), ("right", "left"), ("top", "bottom"), ("bottom", "top"))
 # Where two medium things stand clear of each other; squares reach furthest.
 _CLEAR = tuple(
     (one, two)
@@ -25,7 +25,7 @@ _CLEAR = tuple(
 )
 
 
-def _pair(ask: Ask) -> tuple[Scene, Scene]:
+def two_scenes(ask: Ask) -> tuple[Scene, Scene]:
     """Two one-thing scenes that differ in everything that a task may carry over."""
     rng = ask.rng
     both = random_scene(rng, 2, held_out=ask.held, unnamed=ask.unnamed)
@@ -131,7 +131,7 @@ def compose(ask: Ask) -> Sample:
     def make(a: Scene, b: Scene) -> Scene:
         return replace(a, top=b.top, bottom=b.bottom, texture=b.texture)
 
-    return _two(ask, "compose", make)(_pair(ask))
+    return _two(ask, "compose", make)(two_scenes(ask))
 
 
 def transfer(ask: Ask) -> Sample:
@@ -140,14 +140,14 @@ def transfer(ask: Ask) -> Sample:
     def make(a: Scene, b: Scene) -> Scene:
         return a.with_thing(0, colour=b.things[0].colour)
 
-    return _two(ask, "transfer", make)(_pair(ask))
+    return _two(ask, "transfer", make)(two_scenes(ask))
 
 
 def combine(ask: Ask) -> Sample:
     """Both things side by side, at named places on a named background."""
     rng = ask.rng
-    pair = _pair(ask)
-    places = rng.choice(_OPPOSITE if rng.random() < 0.5 else _CLEAR)
+    pair = two_scenes(ask)
+    places = rng.choice(OPPOSITE if rng.random() < 0.5 else _CLEAR)
     top, bottom, texture = named_ground(rng, {scene.things[0].colour for scene in pair})
 
     def make(first: Scene, second: Scene) -> Scene:

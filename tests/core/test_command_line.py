@@ -64,7 +64,7 @@ def test_writes_what_edit_gives(
         "width": None, "height": None, "method": "offset", "denoise": 1.0, "solver": "euler",
         "schedule": "kontext", "batch": 1, "accelerate": "off", "fit": "trained size",
         "other_shape": "pad", "megapixels": 1.0, "aspect": None, "margins": [0, 0, 0, 0],
-        "fill": "edge", "mask": None, "mask_channel": "luminance", "box": None, "mask_mode": "soft",
+        "fill": "edge", "best_of": 1, "best_by": "outside the mask", "look": 6, "mask": None, "mask_channel": "luminance", "box": None, "mask_mode": "soft",
         "feather": 0, "match_colours": "off",
     }  # fmt: skip
 

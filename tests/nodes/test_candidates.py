@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
+from judge_server import JudgeServer, chat
 
 
 @pytest.fixture
@@ -77,3 +79,75 @@ def test_a_batch_of_latents_is_refused(pack: Any, inputs: dict[str, Any]) -> Non
     two = {"samples": inputs["latent_image"]["samples"].repeat(2, 1, 1, 1)}
     with pytest.raises(pack.error("InputError"), match="batch of 2"):
         pack.run("KontextCandidates", **{**inputs, "latent_image": two})
+
+
+@pytest.fixture
+def scored(inputs: dict[str, Any], vae: Any, image: Any) -> dict[str, Any]:
+    return {**inputs, "vae": vae, "original": image(1), "seed": 5, "count": 3, "look": 2}
+
+
+def test_a_scorer_finishes_the_best_in_one_run(pack: Any, scored: dict[str, Any]) -> None:
+    out = pack.run("KontextCandidates", **scored, scorer="like image 1", keep=2)
+    names, scores = out.ui["kontext_notes"][:2]
+    told = [
+        float(part.split(": ")[1]) for part in scores.removeprefix("like image 1, ").split(", ")
+    ]
+    best = sorted(range(3), key=lambda i: -told[i])[:2]
+    assert names == "candidates " + ", ".join(f"{i + 1}: seed {5 + i}" for i in best)
+    by_hand = pack.run("KontextCandidates", **scored, pick=", ".join(str(i + 1) for i in best))
+    assert torch.equal(out[0]["samples"], by_hand[0]["samples"])
+    # What is picked by hand counts more than any scorer.
+    picked = pack.run("KontextCandidates", **scored, scorer="detail", pick="2")
+    assert picked.ui["kontext_notes"][0] == "candidates 2: seed 6"
+
+
+def test_a_mask_says_what_is_to_stay(pack: Any, scored: dict[str, Any]) -> None:
+    mask = torch.zeros(1, 64, 64)
+    mask[:, :32] = 1
+    out = pack.run("KontextCandidates", **scored, mask=mask, scorer="outside the mask")
+    assert out[0]["samples"].shape[0] == 1
+    assert out.ui["kontext_notes"][1].startswith("outside the mask, 1: ")
+    with pytest.raises(Exception, match="there is no mask, so nothing is outside it"):
+        pack.run("KontextCandidates", **scored, scorer="outside the mask")
+
+
+def test_a_judge_on_this_machine_chooses(
+    pack: Any, scored: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "a-word")
+    values = iter([2, 2, 9, 9, 4, 4])
+
+    def reply(asked: dict[str, Any], count: int) -> tuple[int, str]:
+        value = next(values)
+        return 200, chat(json.dumps(dict.fromkeys(("followed", "kept", "natural", "clean"), value)))
+
+    with JudgeServer(reply) as server:
+        options = {
+            "scorer": "judge",
+            "judge_url": server.url,
+            "judge_model": "m",
+            "instruction": "a red star",
+        }
+        out = pack.run("KontextCandidates", **scored, **options)
+        assert out.ui["kontext_notes"][:2] == ["candidates 2: seed 6", "judge, 1: 2, 2: 9, 3: 4"]
+        assert "a red star" in server.asked[0]["messages"][0]["content"][0]["text"]
+        # A workflow names the address: it does not get the password.
+        assert "Authorization" not in server.headers[0]
+
+
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        ({"scorer": "judge"}, "judge_url is empty"),
+        ({"scorer": "judge", "judge_url": "https://judge.example/v1", "judge_model": "m"}, "KONTEXT_JUDGE_HOSTS"),
+        ({"scorer": "judge", "judge_url": "http://127.0.0.1.example/v1", "judge_model": "m"}, "KONTEXT_JUDGE_HOSTS"),
+        ({"scorer": "judge", "judge_url": "http://127.0.0.1:9/v1"}, "--judge-model|no model"),
+        ({"scorer": "detail", "keep": 4}, "keep is 4"),
+        ({"scorer": "detail", "vae": None}, "connect Kontext: Load VAE"),
+    ],
+)  # fmt: skip
+def test_scorers_that_can_not_work_are_refused(
+    pack: Any, scored: dict[str, Any], options: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(Exception, match=problem):
+        pack.run("KontextCandidates", **{**scored, **options})

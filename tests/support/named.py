@@ -30,6 +30,9 @@ ELSEWHERE = (
 EXAMPLES = {
     "cat.txt", "cat.png", "cat_1.png", "cat_2.png", "NEW-1.png", "NEW-2.png", "mask.png",
     "manifest.jsonl", "adapter_config.json", "ae.safetensors", "transformer/", "utils.py",
+    # What benchmarks consist of, and runs write.
+    "anchor.json", "anchor.png", "rows.jsonl", "tables.md", "metadata.jsonl", "test/metadata.jsonl",
+    "basic_edit.json", "singleturn/", "NNN_0.jpg", "NNN_prompt.txt",
 }  # fmt: skip
 # Names of others: what dotted ones begin with, and whole ones.
 OTHERS = {"comfy", "comfy_api", "sys", "torch", "RAY_worker_niceness", "ckpt_name", "lora_name"}

@@ -32,6 +32,7 @@ class KontextExtension(ComfyExtension):
         from .sampler import KontextSampler
         from .session import KontextSessionPick, KontextSessionStart, KontextSessionTurn
         from .stitch import KontextStitch
+        from .train import KontextTrainLora
 
         return [
             KontextLoadModel,
@@ -56,6 +57,7 @@ class KontextExtension(ComfyExtension):
             KontextSessionPick,
             KontextNames,
             KontextCanvas,
+            KontextTrainLora,
         ]
 
 

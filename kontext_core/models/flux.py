@@ -16,7 +16,7 @@ from ..errors import InputError, ShapeError
 from ..latents import FLUX_LATENT, LatentFormat
 from ..resolutions import KONTEXT_RESOLUTIONS
 from .attention import AUTO, Attend, attention
-from .block_run import BlockRun, Modulations, PlainRun, Prepared, finite
+from .block_run import BlockRun, Call, Modulations, PlainRun, Prepared, finite
 from .joint import Joint
 from .kept import KeptContext
 from .layers import (
@@ -105,6 +105,7 @@ class Flux(nn.Module):
         prepared: Prepared | None = None,
         kept: KeptContext | None = None,
         nag: NagTexts | None = None,
+        call: Call | None = None,
     ) -> Tensor:
         """Velocity d x / d t of the image tokens.
 
@@ -130,6 +131,7 @@ class Flux(nn.Module):
                 taken from. No gradients go through them.
             nag: None, or normalized attention guidance: `txt` begins with a negative text. No
                 gradients go through it either.
+            call: None, or how a block is called, (block, its arguments) to its result.
 
         Returns:
             [b, n_img or target_tokens, out_channels].
@@ -154,7 +156,7 @@ class Flux(nn.Module):
             attend: Attend | Joint = attention
         else:
             attend = Joint(self.attention, kept, count, nag)
-        run = PlainRun(modulation, still, target, prepared.table, prepared.bias, attend)
+        run = PlainRun(modulation, still, target, prepared.table, prepared.bias, attend, call)
         x = self.run_blocks(tokens, prepared.txt, run, target)
         return self.final_layer(x, modulation.final)
 

@@ -10,6 +10,7 @@ from .pages import PAGES
 from .parts import Column, Graph, Node
 from .published import WITH_FILES
 from .sessions import SESSIONS
+from .training import TRAINING
 from .ways import WAYS
 
 __all__ = ["FILES", "PAGES", "TEMPLATES", "TITLES", "Column", "Graph", "Node"]
@@ -40,5 +41,14 @@ TITLES: dict[str, str] = {
     "large_picture": "21 A large picture in tiles",
     "stitch_with_native_flux": "22 Stitch with a model that ComfyUI loads",
     "quantize": "23 Make a smaller model file",
+    "train_lora": "24 Teach it a new thing",
 }
-TEMPLATES: dict[str, Graph] = {**FIRST, **WITH_EMBEDDED, **MASKED, **WAYS, **SESSIONS, **WITH_FILES}
+TEMPLATES: dict[str, Graph] = {
+    **FIRST,
+    **WITH_EMBEDDED,
+    **MASKED,
+    **WAYS,
+    **SESSIONS,
+    **WITH_FILES,
+    **TRAINING,
+}

@@ -58,12 +58,9 @@ export function line(curve, steps, most) {
 export function describe(training) {
   const { state, step, steps, curve } = training;
   const loss = smoothed(curve).at(-1)?.[1];
-  const known = /** @type {const} */ ({
-    running: "train_running",
-    stopped: "train_stopped",
-    done: "train_done",
-  });
-  const said = say(known[/** @type {keyof typeof known} */ (state)] ?? "train_running");
+  let said = say("train_running");
+  if (state === "stopped") said = say("train_stopped");
+  if (state === "done") said = say("train_done");
   const lost = loss === undefined ? "" : `, ${say("train_loss")} ${loss.toPrecision(3)}`;
   return `${said}: ${step} / ${steps} ${say("steps")}${lost}`;
 }

@@ -280,7 +280,7 @@ def _train(
     model: Any, coders: tuple[Any, Any], examples: Any, settings: TrainSettings,
     places: tuple[Path, Path], panel: Panel, *, resume: bool, samples: int, **options: Any,
 ) -> Any:  # fmt: skip
-    from ..kontext_core.finetune import Store, encode_examples, train_lora
+    from ..kontext_core.finetune import EncodedStore, encode_examples, train_lora
     from ..kontext_core.finetune.run_log import read_log
 
     host, (path, run) = get_host(), places
@@ -289,7 +289,7 @@ def _train(
     bar = counter()
     try:
         encoded, empty = encode_examples(
-            examples, codecs, sizes, megapixels=settings.megapixels, store=Store(run / "cache"),
+            examples, codecs, sizes, megapixels=settings.megapixels, store=EncodedStore(run / "cache"),
             progress=lambda done, total: bar(done, total), should_stop=host.is_interrupted,
         )  # fmt: skip
         network = training_network(model)

@@ -13,7 +13,7 @@ from .files import own_folder
 from .host import get_host
 
 if TYPE_CHECKING:
-    from ..kontext_core.finetune import Progress
+    from ..kontext_core.finetune import TrainProgress
 
 # What the editor's panel listens to.
 EVENT = "kontext.training"
@@ -60,7 +60,7 @@ class Panel:
     rows: list[dict[str, Any]] = field(default_factory=list)
     sent: float = 0.0
 
-    def after(self, progress: Progress) -> None:
+    def after(self, progress: TrainProgress) -> None:
         """A step is done."""
         from .preview import thumbnail
 

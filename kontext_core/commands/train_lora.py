@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .device import usable_device
 
 if TYPE_CHECKING:
-    from ..finetune import Codecs, Progress, TrainSettings
+    from ..finetune import Codecs, TrainProgress, TrainSettings
     from ..models.flux import Flux
 
 
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> str:
     from tqdm import tqdm
 
     from ..errors import InputError
-    from ..finetune import Store, read_examples, train_lora
+    from ..finetune import EncodedStore, read_examples, train_lora
     from ..finetune.state import NAME
     from ..writing import check_folder
 
@@ -111,7 +111,7 @@ def run(options: argparse.Namespace) -> str:
     device = usable_device(options.device)
     examples = read_examples(options.folder)
     flux = _model(options)
-    store = Store(place / "cache" if options.cache == "disk" else None)
+    store = EncodedStore(place / "cache" if options.cache == "disk" else None)
     encoded, empty, codecs = _encoded(options, settings, examples, flux, store, device)
     flux.to(device)
     stop: list[int] = []
@@ -119,7 +119,7 @@ def run(options: argparse.Namespace) -> str:
     try:
         with tqdm(total=settings.steps, desc=out.name, unit=" steps", file=sys.stderr) as bar:
 
-            def told(progress: Progress) -> None:
+            def told(progress: TrainProgress) -> None:
                 bar.n = progress.step
                 bar.set_postfix(loss=f"{progress.loss:.4f}", refresh=False)
                 bar.update(0)

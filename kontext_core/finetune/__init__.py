@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from .codecs import Codecs, codecs_of
 from .dataset import Example, read_examples
-from .encoded import Encoded, Store, encode_examples
+from .encoded import Encoded, EncodedStore, encode_examples
 from .saving import NAMINGS, save_lora
 from .settings import TrainSettings
-from .trainer import Progress, Trained, train_lora
+from .trainer import Trained, TrainProgress, train_lora
 
 __all__ = [
     "NAMINGS",
     "Codecs",
     "Encoded",
     "Example",
-    "Progress",
-    "Store",
+    "TrainProgress",
+    "EncodedStore",
     "TrainSettings",
     "Trained",
     "codecs_of",

@@ -62,7 +62,7 @@ class Encoded:
         return Words(found["txt"], found["vec"])
 
 
-class Store:
+class EncodedStore:
     """Where encoded pictures and texts are kept.
 
     Args:
@@ -103,7 +103,7 @@ def encode_examples(
     sizes: Sequence[tuple[int, int]],
     *,
     megapixels: float | None = None,
-    store: Store | None = None,
+    store: EncodedStore | None = None,
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -126,7 +126,7 @@ def encode_examples(
         KontextError: a network gave NaN or infinite values.
         Cancelled: `should_stop` said yes; what is encoded stays.
     """
-    store = store or Store()
+    store = store or EncodedStore()
     fit = Fit() if megapixels is None else Fit("megapixels", megapixels=megapixels)
     empty_txt, empty_vec = codecs.text("")
     test = codecs.encode(torch.linspace(0, 1, 64 * 64 * 3).view(1, 64, 64, 3))

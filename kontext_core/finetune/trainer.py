@@ -38,7 +38,7 @@ BETAS = (0.9, 0.99)
 
 
 @dataclass(frozen=True, eq=False)
-class Progress:
+class TrainProgress:
     """What is told after every step.
 
     Attributes:
@@ -96,7 +96,7 @@ def train_lora(
     sample_steps: int = 20,
     sample_guidance: float | None = 2.5,
     decode: Callable[[Tensor], Tensor] | None = None,
-    callback: Callable[[Progress], None] | None = None,
+    callback: Callable[[TrainProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Trained:
     """Train a LoRA, or go on with its training.
@@ -187,7 +187,7 @@ def train_lora(
                         with suppress(Cancelled):
                             pictures = paint(step)
                     if callback is not None:
-                        callback(Progress(step, settings.steps, loss, rate, seconds, pictures))
+                        callback(TrainProgress(step, settings.steps, loss, rate, seconds, pictures))
         finally:
             # Also where the callback ended it: a host's interrupt, Ctrl-C.
             if kept != training.done and training.sound:

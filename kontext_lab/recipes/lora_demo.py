@@ -22,8 +22,8 @@ from torch import Tensor
 
 from kontext_core.finetune import (
     NAMINGS,
-    Progress,
-    Store,
+    EncodedStore,
+    TrainProgress,
     TrainSettings,
     codecs_of,
     encode_examples,
@@ -172,7 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
         )  # fmt: skip
         examples, empty = encode_examples(
             read_examples(run / "examples"), codecs_of(pipeline), pipeline.model.resolutions,
-            store=Store(run / "cache"),
+            store=EncodedStore(run / "cache"),
         )  # fmt: skip
         done = train_lora(
             pipeline.model, examples, empty, settings, run / "crescent.safetensors",
@@ -195,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
             )
 
 
-def _tell(progress: Progress) -> None:
+def _tell(progress: TrainProgress) -> None:
     if progress.step % 50 == 0 or progress.step == progress.steps:
         print(
             f"step {progress.step} of {progress.steps}: loss {progress.loss:.4f}, "

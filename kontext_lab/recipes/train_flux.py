@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from kontext_core.config import FluxParams
+from kontext_core.finetune.run_log import RunLog
 from kontext_core.models.flux import Flux
 from kontext_core.models.text import TextEncoder
 from kontext_core.pipeline import load_pipeline
@@ -49,7 +50,6 @@ from ..training.flow import sample_timesteps
 from ..training.muon import Muon
 from ..training.objective import CellLabels, group_velocity, weighted_flow_loss
 from ..training.precision import multiplies_bfloat16, plain_attention, train_with
-from ..training.run_log import RunLog
 from ..training.scaling import CHECKPOINTING, Ranks, block_call, compile_blocks
 from ..training.spread import spread_states, whole
 from ..world.names import COLOURS, KINDS

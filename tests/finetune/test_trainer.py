@@ -19,8 +19,8 @@ from kontext_core.errors import CheckpointError, InputError, KontextError
 from kontext_core.finetune import (
     NAMINGS,
     Encoded,
-    Progress,
-    Store,
+    EncodedStore,
+    TrainProgress,
     TrainSettings,
     codecs_of,
     encode_examples,
@@ -66,7 +66,7 @@ def test_stopped_and_gone_on_is_the_same_run(encoded: Data, tmp_path: Path) -> N
     examples, empty = encoded
     flux, whole, parts = make_flux(), tmp_path / "whole", tmp_path / "parts"
     train_lora(flux, examples, empty, QUICK, whole / "a.st", run=whole, save_every=2)
-    told: list[Progress] = []
+    told: list[TrainProgress] = []
     stopped = train_lora(
         flux, examples, empty, QUICK, parts / "a.st", run=parts, save_every=2,
         callback=told.append, should_stop=lambda: len(told) == 3,
@@ -255,7 +255,9 @@ def test_latents_on_disk_are_made_once_and_are_the_same(
     examples, sizes = read_examples(folder), small_pipeline.model.resolutions
     in_memory, _ = encode_examples(examples, plain, sizes)
     for expected in (5, 6):
-        on_disk, _ = encode_examples(examples, codecs, sizes, store=Store(tmp_path / "cache"))
+        on_disk, _ = encode_examples(
+            examples, codecs, sizes, store=EncodedStore(tmp_path / "cache")
+        )
         # Four instructions and the empty one; later only the empty one.
         assert len(calls) == expected
     for one, other in zip(in_memory, on_disk, strict=True):
@@ -267,7 +269,7 @@ def test_latents_on_disk_are_made_once_and_are_the_same(
 def test_samples_show_the_lora_at_work(
     encoded: Data, small_pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    told: list[Progress] = []
+    told: list[TrainProgress] = []
     train_lora(
         make_flux(), *encoded, replace(QUICK, steps=2), tmp_path / "a", run=tmp_path / "run",
         sample_every=1, samples=encoded[0][2:3], sample_steps=2,

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from kontext_core.errors import InputError
+from kontext_core.finetune.run_log import read_log
 from kontext_core.models.flux import Flux
 from kontext_lab.training.batch import Group
 from kontext_lab.training.begin import build_flux
 from kontext_lab.training.checkpoint import load_state
-from kontext_lab.training.run_log import read_log
 from kontext_lab.training.scaling import CHECKPOINTING, Ranks, block_call
 
 ROOT = Path(__file__).parents[2]

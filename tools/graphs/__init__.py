@@ -36,12 +36,12 @@ TITLES: dict[str, str] = {
     "new_scenes": "16 One thing in several scenes",
     "session_of_turns": "17 Edit turn by turn in a session",
     "choose_among_candidates": "18 Choose among candidates",
-    "gguf_edit": "19 Kontext from GGUF files",
-    "fp8_with_lora": "20 Kontext in fp8 with a LoRA",
-    "large_picture": "21 A large picture in tiles",
-    "stitch_with_native_flux": "22 Stitch with a model that ComfyUI loads",
-    "quantize": "23 Make a smaller model file",
-    "train_lora": "24 Teach it a new thing",
+    "train_lora": "19 Teach it a new thing",
+    "gguf_edit": "20 Kontext from GGUF files",
+    "fp8_with_lora": "21 Kontext in fp8 with a LoRA",
+    "large_picture": "22 A large picture in tiles",
+    "stitch_with_native_flux": "23 Stitch with a model that ComfyUI loads",
+    "quantize": "24 Make a smaller model file",
 }
 TEMPLATES: dict[str, Graph] = {
     **FIRST,

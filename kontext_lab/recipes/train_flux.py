@@ -7,8 +7,8 @@ matrices of the blocks, AdamW on everything else; the rate is held and falls to 
 `--cool` steps. Kill it at any time: the same command goes on at the last checkpoint, with the same
 numbers as if nothing had happened (same machine and `--threads`).
 
-Several GPUs, or machines: `torchrun --nproc-per-node 8 -m kontext_lab.recipes.train_flux --device cuda`
-and the options as ever; see `training/scaling.py`.
+Several GPUs, or machines: `torchrun --nproc-per-node 8 -m kontext_lab.recipes.train_flux --device cuda
+--folder runs/flux` and the other options as ever; see `training/scaling.py`.
 
 `--begin` takes the weights of a model folder, or another run's checkpoint with its optimizers, so
 that a long run at full rate can be cooled more than once: `--begin runs/flux/last.pt --more 2500
@@ -254,7 +254,8 @@ class Trainer:
 def options() -> argparse.ArgumentParser:
     """The recipe's options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--run", type=Path, default=Path("runs/flux"))
+    # torchrun takes --run for an option of its own.
+    parser.add_argument("--run", "--folder", type=Path, default=Path("runs/flux"))
     parser.add_argument("--begin", type=Path, help="a model folder, or another run's checkpoint")
     parser.add_argument("--pca", type=Path, default=SHIPPED)
     parser.add_argument("--text", type=Path, help="checkpoint of part 3, in place of --begin's")
@@ -283,6 +284,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=200)
+    parser.add_argument("--no-probes", action="store_true", help="log the training's loss alone")
     parser.add_argument("--stop-at", type=int, help="leave after this step")
     return parser
 
@@ -314,7 +316,7 @@ def main(arguments: list[str] | None = None) -> None:
         data, batch_size=None, sampler=shards_of(first, last), num_workers=args.workers,
         prefetch_factor=2 if args.workers else None,
     )  # fmt: skip
-    probes = Probes(pca, text)
+    probes = None if args.no_probes else Probes(pca, text)
     log = RunLog(args.run / "log.jsonl", first) if ranks.first else None
     wanted_stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: wanted_stop.append(number))
@@ -337,7 +339,8 @@ def main(arguments: list[str] | None = None) -> None:
                    "samples": seen, "seconds": round(seconds),
                    "ms": round(1000 * seconds / made, 2)}  # fmt: skip
             totals = []
-            if done % 500 == 0 or done in (100, 200, 300, 400) or done == last:
+            due = done % 500 == 0 or done in (100, 200, 300, 400) or done == last
+            if probes is not None and due:
                 with trainer.ema.applied():
                     row.update(probes(flux, text, trainer.device))
             if log is not None:

@@ -11,6 +11,7 @@ Checkpoints hold whole tensors: one process can go on where eight were, and eigh
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -87,6 +88,8 @@ class Ranks:
         """
         if self.mesh is None:
             return
+        # Nothing here writes into what a block returns.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
         for block in (*flux.double_blocks, *flux.single_blocks):
             fully_shard(block, mesh=self.mesh)
             register_fsdp_forward_method(block, "modulate")

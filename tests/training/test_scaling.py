@@ -15,6 +15,7 @@ from torch import nn
 from kontext_core.errors import InputError
 from kontext_core.finetune.run_log import read_log
 from kontext_core.models.flux import Flux
+from kontext_core.weights.load import load_model
 from kontext_lab.training.batch import Group
 from kontext_lab.training.begin import build_flux
 from kontext_lab.training.checkpoint import load_state
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 OPTIONS = (
     "--begin", "kontext_core/assets/tiny", "--cool", "1", "--batch", "0.05", "--threads", "1",
-    "--workers", "0", "--precision", "float32", "--save-every", "2",
+    "--workers", "0", "--precision", "float32", "--save-every", "2", "--no-probes",
 )  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def train(run: Path, *options: object, processes: int = 1) -> str:
         port = free.getsockname()[1]
     launch = ("torch.distributed.run", "--nproc-per-node", processes, "--master-port", port)
     start = (*launch, "-m") if processes > 1 else ()
-    words = ("-m", *start, "kontext_lab.recipes.train_flux", "--run", run, *OPTIONS, *options)
+    words = ("-m", *start, "kontext_lab.recipes.train_flux", "--folder", run, *OPTIONS, *options)
     done = subprocess.run(
         [sys.executable, *map(str, words)], cwd=ROOT, env=ENVIRONMENT, text=True, timeout=280,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
@@ -53,19 +54,13 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     assert "going on at step 2" in out
     first, second = load_state(one / "last.pt"), load_state(two / "last.pt")
     assert first["step"] == second["step"] == 3 and first["seen"] == second["seen"]
-    began = load_state_of_tiny()
-    for name, tensor in first["flux"].items():
-        moved = (tensor - began[name]).abs().max()
-        # Sums in another order. Measured: MEASURED of the largest step that a weight took.
-        assert (second["flux"][name] - tensor).abs().max() <= 0.02 * moved + 1e-7, name
+    began = load_model("tiny").state_dict()
+    moved = max(float((t - began[name]).abs().max()) for name, t in first["flux"].items())
+    apart = max(float((second["flux"][n] - t).abs().max()) for n, t in first["flux"].items())
+    # Sums in another order. Measured after two steps by two: 6e-7, where weights have moved by 4e-4.
+    assert moved > 1e-4 and apart < 5e-6
     losses = [read_log(run / "log.jsonl")[-1]["loss"] for run in (one, two)]
     assert losses[0] == pytest.approx(losses[1], abs=2e-4)
-
-
-def load_state_of_tiny() -> dict[str, torch.Tensor]:
-    from kontext_core.weights.load import load_model
-
-    return load_model("tiny").state_dict()
 
 
 def group(count: int) -> Group:

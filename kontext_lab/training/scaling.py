@@ -107,7 +107,7 @@ class Ranks:
         if self.world == 1:
             return group, list(beside)
         count = len(group.ids)
-        rows = torch.arange(self.rank, count, self.world)
+        rows = torch.arange(count)[self.rank :: self.world]
         idle = not len(rows)
         rows = torch.zeros(1, dtype=torch.long) if idle else rows
         mine = Group(

@@ -12,7 +12,8 @@ import torch
 from PIL.Image import Image as PillowImage
 from torch import Tensor, nn
 
-from .accelerate import Reuse
+from .accelerate import Accelerate
+from .accelerated import Report
 from .canvas import plan_canvas
 from .checks import check_choice, check_number, check_whole
 from .composite import composite
@@ -134,6 +135,7 @@ def load_pipeline(
     max_length: int = 256,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    eight_bit: str = "off",
 ) -> Pipeline:
     """All three networks.
 
@@ -142,12 +144,12 @@ def load_pipeline(
             have everything; or a file of the transformer alone, together with the others.
         vae, t5, clip_l: files of the other networks, in place of what `name` has.
         max_length: T5's padding, see `load_text_encoders`.
-        dtype, device: see `load_model`.
+        dtype, device, eight_bit: see `load_model`.
 
     Raises:
-        ModelNotFoundError, CheckpointError: as `load_model`.
+        ModelNotFoundError, CheckpointError, InputError: as `load_model`.
     """
-    model = load_model(name, dtype=dtype, device=device)
+    model = load_model(name, dtype=dtype, device=device, eight_bit=eight_bit)
     autoencoder = load_autoencoder(vae or name, dtype=dtype, device=device)
     text_encoder = load_text_encoders(
         t5 or name, clip_l, max_length=max_length, dtype=dtype, device=device
@@ -178,12 +180,13 @@ def edit(
     feather: int = 0,
     match_colours: bool = False,
     solver: str = "euler",
-    accelerate: str | Reuse | None = None,
+    accelerate: Accelerate = None,
     schedule: str = "kontext",
     loras: Loras = (),
     state: SamplerState | None = None,
     callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
+    report: Callable[[Report], None] | None = None,
     fit: str | Fit = POLICIES[0],
 ) -> Tensor:
     """Edit pictures by an instruction, or make one from words alone.
@@ -224,7 +227,7 @@ def edit(
             branches in place of any that the model had; afterwards it has those again. Keys that
             match nothing are logged. Without any, the model's own act.
         state: of an earlier call that was stopped, to go on; see `sampling.sample`.
-        solver, accelerate, callback, should_stop: see `sampling.sample`.
+        solver, accelerate, callback, should_stop, report: see `sampling.sample`.
         fit: how the first picture is brought onto the grid, and with that the size of the result: a
             policy's name, or a `fit.Fit` with more to say. Other pictures of its shape stand on the
             same grid.
@@ -308,6 +311,7 @@ def edit(
             mask_mode=mask_mode,
             callback=callback,
             should_stop=should_stop,
+            report=report,
         )
         decoded = autoencoder.decode(latent)
         if not bool(torch.isfinite(decoded).all()):

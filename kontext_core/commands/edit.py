@@ -16,6 +16,8 @@ from .settings import SETTINGS, recall, record
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..accelerated import Report
+
 
 def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
     """Add the command and its options; pictures carry the version they were made by."""
@@ -46,6 +48,11 @@ def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
         "--dtype", choices=("auto", "float32", "bfloat16", "float16"),
         help="to compute in; auto is float32 on the CPU, else bfloat16 (auto)",
     )  # fmt: skip
+    edit.add_argument(
+        "--eight-bit",
+        help="off, int8, fp8, or auto for what the device gains by: the large layers multiply 8-bit "
+        "numbers, faster and a little less exact (off)",
+    )
     edit.add_argument(
         "--image", action="append", metavar="[NAME=]FILE",
         help="a reference picture; repeat it for image 1, image 2, ... With a name, the instruction "
@@ -108,7 +115,7 @@ def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
     )
     edit.add_argument("--solver", help="euler or heun (euler)")
     edit.add_argument(
-        "--accelerate", help="off, safe, balanced or fast: steps that reuse references (off)"
+        "--accelerate", help="off, safe, balanced or fast: less work, at a cost in likeness (off)"
     )
     edit.add_argument("--schedule", help="kontext, or simple as ComfyUI's KSampler (kontext)")
     edit.add_argument(
@@ -270,11 +277,13 @@ def run(options: argparse.Namespace) -> str:
         max_length=values["t5_length"],
         dtype=None if dtype == "auto" else getattr(torch, dtype),
         device=usable_device(options.device),
+        eight_bit=values["eight_bit"],
     )
     passed = (
         "seed", "steps", "guidance", "width", "height", "batch", "negative", "cfg", "nag", "method",
         "denoise", "solver", "schedule", "accelerate", "mask_mode", "feather",
     )  # fmt: skip
+    reports: list[Report] = []
     with tqdm(desc="steps", total=max(values["steps"], 0), file=sys.stderr) as bar:
 
         def step(*_: object) -> None:
@@ -292,7 +301,10 @@ def run(options: argparse.Namespace) -> str:
             match_colours=values["match_colours"] == "on",
             fit=fit,
             callback=step,
+            report=reports.append,
         )
+    if values["accelerate"] != "off":
+        sys.stderr.writelines(f"{each}\n" for each in reports)
     metadata = record(values, options.version)
     paths = _names(options.out, len(results))
     for path, result in zip(paths, results, strict=True):

@@ -16,7 +16,7 @@ from ..errors import InputError, ShapeError
 from ..latents import FLUX_LATENT, LatentFormat
 from ..resolutions import KONTEXT_RESOLUTIONS
 from .attention import AUTO, Attend, attention
-from .block_run import BlockRun, Call, Modulations, PlainRun, Prepared, finite
+from .block_run import BlockRun, Call, Modulations, PlainRun, Prepared, Watch, finite
 from .joint import Joint
 from .kept import KeptContext
 from .layers import (
@@ -105,6 +105,7 @@ class Flux(nn.Module):
         prepared: Prepared | None = None,
         kept: KeptContext | None = None,
         nag: NagTexts | None = None,
+        watch: Watch | None = None,
         call: Call | None = None,
     ) -> Tensor:
         """Velocity d x / d t of the image tokens.
@@ -127,14 +128,15 @@ class Flux(nn.Module):
                 are modulated in every block.
             prepared: None, or what `prepare` made of the same references, ids, text and bias: the
                 same numbers for less work.
-            kept: None, or where keys and values of the tokens behind `target_tokens` are kept, or
-                taken from. No gradients go through them.
+            kept: None, or where keys and values of image tokens are kept or taken from, as it says;
+                `target_tokens` tells target and references apart. No gradients go through them.
             nag: None, or normalized attention guidance: `txt` begins with a negative text. No
                 gradients go through it either.
+            watch: None, or who may skip all blocks after the first.
             call: None, or how a block is called, (block, its arguments) to its result.
 
         Returns:
-            [b, n_img or target_tokens, out_channels].
+            [b, n_img or target_tokens, out_channels]; with a regional `kept` that of its rows only.
 
         Raises:
             ShapeError: tokens and ids don't fit each other or the model.
@@ -145,19 +147,25 @@ class Flux(nn.Module):
             modulation = self.as_needed(self.embed(timesteps, y, guidance, img.dtype))
         if prepared is None:
             prepared = self.prepare(img, img_ids, txt, txt_ids, attn_bias, target_tokens)
-        tokens = project(self.img_in, img[:, :target])
+        tokens = img[:, :target]
         count = prepared.references.shape[1]
-        if kept is not None and kept.reuse and count:
-            self._check_kept(kept)
-            still = None
-        elif count:
+        if kept is not None:
+            self._check_kept(kept, count)
+            prepared = prepared.picked(target, kept)
+            tokens = tokens if not kept.regional else tokens[:, kept.rows]
+            count = 0 if kept.reuse else prepared.references.shape[1]
+        target = tokens.shape[1]
+        tokens = project(self.img_in, tokens)
+        if count:
             tokens = torch.cat([tokens, prepared.references], dim=1)
+        else:
+            still = None
         if torch.is_grad_enabled() and kept is None and nag is None:
             attend: Attend | Joint = attention
         else:
-            attend = Joint(self.attention, kept, count, nag)
+            attend = Joint(self.attention, kept, target, count, nag)
         run = PlainRun(modulation, still, target, prepared.table, prepared.bias, attend, call)
-        x = self.run_blocks(tokens, prepared.txt, run, target)
+        x = self.run_blocks(tokens, prepared.txt, run, target, watch, kept)
         return self.final_layer(x, modulation.final)
 
     def prepare(
@@ -189,19 +197,67 @@ class Flux(nn.Module):
             bias,
         )
 
-    def run_blocks(self, img: Tensor, txt: Tensor, run: BlockRun, keep: int) -> Tensor:
+    def run_blocks(
+        self,
+        img: Tensor,
+        txt: Tensor,
+        run: BlockRun,
+        keep: int,
+        watch: Watch | None = None,
+        kept: KeptContext | None = None,
+    ) -> Tensor:
         """Image tokens [b, n_img, c] and text tokens [b, n_txt, c] through all blocks; the first
-        `keep` image tokens come out, [b, keep, c]. `run` says how one block is called."""
+        `keep` image tokens come out, [b, keep, c]. `run` says how one block is called, `watch` whether
+        the first is enough; `kept` is told when all have run."""
         text = txt.shape[1]
         for index, block in enumerate(self.double_blocks):
+            before = img
             img, txt = run.double(index, block, img, txt)
+            if watch is not None and index == 0:
+                forecast = watch.first(before[:, :keep], img[:, :keep])
+                if forecast is not None:
+                    return forecast
         x = finite(torch.cat([txt, img], dim=1))
+        where: slice | None = slice(text, text + keep)
         for index, block in enumerate(self.single_blocks):
             if index == len(self.single_blocks) - 1:
                 # Nothing behind it looks at the other tokens any more.
-                return run.single(index, block, x, text, slice(text, text + keep))
-            x = run.single(index, block, x, text)
-        return x[:, text : text + keep]
+                x, where = run.single(index, block, x, text, where), None
+            else:
+                x = run.single(index, block, x, text)
+        if where is not None:
+            x = x[:, where]
+        if watch is not None:
+            watch.last(x)
+        if kept is not None:
+            kept.finish()
+        return x
+
+    def compile_blocks(self, backend: str | None = "inductor", **options: Any) -> None:
+        """From now on blocks run compiled by `torch.compile`, where nobody asks for gradients.
+
+        Block by block, so that the compiler works on one of each kind instead of all 57 (PyTorch's
+        "regional compilation"); the attention between stays as it is. Compiling happens in the first
+        forward of each shape, and inductor needs a C++ compiler, on a GPU Triton.
+
+        Args:
+            backend: of `torch.compile`; None takes it back.
+            options: more for `torch.compile`, such as mode="max-autotune-no-cudagraphs".
+
+        Raises:
+            InputError: a backend that this PyTorch does not have.
+        """
+        known = torch.compiler.list_backends(exclude_tags=())
+        if backend is not None and backend not in known:
+            raise InputError(
+                f"can't compile by {backend!r}; this PyTorch has {', '.join(known)}. None takes "
+                "compiling back"
+            )
+        for block in (*self.double_blocks, *self.single_blocks):
+            if backend is None:
+                block._compiled_call_impl = None
+            else:
+                block.compile(backend=backend, **options)
 
     def modulations(
         self, timesteps: Tensor, y: Tensor, guidance: Tensor | None = None
@@ -257,12 +313,16 @@ class Flux(nn.Module):
             vec = vec + self.guidance_in(timestep_embedding(guidance).to(dtype))
         return vec + self.vector_in(y.to(dtype))
 
-    def _check_kept(self, kept: KeptContext) -> None:
+    def _check_kept(self, kept: KeptContext, references: int) -> None:
         blocks = len(self.double_blocks) + len(self.single_blocks)
-        if len(kept) != blocks:
+        if kept.reuse and (references or kept.regional) and len(kept) != blocks:
             raise InputError(
                 f"keys and values of {len(kept)} blocks are kept, the model has {blocks}; run a full "
                 "step with them first"
+            )
+        if kept.regional and (kept.rows is None or not kept.reuse):
+            raise InputError(
+                "a regional forward needs `reuse`, and rows to compute; say which by `focus` first"
             )
 
     def _check_vectors(self, img: Tensor, timesteps: Tensor, y: Tensor) -> None:

@@ -19,7 +19,7 @@ from ..models.flux import Flux
 from .targets import target_layers
 
 
-class Pair(nn.Module):
+class AdapterPair(nn.Module):
     """scale * up @ down @ x, added to a layer's output.
 
     Attributes:
@@ -65,8 +65,8 @@ class Adapters:
         self.rank, self.scale = rank, scale
         # Outside the caller's inference mode: these get gradients.
         with torch.inference_mode(False), torch.enable_grad():
-            self.pairs: dict[str, Pair] = {
-                name: Pair(layer.in_features, layer.out_features, rank, scale, generator)  # type: ignore[arg-type]
+            self.pairs: dict[str, AdapterPair] = {
+                name: AdapterPair(layer.in_features, layer.out_features, rank, scale, generator)  # type: ignore[arg-type]
                 for name, layer in target_layers(network, targets).items()
             }
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..latents import pack
-from ..models.block_run import Call
+from ..models.block_run import BlockCall
 from ..models.flux import Flux
 from ..schedule import mu_for
 from ..stitcher import Reference, stitch
@@ -25,7 +25,7 @@ from .encoded import Encoded, Words
 from .settings import TrainSettings
 
 # Calls a block so that only its inputs are kept for the gradients.
-forgetful: Call = partial(checkpoint, use_reentrant=False)
+forgetful: BlockCall = partial(checkpoint, use_reentrant=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def grouped(drawn: Sequence[Drawn]) -> list[list[Drawn]]:
 
 
 def flow_losses(
-    network: Flux, group: Sequence[Drawn], settings: TrainSettings, call: Call | None = None
+    network: Flux, group: Sequence[Drawn], settings: TrainSettings, call: BlockCall | None = None
 ) -> Tensor:
     """[b] mean squared errors of the velocity of examples of one form.
 

@@ -126,7 +126,7 @@ class BlockRun(Protocol):
 
 
 # (block, its arguments) to its result. Training calls blocks in a way that forgets what they computed.
-Call = Callable[..., Any]
+BlockCall = Callable[..., Any]
 
 
 def _call(block: Any, *args: Any, **kwargs: Any) -> Any:
@@ -144,7 +144,7 @@ class PlainRun:
         pe: Tensor,
         bias: Tensor | None,
         attend: Attend | Joint,
-        call: Call | None = None,
+        call: BlockCall | None = None,
     ) -> None:
         self.attend = attend
         self.call = call or _call

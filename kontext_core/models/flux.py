@@ -16,7 +16,7 @@ from ..errors import InputError, ShapeError
 from ..latents import FLUX_LATENT, LatentFormat
 from ..resolutions import KONTEXT_RESOLUTIONS
 from .attention import AUTO, Attend, attention
-from .block_run import BlockRun, Call, Modulations, PlainRun, Prepared, Watch, finite
+from .block_run import BlockCall, BlockRun, Modulations, PlainRun, Prepared, Watch, finite
 from .joint import Joint
 from .kept import KeptContext
 from .layers import (
@@ -106,7 +106,7 @@ class Flux(nn.Module):
         kept: KeptContext | None = None,
         nag: NagTexts | None = None,
         watch: Watch | None = None,
-        call: Call | None = None,
+        call: BlockCall | None = None,
     ) -> Tensor:
         """Velocity d x / d t of the image tokens.
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kontext_core.latents import pack
-from kontext_core.models.block_run import Call
+from kontext_core.models.block_run import BlockCall
 from kontext_core.models.flux import Flux
 from kontext_core.stitcher import Reference, stitch
 
@@ -36,7 +36,7 @@ def _ids_for(target: Tensor, references: list[Tensor]) -> Tensor:
 
 def group_velocity(
     flux: Flux, txt: Tensor, vec: Tensor, group: Group, t: Tensor, eps: Tensor, guidance: Tensor,
-    references: list[Tensor] | None = None, call: Call | None = None,
+    references: list[Tensor] | None = None, call: BlockCall | None = None,
 ) -> Tensor:  # fmt: skip
     """The model's velocity at the target tokens of (1 - t) x + t eps, [b, n, 64].
 

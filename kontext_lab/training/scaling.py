@@ -29,7 +29,7 @@ from torch.utils.checkpoint import (
 )
 
 from kontext_core.errors import InputError
-from kontext_core.models.block_run import Call
+from kontext_core.models.block_run import BlockCall
 from kontext_core.models.flux import Flux
 
 from .batch import Group
@@ -132,7 +132,7 @@ class Ranks:
             dist.destroy_process_group()
 
 
-def block_call(kind: str) -> Call | None:
+def block_call(kind: str) -> BlockCall | None:
     """How blocks are called, by one of `CHECKPOINTING`.
 
     Raises:

@@ -55,7 +55,7 @@ def test_it_learns_what_it_is_shown(encoded: Data, tmp_path: Path) -> None:
     done = train_lora(flux, examples[:1], empty, settings, tmp_path / "a.st", run=tmp_path / "run")
     first, last = done.losses[:10], done.losses[-10:]
     share = sum(loss for _, loss in last) / sum(loss for _, loss in first)
-    # Measured 0.56 on a random network; without learning it is 1.
+    # Measured: 0.64 on a random network; without learning it is 1.
     assert done.finished and share < 0.8
     # Nothing of the network has changed, nothing is left on it.
     assert all(torch.equal(value, flux.state_dict()[key]) for key, value in before.items())
@@ -169,7 +169,7 @@ def test_the_saved_file_acts_as_the_trained_pairs(
         loaded = flux(*inputs)
     assert not report.unmatched and report.loras[0].layers == len(adapters.pairs)
     change = (expected - plain).abs().max()
-    # Measured 3e-6 where the change is 0.05 and outputs are of order 3.
+    # Measured: 2.0e-6, of outputs of up to 3.8.
     assert change > 1e-2
     torch.testing.assert_close(loaded, expected, rtol=0, atol=2e-5)
 
@@ -210,7 +210,7 @@ def test_losses_of_a_group_are_those_of_its_members(encoded: Data) -> None:
     with torch.no_grad():
         for group in groups:
             alone = torch.cat([flow_losses(flux, [one], settings) for one in group])
-            # Measured 1e-6 of losses of order 10.
+            # Measured: 4.8e-7 of losses of up to 2.8.
             torch.testing.assert_close(flow_losses(flux, group, settings), alone, rtol=1e-5, atol=0)
 
 

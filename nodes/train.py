@@ -84,7 +84,8 @@ class KontextTrainLora(io.ComfyNode):
                     tooltip="0.0001 suits FLUX.1; the embedded model takes 0.001.",
                 ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=2**63 - 1,
+                    # Not "seed": editors change one of that name after every run.
+                    "training_seed", default=0, min=0, max=2**63 - 1,
                     tooltip="Of first weights, order, noise and dropout; the same seed is the same run.",
                 ),
                 io.Int.Input(
@@ -206,7 +207,7 @@ class KontextTrainLora(io.ComfyNode):
         batch: int,
         rank: int,
         learning_rate: float,
-        seed: int,
+        training_seed: int,
         sample_every: int,
         resume: str,
         samples: int = 2,
@@ -227,7 +228,7 @@ class KontextTrainLora(io.ComfyNode):
         written, path, run = lora_paths(name)
         settings = TrainSettings(
             steps=steps, batch=batch, rank=rank, alpha=alpha or None, targets=targets,
-            learning_rate=learning_rate, schedule=schedule, seed=seed, guidance=guidance,
+            learning_rate=learning_rate, schedule=schedule, seed=training_seed, guidance=guidance,
             caption_dropout=caption_dropout, reference_dropout=reference_dropout,
             megapixels=megapixels or None, checkpointing=checkpointing,
         )  # fmt: skip

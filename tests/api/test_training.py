@@ -28,7 +28,7 @@ def training(name: str, steps: int = 6, **inputs: Any) -> dict[str, Any]:
         "4": node(
             "KontextTrainLora", model=["1", 0], clip=["2", 0], vae=["3", 0],
             dataset="kontext_crescent", name=name, steps=steps, batch=2, rank=4,
-            learning_rate=0.01, seed=3, sample_every=3, resume="go on", samples=1, save_every=2,
+            learning_rate=0.01, training_seed=3, sample_every=3, resume="go on", samples=1, save_every=2,
             **inputs,
         ),
     }  # fmt: skip

@@ -41,7 +41,7 @@ TRAINING: dict[str, Graph] = {
                         {
                             "model": "model.0", "clip": "clip.0", "vae": "vae.0",
                             "dataset": "kontext_crescent", "name": "crescent", "steps": 200,
-                            "batch": 8, "learning_rate": 0.002, "seed": 1, "sample_every": 50,
+                            "batch": 8, "learning_rate": 0.002, "training_seed": 1, "sample_every": 50,
                             "schedule": "cosine", "samples": 2,
                         },
                         more=260,

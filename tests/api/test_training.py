@@ -112,7 +112,7 @@ def test_its_file_acts_alike_in_every_loader(client: Client, server: Server, nam
     if server.host.is_comfyui:
         theirs = node("LoraLoaderModelOnly", model=["1", 0], lora_name=file, strength_model=1.0)
         merged = pixels(client, client.run(edit({**loaders, "5": theirs}, "5")))
-        # Merged into the weights by ComfyUI, in float32: sums in another order. Measured: MEASURED.
+        # Merged into the weights by ComfyUI, in float32: sums in another order.
         assert np.abs(made - merged).max() <= 2
 
 

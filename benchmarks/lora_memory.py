@@ -1,6 +1,6 @@
 """Memory of one training step of a LoRA on FLUX.1 Kontext [dev]'s sizes, by the number of blocks.
 
-    python benchmarks/lora_memory.py [--kind Q4_K] [--size 512] [--blocks 1,1 2,1 1,2]
+    python benchmarks/lora_memory.py [--kind Q4_K] [--size 512]
 
 Makes transformers of the published width with few blocks, their weights filled with random quantized
 bytes, runs one step (forward, backward, AdamW) with gradient checkpointing, and reads how far the
@@ -30,6 +30,8 @@ from kontext_core.quant.linear import QuantLinear, ScaledLinear
 from kontext_core.quant.types import row_bytes
 
 FULL = (19, 38)
+# Two of each at least: the first block has inputs that need no gradient, the last gives the target alone.
+BLOCKS = ((2, 2), (3, 2), (2, 3))
 
 
 def stored(layer: nn.Linear, kind: str) -> nn.Module:
@@ -121,7 +123,7 @@ def main() -> None:
         print(*measure(options, double, single))
         return
     found = {}
-    for double, single in ((1, 1), (2, 1), (1, 2)):
+    for double, single in BLOCKS:
         command = [sys.executable, __file__, *sys.argv[1:], "--one", f"{double},{single}"]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         found[double, single] = [int(part) / 1e9 for part in out.split()]
@@ -129,9 +131,9 @@ def main() -> None:
               f"{found[double, single][1]:.2f} GB for a step", flush=True)  # fmt: skip
     total = 0.0
     for part, name in enumerate(("held", "for a step")):
-        base = found[1, 1][part]
-        double, single = found[2, 1][part] - base, found[1, 2][part] - base
-        whole = base + (FULL[0] - 1) * double + (FULL[1] - 1) * single
+        base, double, single = (found[blocks][part] for blocks in BLOCKS)
+        double, single = max(0.0, double - base), max(0.0, single - base)
+        whole = base + (FULL[0] - 2) * double + (FULL[1] - 2) * single
         total += whole
         print(f"{name}: a double block adds {double:.3f} GB, a single one {single:.3f}; "
               f"19 + 38 blocks make {whole:.1f} GB")  # fmt: skip

@@ -1,6 +1,6 @@
 """Command line: `python -m kontext_core edit ...` makes a picture,
-`inspect FILE` tells what a weights file is, `quantize SRC DST` makes it smaller, `session FILE` lists
-turns, `bench forward` measures this machine.
+`inspect FILE` tells what a weights file is, `quantize SRC DST` makes it smaller, `train-lora FOLDER`
+teaches a LoRA, `session FILE` lists turns, `bench forward` measures this machine.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .commands.edit import add_edit
 from .commands.inspect import add_inspect
 from .commands.quantize import add_quantize
 from .commands.session import add_session
+from .commands.train_lora import add_train_lora
 from .errors import KontextError
 
 # Commands that live elsewhere now; the old way to call them works for one release.
@@ -32,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     add_inspect(commands)
     add_quantize(commands)
     add_session(commands)
+    add_train_lora(commands)
     add_bench(commands)
     return top
 

@@ -24,6 +24,7 @@ RECIPES = {
     "curves": "curves",
     "guidance": "compare_guidance",
     "report": "write_report",
+    "lora-demo": "lora_demo",
 }
 
 

@@ -34,6 +34,7 @@ class KontextExtension(ComfyExtension):
         from .sampler import KontextSampler
         from .session import KontextSessionPick, KontextSessionStart, KontextSessionTurn
         from .stitch import KontextStitch
+        from .train import KontextTrainLora
 
         return [
             KontextLoadModel,
@@ -60,6 +61,7 @@ class KontextExtension(ComfyExtension):
             KontextCanvas,
             KontextReferences,
             KontextArrange,
+            KontextTrainLora,
         ]
 
 

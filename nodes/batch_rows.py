@@ -111,11 +111,11 @@ def _from_source(source: str) -> list[Item]:
     name = source.strip()
     if not name:
         return []
-    path = _find(name)
+    path = find_rows(name)
     return _from_rows(read_rows(path), path if path.is_dir() else path.parent)
 
 
-def _find(name: str, folder_too: bool = True) -> Path:
+def find_rows(name: str, folder_too: bool = True) -> Path:
     """A folder or file of the host's input folders.
 
     Raises:
@@ -160,7 +160,7 @@ def _item(row: Row, folder: Path | None) -> Item:
 
 
 def _picture(name: str, folder: Path | None) -> Path:
-    return inside(folder, name) if folder is not None else _find(name, False)
+    return inside(folder, name) if folder is not None else find_rows(name, False)
 
 
 def _seed(value: Any) -> int | None:
@@ -183,7 +183,7 @@ def stamp(source: str | None) -> str:
     if not (source or "").strip():
         return ""
     try:
-        path = _find((source or "").strip())
+        path = find_rows((source or "").strip())
         folder = path if path.is_dir() else path.parent
         states = {file.name: file.stat() for file in folder.iterdir() if file.is_file()}
     except (InputError, OSError):

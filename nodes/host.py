@@ -59,6 +59,10 @@ class Host(Protocol):
         """Raise the host's own exception when the user has stopped the run."""
         ...
 
+    def tell(self, event: str, data: dict[str, Any]) -> None:
+        """Send a message of ours to the browser that started the run."""
+        ...
+
 
 class PlainHost:
     """No host at all: the CPU, no model folders, nobody to tell."""
@@ -91,6 +95,9 @@ class PlainHost:
 
     def check_interrupt(self) -> None:
         """Nobody can interrupt."""
+
+    def tell(self, event: str, data: dict[str, Any]) -> None:
+        """Nobody hears it."""
 
 
 class ComfyHost:
@@ -161,6 +168,14 @@ class ComfyHost:
         import comfy.model_management
 
         comfy.model_management.throw_exception_if_processing_interrupted()
+
+    def tell(self, event: str, data: dict[str, Any]) -> None:
+        """By ComfyUI's websocket; editors pass over events that nobody listens to."""
+        from server import PromptServer
+
+        server = PromptServer.instance
+        if server.client_id is not None:
+            server.send_sync(event, data, server.client_id)
 
 
 class _Silent:

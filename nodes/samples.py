@@ -27,8 +27,8 @@ def place_samples() -> list[Path]:
     if not folders or SAMPLES in folders:
         return []
     made = []
-    for source in sorted(path for path in SAMPLES.iterdir() if path.is_file()):
-        target = folders[0] / source.name
+    for source in sorted(path for path in SAMPLES.rglob("*") if path.is_file()):
+        target = folders[0] / source.relative_to(SAMPLES)
         try:
             if not os.path.lexists(target) and _place(source, target):
                 made.append(target)

@@ -120,6 +120,10 @@ class Runtime:
     def output_folder(self) -> Path | None:
         return self.folders.output
 
+    def tell(self, event: str, data: dict[str, Any]) -> None:
+        """Sends a message of a node's own to the browser."""
+        self.listener.send(event, data | {"prompt_id": self.prompt_id})
+
     def progress(self, total: int) -> NodeProgress:
         """A progress bar of `total` steps for the node that runs now."""
         return NodeProgress(self, self.node_id, total)

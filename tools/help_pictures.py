@@ -52,6 +52,10 @@ _TURNS = """(turns) => {
         if (node.title !== 'Another way') node.onExecuted({ kontext_session: shown });
     }
 }"""
+_TRAINING = """(training) => {
+    const node = app.graph._nodes.find((one) => one.type === 'KontextTrainLora');
+    node?.onExecuted({ kontext_training: [training], kontext_notes: [] });
+}"""
 _BOX = """() => app.graph._nodes.map((node) => [
     node.pos[0], node.pos[1] - 30, node.pos[0] + node.size[0], node.pos[1] + node.size[1]
 ])"""
@@ -89,6 +93,18 @@ def turns() -> list[dict[str, Any]]:
             "chosen": number == 1, "picture": url,
         })  # fmt: skip
     return made
+
+
+def training() -> dict[str, Any]:
+    """A training that is done: its curve and the examples it learned from, as its samples."""
+    noise = np.random.default_rng(0).normal(0, 0.012, 200)
+    curve = [[5 * n, 0.02 + 0.12 * float(np.exp(-n / 40)) + float(noise[n])] for n in range(1, 200)]
+    urls = []
+    for number in (1, 3):
+        path = ROOT / f"workflows/input/kontext_crescent/{number:03d}_target.png"
+        urls.append("data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())
+    row = {"step": 1000, "pictures": urls}
+    return {"state": "done", "step": 1000, "steps": 1000, "curve": curve, "rows": [row]}
 
 
 def graph_of(node_id: str, known: dict[str, Any]) -> dict[str, Any]:
@@ -144,6 +160,7 @@ def take(editor: Any, graph: dict[str, Any]) -> Image.Image:
     page.evaluate("() => document.querySelector('.kontext-missing')?.remove()")
     page.evaluate(_LAYOUT, LAYOUT)
     page.evaluate(_TURNS, turns())
+    page.evaluate(_TRAINING, training())
     page.wait_for_timeout(1500)
     boxes = page.evaluate(_BOX)
     right, bottom = max(box[2] for box in boxes), max(box[3] for box in boxes)

@@ -1,4 +1,5 @@
-"""Writes workflows/input/*.png: the pictures that templates begin with, drawn as training draws.
+"""Writes workflows/input/*.png: the pictures that templates begin with, drawn as training draws; and
+the examples of the template that trains a LoRA.
 
 python tools/sample_pictures.py
 """
@@ -10,11 +11,13 @@ from pathlib import Path
 import torch
 
 from kontext_core.writing import save_image
+from kontext_lab.recipes.lora_demo import with_crescents, write_examples
 from kontext_lab.world.render import render
 from kontext_lab.world.scene import Scene, Thing, placed
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows" / "input"
 SIDE = 256
+EXAMPLES = 24
 SHAPES = Scene(
     (Thing("heart", "red", "medium", "left"), Thing("circle", "yellow", "medium", "right")),
     "green",
@@ -45,6 +48,8 @@ def main() -> None:
     for name, scene in PICTURES.items():
         save_image(render([scene], SIDE, SIDE)[0].permute(1, 2, 0), FOLDER / f"{name}.png")
     save_image(mask_around(SHAPES.things[1]).permute(1, 2, 0), FOLDER / "kontext_mask.png")
+    with with_crescents():
+        write_examples(FOLDER / "kontext_crescent", EXAMPLES, seed=1)
 
 
 if __name__ == "__main__":

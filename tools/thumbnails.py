@@ -43,6 +43,7 @@ PICTURES: dict[str, tuple[tuple[str, ...], str]] = {
     "several_in_one_node": (("kontext_star", "kontext_sunset"), "several pictures in one node"),
     "one_canvas": (("kontext_star", "kontext_shapes"), "one picture out of several, edited"),
     "ten_turns": (("kontext_shapes",), "ten lines, ten turns"),
+    "train_lora": (("kontext_star",), "teaches it a shape it has never drawn"),
     "pictures_by_name": (("kontext_star", "kontext_sunset"), "pictures by name, not by number"),
 }  # fmt: skip
 # Template: what stands in its boxes, words. The last box is the result.
@@ -65,7 +66,9 @@ def results_of(template: str, folder: Path) -> list[Image.Image]:
     command = [sys.executable, "-m", "standalone", "run", f"workflows/api/{template}.json"]
     command += ["--quiet", "--input", str(WORKFLOWS / "input"), "--output", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True)
-    return [Image.open(path).convert("RGB") for path in sorted(folder.rglob("*.png"))]
+    # What a training paints meanwhile is no result.
+    found = sorted(path for path in folder.rglob("*.png") if "kontext_training" not in path.parts)
+    return [Image.open(path).convert("RGB") for path in found]
 
 
 def sign(draw: ImageDraw.ImageDraw, kind: str, x: float, y: float) -> None:

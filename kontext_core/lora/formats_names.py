@@ -190,6 +190,28 @@ CLIP_LAYER = re.compile(
 )
 
 
+def diffusers_names(module: str) -> list[tuple[str, str | None]]:
+    """What diffusers calls a layer of ours: (name, part of `Target`) for every layer it makes of it.
+
+    Raises:
+        KeyError: no layer that diffusers has.
+    """
+    number = BLOCK.search(module.replace(".", "_"))
+    general = re.sub(r"_blocks\.\d+\.", "_blocks.#.", module)
+    found: dict[str | None, str] = {}
+    for source in (_double(), _single(), _outer()):
+        for layout, spelling, ours, part in source:
+            if layout == "diffusers" and ours == general:
+                found.setdefault(part, spelling)
+    if "q" in found:
+        # Apart, not as some of its models fuse them.
+        found = {part: found[part] for part in ("q", "k", "v", "mlp") if part in found}
+    if not found:
+        raise KeyError(module)
+    index = number.group(2) if number else ""
+    return [(spelling.replace("#", index), part) for part, spelling in found.items()]
+
+
 def parse_name(stem: str) -> Name | None:
     """The layer a name stands for, or None.
 

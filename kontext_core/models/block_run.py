@@ -4,7 +4,7 @@ called. Shapes: b batch, n tokens, c channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -125,6 +125,14 @@ class BlockRun(Protocol):
         ...
 
 
+# (block, its arguments) to its result. Training calls blocks in a way that forgets what they computed.
+BlockCall = Callable[..., Any]
+
+
+def _call(block: Any, *args: Any, **kwargs: Any) -> Any:
+    return block(*args, **kwargs)
+
+
 class PlainRun:
     """Blocks as they are. Each is asked for in its turn, so that rows may be made as needed."""
 
@@ -136,8 +144,10 @@ class PlainRun:
         pe: Tensor,
         bias: Tensor | None,
         attend: Attend | Joint,
+        call: BlockCall | None = None,
     ) -> None:
         self.attend = attend
+        self.call = call or _call
         self.rows_of_double, self.rows_of_single = iter(rows.double), iter(rows.single)
         self.still_of_double = None if still is None else iter(still.double)
         self.still_of_single = None if still is None else iter(still.single)
@@ -147,7 +157,7 @@ class PlainRun:
         image, text = next(self.rows_of_double)
         if self.still_of_double is not None:
             image = SplitRows(image, next(self.still_of_double)[0], self.target)
-        return block(img, txt, (image, text), self.pe, self.bias, attend=self.attend)
+        return self.call(block, img, txt, (image, text), self.pe, self.bias, attend=self.attend)
 
     def single(
         self, index: int, block: Any, x: Tensor, text: int, keep: slice | None = None
@@ -156,11 +166,12 @@ class PlainRun:
         if self.still_of_single is not None:
             rows = SplitRows(rows, next(self.still_of_single), text + self.target)
         if keep is None:
-            return block(x, rows, self.pe, self.bias, attend=self.attend)
+            return self.call(block, x, rows, self.pe, self.bias, attend=self.attend)
         first = partial(_before, start=keep.start, stop=keep.stop)
         bias = None if self.bias is None else first(self.bias)
         wanted = keep.stop - keep.start
-        return block(first(x), rows, first(self.pe, dim=2), bias, attend=self.attend, keep=wanted)
+        pe = first(self.pe, dim=2)
+        return self.call(block, first(x), rows, pe, bias, attend=self.attend, keep=wanted)
 
 
 def _before(x: Tensor, start: int, stop: int, dim: int = 1) -> Tensor:

@@ -16,7 +16,7 @@ from ..errors import InputError, ShapeError
 from ..latents import FLUX_LATENT, LatentFormat
 from ..resolutions import KONTEXT_RESOLUTIONS
 from .attention import AUTO, Attend, attention
-from .block_run import BlockRun, Modulations, PlainRun, Prepared, Watch, finite
+from .block_run import BlockCall, BlockRun, Modulations, PlainRun, Prepared, Watch, finite
 from .joint import Joint, leave_uncompiled
 from .kept import KeptContext
 from .layers import (
@@ -106,6 +106,7 @@ class Flux(nn.Module):
         kept: KeptContext | None = None,
         nag: NagTexts | None = None,
         watch: Watch | None = None,
+        call: BlockCall | None = None,
     ) -> Tensor:
         """Velocity d x / d t of the image tokens.
 
@@ -132,6 +133,7 @@ class Flux(nn.Module):
             nag: None, or normalized attention guidance: `txt` begins with a negative text. No
                 gradients go through it either.
             watch: None, or who may skip all blocks after the first.
+            call: None, or how a block is called, (block, its arguments) to its result.
 
         Returns:
             [b, n_img or target_tokens, out_channels]; with a regional `kept` that of its rows only.
@@ -162,7 +164,7 @@ class Flux(nn.Module):
             attend: Attend | Joint = attention
         else:
             attend = Joint(self.attention, kept, target, count, nag)
-        run = PlainRun(modulation, still, target, prepared.table, prepared.bias, attend)
+        run = PlainRun(modulation, still, target, prepared.table, prepared.bias, attend, call)
         x = self.run_blocks(tokens, prepared.txt, run, target, watch, kept)
         return self.final_layer(x, modulation.final)
 

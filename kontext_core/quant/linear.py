@@ -3,7 +3,7 @@
 `QuantLinear` and `QuantEmbedding` hold ggml blocks; `ScaledLinear` and `ScaledEmbedding` hold numbers
 of another dtype than the one computed in (float8, float16, bfloat16), with an optional scale. The
 compute dtype is the input's (for embeddings: a given one). Nothing here learns: gradients reach the
-input only.
+input only, and what is decoded for a forward is decoded again for them instead of being kept.
 
 On the CPU a layer is decoded some rows at a time into one buffer that a thread reuses for all layers,
 each followed by its part of the matrix product: no layer-sized tensor is made, and with few tokens the
@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..errors import InputError, ShapeError
 from . import eight_bit
@@ -71,18 +73,29 @@ class _PackedLinear(nn.Module):
         if x.shape[-1] != self.in_features:
             raise ShapeError(f"input is {tuple(x.shape)}; expected [..., {self.in_features}]")
         bias = None if bias is None else bias.to(x.dtype)
-        learning = torch.is_grad_enabled() and x.requires_grad
-        if self.products and not learning and eight_bit.usable(x, self.products, self.out_features):
+        if torch.is_grad_enabled() and x.requires_grad:
+            out: Tensor = _Product.apply(x, self, weight)  # type: ignore[assignment]
+            return out if bias is None else out + bias
+        if self.products and eight_bit.usable(x, self.products, self.out_features):
             return self._in_eight_bits(x, weight, bias, self.products)
-        if x.device.type == "cpu" and not learning:
+        if x.device.type == "cpu":
             return self._in_chunks(x, weight, bias)
-        whole = torch.empty(self.out_features, self.in_features, dtype=x.dtype, device=x.device)
-        whole = self._decode(weight, 0, self.out_features, whole)
+        return self._whole(x, weight, bias)
+
+    def _whole(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        whole = self._numbers(weight, x)
         scale = self._output_scale(x)
         if scale is None:
             return F.linear(x, whole, bias)
         out = (F.linear(x, whole) * scale).to(x.dtype)
         return out if bias is None else out + bias
+
+    def _numbers(self, weight: Tensor, like: Tensor) -> Tensor:
+        """The whole weight without an output scale, of the dtype and on the device of `like`."""
+        whole = torch.empty(
+            self.out_features, self.in_features, dtype=like.dtype, device=like.device
+        )
+        return self._decode(weight, 0, self.out_features, whole)
 
     def _in_chunks(self, x: Tensor, stored: Tensor, bias: Tensor | None) -> Tensor:
         columns, count = self.in_features, self.out_features
@@ -135,6 +148,23 @@ class _PackedLinear(nn.Module):
             rows = torch.empty(size, device=stored.device)
         decoded = self._decode(stored, start, end, rows.view(end - start, self.in_features))
         return eight_bit.quantize_rows(decoded, products)
+
+
+class _Product(torch.autograd.Function):
+    """x @ weight.T of a packed layer, with the gradient of x; keeps the stored weight only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: _PackedLinear, weight: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.layer, ctx.weight = layer, weight
+        return layer._whole(x, weight, None)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        scale = ctx.layer._output_scale(grad)
+        if scale is not None:
+            grad = (grad * scale).to(grad.dtype)
+        return grad @ ctx.layer._numbers(ctx.weight, grad), None, None
 
 
 def _scratch(count: int, dtype: torch.dtype) -> Tensor:

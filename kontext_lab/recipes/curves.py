@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kontext_core.errors import InputError
+from kontext_core.finetune.run_log import read_log
 from kontext_core.partial import whole_file
 from kontext_core.writing import save_image
 
 from ..bench.chart import Chart, Line
-from ..training.run_log import read_log
 
 
 def lines(runs: Sequence[Path], rows: Sequence[str], x: str) -> list[Line]:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from kontext_core.config import FluxParams
+from kontext_core.finetune.run_log import RunLog
 from kontext_core.models.flux import Flux
 
 from ..training.batch import ShardData, dropped, shards_of, step_groups
@@ -30,7 +31,6 @@ from ..training.distillation import (
 from ..training.ema import EMA
 from ..training.objective import group_velocity
 from ..training.precision import multiplies_bfloat16, plain_attention, train_with
-from ..training.run_log import RunLog
 from .fit_pca import SHIPPED, load_pca
 from .train_flux import REFERENCE_NOISE, noise_for, optimizers, rate
 from .train_text import build_text

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kontext_core.config import AutoEncoderParams
+from kontext_core.finetune.run_log import RunLog
 from kontext_core.latents import FLUX_LATENT
 from kontext_core.metrics import psnr, ssim
 from kontext_core.models.autoencoder import AutoEncoder, Decoder
@@ -37,7 +38,6 @@ from ..training.linear_decoder import write_linear_decoder
 from ..training.linear_encoder import write_linear_encoder
 from ..training.muon import Muon
 from ..training.patch_pca import PatchPCA
-from ..training.run_log import RunLog
 from ..world.render import render
 from ..world.tasks import make_sample
 from .fit_pca import SHIPPED, load_pca, pictures

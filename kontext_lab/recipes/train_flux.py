@@ -7,6 +7,9 @@ matrices of the blocks, AdamW on everything else; the rate is held and falls to 
 `--cool` steps. Kill it at any time: the same command goes on at the last checkpoint, with the same
 numbers as if nothing had happened (same machine and `--threads`).
 
+Several GPUs, or machines: `torchrun --nproc-per-node 8 -m kontext_lab.recipes.train_flux --device cuda
+--folder runs/flux` and the other options as ever; see `training/scaling.py`.
+
 `--begin` takes the weights of a model folder, or another run's checkpoint with its optimizers, so
 that a long run at full rate can be cooled more than once: `--begin runs/flux/last.pt --more 2500
 --cool 2500 --run runs/cooled`.
@@ -26,6 +29,7 @@ import torch
 from torch import Tensor
 
 from kontext_core.config import FluxParams
+from kontext_core.finetune.run_log import RunLog
 from kontext_core.models.flux import Flux
 from kontext_core.models.text import TextEncoder
 from kontext_core.pipeline import load_pipeline
@@ -46,7 +50,8 @@ from ..training.flow import sample_timesteps
 from ..training.muon import Muon
 from ..training.objective import CellLabels, group_velocity, weighted_flow_loss
 from ..training.precision import multiplies_bfloat16, plain_attention, train_with
-from ..training.run_log import RunLog
+from ..training.scaling import CHECKPOINTING, Ranks, block_call, compile_blocks
+from ..training.spread import spread_states, whole
 from ..world.names import COLOURS, KINDS
 from .fit_pca import SHIPPED, load_pca
 from .probes import Probes
@@ -152,19 +157,41 @@ class Trainer:
     """One step: its groups forward and backward, then both optimizers and the average.
 
     Args:
+        state: of a checkpoint to go on from, or empty.
+        ranks: None is one process.
+
+    Attributes:
         parts: everything that learns or remembers, by its name in a checkpoint.
     """
 
-    def __init__(self, args: argparse.Namespace, flux: Flux, text: TextEncoder) -> None:
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        flux: Flux,
+        text: TextEncoder,
+        state: Mapping[str, Any] | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.args, self.flux, self.text = args, flux, text
-        self.device = torch.device(args.device)
-        self.half = multiplies_bfloat16(args.device)
+        self.ranks = ranks or Ranks(0, 1, torch.device(args.device))
+        self.device = self.ranks.device
+        half = args.precision == "bfloat16"
+        if args.precision == "auto":
+            half = multiplies_bfloat16(args.device)
+        # It is a matter of timing, so the first decides for all.
+        self.half = self.ranks.total(half and self.ranks.first)[0] > 0
         self.labels = CellLabels(flux, len(KINDS), len(COLOURS))
-        for part in (text, flux, self.labels):
+        self.call = block_call(args.checkpointing)
+        for name, part in (("text", text), ("flux", flux), ("labels", self.labels)):
+            if state:
+                part.load_state_dict(state[name])
             part.to(self.device)
         text.requires_grad_(args.train_text)
         if self.half and self.device.type == "cpu":
             train_with(flux, plain_attention)
+        if args.compile:
+            compile_blocks(flux)
+        self.ranks.shard(flux, text, self.labels, methods={self.labels: "loss"})
         self.muon, self.adam = optimizers(
             flux, self.labels, text=text, dtype=torch.bfloat16 if self.half else torch.float32
         )
@@ -173,6 +200,15 @@ class Trainer:
             "flux": flux, "text": text, "labels": self.labels, "muon": self.muon,
             "adam": self.adam, "ema": self.ema,
         }  # fmt: skip
+        if state:
+            for name in ("muon", "adam", "ema"):
+                self.parts[name].load_state_dict(state[name])
+        for optimizer in (self.muon, self.adam):
+            spread_states(optimizer)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it; all processes have to call this."""
+        return {name: whole(part.state_dict()) for name, part in self.parts.items()}
 
     def step(self, number: int, groups: list[Group], share: float) -> tuple[float, float, int]:
         """Learn from one step's groups at a share of the full rates.
@@ -187,9 +223,11 @@ class Trainer:
         flow = cells = 0.0
         for group in groups:
             by_flow, by_cell = self._losses(dropped(group, generator), generator)
-            ((by_flow + LABELS * by_cell).sum() / count).backward()
+            # Processes' gradients are averaged; their sum is wanted.
+            ((by_flow + LABELS * by_cell).sum() * (self.ranks.world / count)).backward()
             flow += by_flow.sum().item() / count
             cells += by_cell.sum().item() / count
+        flow, cells = self.ranks.total(flow, cells)
         learned = [p for g in self.adam.param_groups for p in g["params"]]
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
         for optimizer in (self.muon, self.adam):
@@ -199,15 +237,15 @@ class Trainer:
         return flow, cells, count
 
     def _losses(self, held: Group, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        noise = noise_for(held, generator, REFERENCE_NOISE, self.args.extra)
-        t, eps, guidance = (x.to(self.device) for x in noise[:3])
-        references = [x.to(self.device) for x in noise[3]]
+        *noise, blurred = noise_for(held, generator, REFERENCE_NOISE, self.args.extra)
+        held, mine = self.ranks.share(held, *noise, *blurred)
+        t, eps, guidance, *references = (x.to(self.device) for x in mine)
         group = held.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             with torch.set_grad_enabled(self.args.train_text):
                 txt, vec = self.text(group.ids)
             velocity = group_velocity(
-                self.flux, txt, vec, group, t, eps, guidance, references
+                self.flux, txt, vec, group, t, eps, guidance, references, self.call
             ).float()
             by_cell = self.labels.loss(txt.shape[1], group.kind, group.colour, group.weight)
         return weighted_flow_loss(velocity, group.target, eps, group.weight), by_cell
@@ -216,7 +254,8 @@ class Trainer:
 def options() -> argparse.ArgumentParser:
     """The recipe's options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--run", type=Path, default=Path("runs/flux"))
+    # torchrun takes --run for an option of its own.
+    parser.add_argument("--run", "--folder", type=Path, default=Path("runs/flux"))
     parser.add_argument("--begin", type=Path, help="a model folder, or another run's checkpoint")
     parser.add_argument("--pca", type=Path, default=SHIPPED)
     parser.add_argument("--text", type=Path, help="checkpoint of part 3, in place of --begin's")
@@ -236,9 +275,16 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--off-grid", type=float, default=OFF_GRID, help="share off the grid")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--precision", choices=("auto", "float32", "bfloat16"), default="auto",
+        help="auto is bfloat16 where the hardware multiplies it faster",
+    )  # fmt: skip
+    parser.add_argument("--checkpointing", choices=CHECKPOINTING, default="none")
+    parser.add_argument("--compile", action="store_true", help="each block by itself")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=200)
+    parser.add_argument("--no-probes", action="store_true", help="log the training's loss alone")
     parser.add_argument("--stop-at", type=int, help="leave after this step")
     return parser
 
@@ -247,11 +293,10 @@ def main(arguments: list[str] | None = None) -> None:
     args = options().parse_args(arguments)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
+    ranks = Ranks.start(args.device)
     flux, text, state = networks(args)
-    trainer = Trainer(args, flux, text)
+    trainer = Trainer(args, flux, text, state, ranks)
     words = text.tokenizer.words
-    for name, part in trainer.parts.items() if state else ():
-        part.load_state_dict(state[name])
     first = state.get("step", 0)
     totals = [tuple(pair) for pair in state.get("totals", [])]
     seen = state.get("seen", 0)
@@ -260,7 +305,8 @@ def main(arguments: list[str] | None = None) -> None:
         began = first
     steps = args.steps if args.more is None else began + args.more
     last = min(args.stop_at or steps, steps)
-    print(f"going on at step {first}" if first else "beginning", "of", steps, flush=True)
+    if ranks.first:
+        print(f"going on at step {first}" if first else "beginning", "of", steps, flush=True)
     pca = load_pca(args.pca)
     data = ShardData(
         pca, text.tokenizer, text.params.min_length, seed=args.seed, scale=args.batch,
@@ -270,11 +316,12 @@ def main(arguments: list[str] | None = None) -> None:
         data, batch_size=None, sampler=shards_of(first, last), num_workers=args.workers,
         prefetch_factor=2 if args.workers else None,
     )  # fmt: skip
-    probes = Probes(pca, text)
-    log = RunLog(args.run / "log.jsonl", first)
+    probes = None if args.no_probes else Probes(pca, text)
+    log = RunLog(args.run / "log.jsonl", first) if ranks.first else None
     wanted_stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: wanted_stop.append(number))
-    print(sum(p.numel() for p in flux.parameters()), "parameters", flush=True)
+    if ranks.first:
+        print(sum(p.numel() for p in flux.parameters()), "parameters", flush=True)
     start, made = time.time(), 0
     for step, groups in zip(
         range(first, last), step_groups(iter(loader), first, last), strict=True
@@ -292,18 +339,25 @@ def main(arguments: list[str] | None = None) -> None:
                    "samples": seen, "seconds": round(seconds),
                    "ms": round(1000 * seconds / made, 2)}  # fmt: skip
             totals = []
-            if done % 500 == 0 or done in (100, 200, 300, 400) or done == last:
+            due = done % 500 == 0 or done in (100, 200, 300, 400) or done == last
+            if probes is not None and due:
                 with trainer.ema.applied():
                     row.update(probes(flux, text, trainer.device))
-            print(log.write(row), flush=True)
-        if done % args.save_every == 0 or done == last or wanted_stop:
-            save_state(args.run / "last.pt", {
-                "step": done, "seen": seen, "began": began, "totals": totals, "words": words,
-                **{name: part.state_dict() for name, part in trainer.parts.items()},
-                "flux_params": asdict(flux.params), "text_params": asdict(text.params),
-            })  # fmt: skip
-        if wanted_stop:
-            return
+            if log is not None:
+                print(log.write(row), flush=True)
+        # All stop after the same step, whichever of them was told to.
+        stopping = ranks.total(len(wanted_stop))[0] > 0
+        if done % args.save_every == 0 or done == last or stopping:
+            parts = trainer.state()
+            if ranks.first:
+                save_state(args.run / "last.pt", {
+                    "step": done, "seen": seen, "began": began, "totals": totals, "words": words,
+                    **parts,
+                    "flux_params": asdict(flux.params), "text_params": asdict(text.params),
+                })  # fmt: skip
+        if stopping:
+            break
+    ranks.stop()
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from kontext_core.config import TextEncoderParams
+from kontext_core.finetune.run_log import RunLog
 from kontext_core.models.text import FIRST_WORD, PAD, TextEncoder
 from kontext_core.pipeline import Pipeline, load_pipeline
 
 from ..training.batch import token_ids
 from ..training.checkpoint import load_state, save_state
 from ..training.ema import EMA
-from ..training.run_log import RunLog
 from ..training.understanding import SlotReadout, answers
 from ..world.tasks import make_sample
 from ..world.wording import SLOT_VALUES, vocabulary

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .spread import like, local
+
 
 class EMA:
     """Keeps `decay * average + (1 - decay) * parameter`, sooner at the start.
@@ -35,8 +37,8 @@ class EMA:
         """Take the parameters of now into the average."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        average = list(self.average.values())
-        live = [parameter.detach() for parameter in self._live.values()]
+        average = [local(value) for value in self.average.values()]
+        live = [local(parameter.detach()) for parameter in self._live.values()]
         torch._foreach_lerp_(average, live, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
@@ -62,4 +64,4 @@ class EMA:
         """From a checkpoint."""
         self.updates = state["updates"]
         for key, value in self.average.items():
-            value.copy_(state["average"][key])
+            value.copy_(like(state["average"][key], value))

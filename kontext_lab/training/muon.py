@@ -17,6 +17,8 @@ from torch import Tensor
 
 from kontext_core.errors import InputError
 
+from .spread import like, whole
+
 
 def orthogonalized(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
     """About U V^T of each matrix [..., rows, columns]: singular values land in roughly 0.7..1.2.
@@ -77,9 +79,11 @@ class Muon(torch.optim.Optimizer):
                     if "momentum" not in state:
                         state["momentum"] = torch.zeros_like(parameter)
                     total = state["momentum"].mul_(group["momentum"]).add_(parameter.grad)
-                    moves.append((parameter.grad + group["momentum"] * total).flatten(1))
+                    move = parameter.grad + group["momentum"] * total
+                    # Of a matrix that is spread over processes, each makes the whole step.
+                    moves.append(whole(move).flatten(1))
                 scale = group["lr"] * max(1.0, rows / math.prod(inner)) ** 0.5
                 for parameter, move in zip(
                     parameters, orthogonalized(torch.stack(moves), dtype=self.dtype), strict=True
                 ):
-                    parameter.add_(move.view(parameter.shape), alpha=-scale)
+                    parameter.add_(like(move.view(parameter.shape), parameter), alpha=-scale)

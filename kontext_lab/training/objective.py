@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kontext_core.latents import pack
+from kontext_core.models.block_run import BlockCall
 from kontext_core.models.flux import Flux
 from kontext_core.stitcher import Reference, stitch
 
@@ -35,7 +36,7 @@ def _ids_for(target: Tensor, references: list[Tensor]) -> Tensor:
 
 def group_velocity(
     flux: Flux, txt: Tensor, vec: Tensor, group: Group, t: Tensor, eps: Tensor, guidance: Tensor,
-    references: list[Tensor] | None = None,
+    references: list[Tensor] | None = None, call: BlockCall | None = None,
 ) -> Tensor:  # fmt: skip
     """The model's velocity at the target tokens of (1 - t) x + t eps, [b, n, 64].
 
@@ -44,14 +45,16 @@ def group_velocity(
         t, guidance: [b].
         eps: noise like `group.target`.
         references: latents instead of the group's own (with noise on them, say).
+        call: how blocks are called, see `Flux.forward`.
     """
     shown = group.references if references is None else references
     x = noised(pack(group.target), pack(eps), t)
     img = torch.cat([x, *map(pack, shown)], dim=1)
     blank = torch.zeros(1, txt.shape[1], 3, device=txt.device)
     return flux(
-        img, _ids_for(group.target, shown), txt, blank, t, vec, guidance, target_tokens=x.shape[1]
-    )
+        img, _ids_for(group.target, shown), txt, blank, t, vec, guidance, target_tokens=x.shape[1],
+        call=call,
+    )  # fmt: skip
 
 
 def weighted_flow_loss(velocity: Tensor, target: Tensor, eps: Tensor, weight: Tensor) -> Tensor:

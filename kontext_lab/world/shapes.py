@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -104,6 +105,29 @@ _SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "heart": _heart,
     "diamond": _diamond,
 }
+
+
+@contextmanager
+def redrawn(kind: str, shape: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
+    """Inside, a shape of the tables is drawn as another one, for the judge too: a new thing to learn.
+
+    Args:
+        kind: of `names.SHAPES`.
+        shape: signed distance of x and y in radii, as those of this module; within the kind's bounds.
+    """
+    kept = _SHAPES[kind]
+    try:
+        _SHAPES[kind] = shape
+        _forget()
+        yield
+    finally:
+        _SHAPES[kind] = kept
+        _forget()
+
+
+def _forget() -> None:
+    for table in (_table, silhouettes, faces):
+        table.cache_clear()
 
 
 def _true_inside(distance: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ OUTPUTS = {
     "KontextEdit": ["IMAGE", "LATENT"],
     "KontextLoadLora": ["MODEL", "CLIP"],
     "KontextQuantize": ["*"],
+    "KontextTrainLora": ["MODEL", "*"],
 }
 # Inputs that workflows in the wild will name; a node may have more.
 INPUTS = {
@@ -34,6 +35,16 @@ INPUTS = {
     "KontextEdit": {"image1", "image2", "image3", "prompt", "seed", "steps", "guidance"},
     "KontextLoadLora": {"model", "lora_file", "strength", "mode", "clip"},
     "KontextQuantize": {"model_name", "type", "file_name", "overwrite"},
+    "KontextTrainLora": {
+        "model",
+        "clip",
+        "vae",
+        "dataset",
+        "name",
+        "steps",
+        "learning_rate",
+        "rank",
+    },
 }
 EMBEDDED = "embedded: tiny"
 

@@ -34,6 +34,7 @@ class RecordingHost:
     outputs: Path | None = None
     steps: list[tuple[int, int]] = field(default_factory=list)
     previews: list[Any] = field(default_factory=list)
+    told: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     interrupt_after: int | None = None
 
     def device(self) -> torch.device:
@@ -64,6 +65,9 @@ class RecordingHost:
     def check_interrupt(self) -> None:
         if self.is_interrupted():
             raise Interrupted
+
+    def tell(self, event: str, data: dict[str, Any]) -> None:
+        self.told.append((event, data))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import nn
 
 from kontext_core.config import AutoEncoderParams
 from kontext_core.errors import InputError
+from kontext_core.finetune.run_log import read_log
 from kontext_core.latents import FLUX_LATENT
 from kontext_core.models.autoencoder import AutoEncoder
 from kontext_lab.training.checkpoint import load_state
@@ -18,7 +19,6 @@ from kontext_lab.training.linear_decoder import write_linear_decoder
 from kontext_lab.training.linear_encoder import step_matrices, write_linear_encoder
 from kontext_lab.training.linear_parts import Fixed
 from kontext_lab.training.patch_pca import fit_patch_pca
-from kontext_lab.training.run_log import read_log
 
 ROOT = Path(__file__).parents[2]
 SMALL = AutoEncoderParams(ch=16, ch_mult=(1, 2, 4, 8), num_res_blocks=1, norm_groups=4)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from kontext_core.finetune.run_log import read_log
 from kontext_lab.training.checkpoint import load_state
-from kontext_lab.training.run_log import read_log
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}

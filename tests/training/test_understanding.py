@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from kontext_lab.training.run_log import RunLog, read_log
+from kontext_core.finetune.run_log import RunLog, read_log
 from kontext_lab.training.understanding import SlotReadout, answers
 
 SLOTS = {"task": ("none", "add", "move"), "colour": ("none", "red")}

@@ -329,4 +329,10 @@ def test_no_shipped_picture_is_left_over() -> None:
         for node in twin_of(name).values()
         if node["class_type"].startswith("LoadImage")
     }
+    named |= {
+        node["inputs"]["dataset"]
+        for name in NAMES
+        for node in twin_of(name).values()
+        if node["class_type"] == "KontextTrainLora"
+    }
     assert {path.name for path in (FOLDER / "input").iterdir()} == named

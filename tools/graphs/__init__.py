@@ -11,6 +11,7 @@ from .parts import Column, Graph, Node
 from .published import WITH_FILES
 from .sessions import SESSIONS
 from .together import TOGETHER
+from .training import TRAINING
 from .ways import WAYS
 
 __all__ = ["FILES", "PAGES", "TEMPLATES", "TITLES", "Column", "Graph", "Node"]
@@ -39,11 +40,12 @@ TITLES: dict[str, str] = {
     "several_in_one_node": "19 Several pictures in one node",
     "one_canvas": "20 Several pictures on one canvas",
     "ten_turns": "21 Ten turns in one node",
-    "gguf_edit": "22 Kontext from GGUF files",
-    "fp8_with_lora": "23 Kontext in fp8 with a LoRA",
-    "large_picture": "24 A large picture in tiles",
-    "stitch_with_native_flux": "25 Stitch with a model that ComfyUI loads",
-    "quantize": "26 Make a smaller model file",
+    "train_lora": "22 Teach it a new thing",
+    "gguf_edit": "23 Kontext from GGUF files",
+    "fp8_with_lora": "24 Kontext in fp8 with a LoRA",
+    "large_picture": "25 A large picture in tiles",
+    "stitch_with_native_flux": "26 Stitch with a model that ComfyUI loads",
+    "quantize": "27 Make a smaller model file",
 }
 TEMPLATES: dict[str, Graph] = {
     **FIRST,
@@ -53,4 +55,5 @@ TEMPLATES: dict[str, Graph] = {
     **TOGETHER,
     **SESSIONS,
     **WITH_FILES,
+    **TRAINING,
 }

@@ -365,4 +365,24 @@ PAGES: dict[str, Graph] = {
         ),
         column(270, Node("finish", "KontextFinish", {"original": "a.0", "mask": "it.2"})),
     ),
+    "KontextTrainLora": shown(
+        column(300, loaded("model", "Model"), loaded("clip", "TextEncoders"), loaded("vae", "VAE")),
+        column(
+            340,
+            Node(
+                "it",
+                "KontextTrainLora",
+                {
+                    "model": "model.0",
+                    "clip": "clip.0",
+                    "vae": "vae.0",
+                    "dataset": "kontext_crescent",
+                    "name": "crescent",
+                    "learning_rate": 0.001,
+                },
+                more=330,
+            ),
+        ),
+        column(310, Node("sampler", "KontextSampler", {"model": "it.0"})),
+    ),
 }

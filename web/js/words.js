@@ -50,6 +50,14 @@ const ENGLISH = {
   target: "target",
   tokens: "tokens",
   tokens_seen: "tokens seen",
+  train_done: "Done",
+  train_empty: "The curve and the sample pictures appear here while it trains.",
+  train_loss: "loss",
+  train_panel: "Training",
+  train_running: "Training",
+  train_sample: "sample",
+  train_step: "step",
+  train_stopped: "Stopped; run again to go on",
   trained_area: "the area that the model was trained at: slow, and it may not be understood",
 };
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kontext_core.partial import whole_file
+from ..partial import whole_file
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -37,3 +37,7 @@ class RunLog:
         self._file.write(line + "\n")
         self._file.flush()
         return line
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()

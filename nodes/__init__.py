@@ -15,6 +15,7 @@ class KontextExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class; their ids are part of saved workflows and never change."""
+        from .accelerate import KontextAccelerate
         from .batch import KontextBatch
         from .box import KontextBox
         from .candidates import KontextCandidates
@@ -56,6 +57,7 @@ class KontextExtension(ComfyExtension):
             KontextSessionPick,
             KontextNames,
             KontextCanvas,
+            KontextAccelerate,
         ]
 
 

@@ -141,6 +141,7 @@ class KontextCandidates(io.ComfyNode):
         # The end of the run is no early look.
         stop_at = None if chosen or look >= steps else look
         numbers = chosen or list(range(1, count + 1))
+        said: list[str] = []
         latents: list[Tensor] = [
             run_sampler(
                 model,
@@ -150,6 +151,7 @@ class KontextCandidates(io.ComfyNode):
                 steps=steps,
                 guidance=guidance,
                 stop_at=stop_at,
+                notes=said,
             )
             for number in numbers
         ]
@@ -164,6 +166,7 @@ class KontextCandidates(io.ComfyNode):
             {**latent_image, "samples": torch.cat(latents)},
             notes=[
                 *notes,
+                *said,
                 *told_by(positive),
                 *sockets().notes(model, positive, False),
             ],

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...kontext_core import stitcher
 from ...kontext_core.errors import ShapeError
 from ...kontext_core.latents import pack
+from ...kontext_core.region import original_of
 from ...kontext_core.stitcher import METHODS, Reference
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,10 @@ class ImageTokens:
         bias: None, or [1, n] log strengths.
         target: number of the target's tokens.
         counts: tokens of each reference that is there.
+        present: for every reference, whether it is.
+        original: None, or [b, target, 4c] tokens of the reference that the target is a changed version
+            of.
+        grid: (rows, columns) of the target's tokens.
         still: references are modulated at timestep 0.
     """
 
@@ -45,6 +50,9 @@ class ImageTokens:
     bias: Tensor | None
     target: int
     counts: tuple[int, ...]
+    present: tuple[bool, ...]
+    original: Tensor | None
+    grid: tuple[int, int]
     still: bool
 
 
@@ -115,12 +123,16 @@ def arrange(
     )
     part = any(r.start > 0 or r.end < 1 for r in items)
     now = context.at(progress_of(options, timestep) if part else 0.0)
+    original = original_of(context)
     return ImageTokens(
         tokens=torch.cat([pack(x), now.tokens.to(x)], 1),
         ids=now.img_ids,
         bias=now.bias,
         target=context.target_tokens,
         counts=now.counts,
+        present=now.present,
+        original=None if original is None else original[1],
+        grid=(context.layout[0].rows, context.layout[0].columns),
         still=now.still,
     )
 

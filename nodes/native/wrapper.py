@@ -13,9 +13,11 @@ import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.supported_models
+from comfy.patcher_extension import WrappersMP
 
 from ...kontext_core.latents import FLUX_LATENT, LatentFormat
 from ..conditioning import ReferenceChain, check_text, references_of
+from . import run
 from .conds import CONDNag, CONDReferences
 from .forward import NativeFlux
 from .layers import decoding_memory, host_layers
@@ -107,8 +109,11 @@ def wrap(flux: Flux) -> Any:
     host_layers(network)
     network.requires_grad_(False)
     model = KontextFlux(_config(network), network)
-    return patcher_for(
+    patcher = patcher_for(
         model,
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
+    # Clones keep it.
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, run.KEY, run.during)
+    return patcher

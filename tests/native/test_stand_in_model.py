@@ -5,6 +5,7 @@ The oracle is the core's own forward: same network, same tokens. Both are float3
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,13 @@ from torch import Tensor
 # Velocities are of order one. Measured: 2.4e-6, where attention comes in another order of sums.
 SAME = 1e-5
 SIZE = (6, 8)
+
+
+@pytest.fixture(params=["plain", "with gradients"], autouse=True)
+def gradients(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where nobody asks for gradients, blocks attend by the core's `Joint`; else as others see them."""
+    with torch.set_grad_enabled(request.param == "with gradients"):
+        yield
 
 
 def given(batch: int = 1) -> dict[str, Tensor]:

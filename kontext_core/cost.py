@@ -60,7 +60,13 @@ def tokens_of(width: int, height: int) -> int:
 
 def step_cost(tokens: int, hidden_size: int = FLUX_HIDDEN) -> int:
     """Cost of a sequence of so many tokens, text and references included, in units of its own."""
-    return tokens * (6 * hidden_size + tokens)
+    return part_cost(tokens, tokens, hidden_size)
+
+
+def part_cost(computed: int, seen: int, hidden_size: int = FLUX_HIDDEN) -> int:
+    """As `step_cost`, of a step that computes some tokens and has these and others, whose keys and
+    values are kept, to attend to."""
+    return computed * (6 * hidden_size + seen)
 
 
 def working_memory(tokens: int, hidden_size: int = FLUX_HIDDEN) -> int:

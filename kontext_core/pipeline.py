@@ -12,7 +12,8 @@ import torch
 from PIL.Image import Image as PillowImage
 from torch import Tensor, nn
 
-from .accelerate import Reuse
+from .accelerate import Accelerate
+from .accelerated import Report
 from .canvas import plan_canvas
 from .checks import check_choice, check_number, check_whole
 from .composite import composite
@@ -178,13 +179,14 @@ def edit(
     feather: int = 0,
     match_colours: bool = False,
     solver: str = "euler",
-    accelerate: str | Reuse | None = None,
+    accelerate: Accelerate = None,
     schedule: str = "kontext",
     timesteps: Sequence[float] | Tensor | None = None,
     loras: Loras = (),
     state: SamplerState | None = None,
     callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
+    report: Callable[[Report], None] | None = None,
     fit: str | Fit = POLICIES[0],
 ) -> Tensor:
     """Edit pictures by an instruction, or make one from words alone.
@@ -227,7 +229,7 @@ def edit(
             branches in place of any that the model had; afterwards it has those again. Keys that
             match nothing are logged. Without any, the model's own act.
         state: of an earlier call that was stopped, to go on; see `sampling.sample`.
-        solver, accelerate, callback, should_stop: see `sampling.sample`.
+        solver, accelerate, callback, should_stop, report: see `sampling.sample`.
         fit: how the first picture is brought onto the grid, and with that the size of the result: a
             policy's name, or a `fit.Fit` with more to say. Other pictures of its shape stand on the
             same grid.
@@ -317,6 +319,7 @@ def edit(
             mask_mode=mask_mode,
             callback=callback,
             should_stop=should_stop,
+            report=report,
         )
         decoded = autoencoder.decode(latent)
         if not bool(torch.isfinite(decoded).all()):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .accelerate import Reuse
 from .guidance import Conditioning, Nag
 from .models.block_run import Modulations, Prepared
 from .models.flux import Flux
-from .models.kept import KeptContext
 from .models.nag import NagTexts
 from .stitcher import StepContext
 
@@ -52,15 +50,6 @@ class Planned:
         self.made: Modulations | None = None
         self.at_zero: Modulations | None = None
         self.last: Prepared | None = None
-        self.context = KeptContext()
-
-    def kept(self, reuse: bool, schedule: Reuse | None) -> dict[str, KeptContext]:
-        """Keys and values of the references, as `Flux.forward` takes them: to read if that is
-        wanted and there are any, else to keep. After `prepared`."""
-        if schedule is None:
-            return {}
-        self.context.reuse = reuse and len(self.context) > 0
-        return {"kept": self.context}
 
     def prepared(self, part: StepContext, img: Tensor) -> Prepared:
         """Projected text and references and the rotary table, kept until a reference comes or
@@ -71,7 +60,6 @@ class Planned:
                 img, part.img_ids, self.whole[0], self.txt_ids, part.bias, target
             )
             self.last, self.made_for = made, part.present
-            self.context.forget()
         return self.last
 
     def at(self, t: float) -> Modulations | None:

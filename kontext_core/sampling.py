@@ -14,7 +14,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .accelerate import Reuse, as_reuse
+from .accelerate import Accelerate, Acceleration, as_acceleration
+from .accelerated import AcceleratedRun, Layout, Original, Report
 from .checks import check_choice, check_number, check_whole
 from .errors import Cancelled, InputError, ShapeError
 from .finite import check_finite, not_finite
@@ -23,6 +24,7 @@ from .latents import pack, unpack
 from .models.flux import Flux
 from .noise_mask import MASK_MODES, mask_now, mask_on_latent
 from .planned import Planned
+from .region import mask_on_tokens, original_of
 from .solvers import SOLVERS, Solver
 from .stitcher import Context
 
@@ -69,11 +71,12 @@ def sample(
     cfg: float = 1.0,
     nag: float | Nag | None = None,
     solver: str = "euler",
-    accelerate: str | Reuse | None = None,
+    accelerate: Accelerate = None,
     noise_mask: Tensor | None = None,
     mask_mode: str = "soft",
     callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
+    report: Callable[[Report], None] | None = None,
 ) -> Tensor:
     """Run the sampler to its end.
 
@@ -95,8 +98,9 @@ def sample(
         nag: None or 1 is off; a scale, or a `Nag`: steers away from `negative` within the attention,
             at near the cost of a run without it.
         solver: "euler" or "heun".
-        accelerate: "off", "safe", "balanced", "fast", or a `Reuse`: steps that take what references
-            say from an earlier one. A run that goes on from a state begins with a full step.
+        accelerate: "off", "safe", "balanced", "fast", an `Acceleration`, or one of its parts: how
+            work is saved, see `accelerate.py`. A run that goes on from a state begins with a full
+            step.
         noise_mask: [b or 1, 1, H, W] at any resolution, 1 = paint here, 0 = keep `latent`: in
             latents. Decoded pixels near it change all the same; `composite` keeps those.
         mask_mode: how grey is read, "soft" or "differential", see `noise_mask`.
@@ -105,6 +109,7 @@ def sample(
             `SamplerState(x, step, steps)` continues from there. One that takes three arguments is
             not given x.
         should_stop: asked before every model call.
+        report: called at the end, or when the run is stopped, with what was computed.
 
     Returns:
         RAW latent [b, c, h, w], float32, on the model's device.
@@ -118,6 +123,7 @@ def sample(
         model, context, conditioning, timesteps, noise=noise, state=state, latent=latent,
         negative=negative, cfg=cfg, nag=nag, solver=solver, accelerate=accelerate,
         noise_mask=noise_mask, mask_mode=mask_mode, callback=callback, should_stop=should_stop,
+        report=report,
     )  # fmt: skip
     return context.latent_format.process_out(done.x)
 
@@ -137,11 +143,12 @@ def sample_steps(
     cfg: float = 1.0,
     nag: float | Nag | None = None,
     solver: str = "euler",
-    accelerate: str | Reuse | None = None,
+    accelerate: Accelerate = None,
     noise_mask: Tensor | None = None,
     mask_mode: str = "soft",
     callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
+    report: Callable[[Report], None] | None = None,
 ) -> SamplerState:
     """Run some of a run's steps, from `state` or the start.
 
@@ -155,7 +162,7 @@ def sample_steps(
     """
     solve = _check(model, context, timesteps, noise, conditioning, negative, cfg, solver)
     steered = as_nag(nag, negative is not None)
-    reuse = as_reuse(accelerate)
+    acceleration = as_acceleration(accelerate)
     times = [float(t) for t in timesteps]
     steps = len(times) - 1
     first, last = _part(state, stop_at, steps, noise)
@@ -172,6 +179,7 @@ def sample_steps(
     if guided and negative is not None:
         sides.append(Planned(model, negative, times, batch))
     show = _shower(callback)
+    saving = AcceleratedRun(acceleration, model.params, _original(acceleration, context, painted))
 
     def velocity(x: Tensor, t: float, step: int) -> Tensor:
         mask = painted
@@ -182,16 +190,19 @@ def sample_steps(
         img = torch.cat([pack(seen).to(dtype), part.tokens], dim=1)
         t_batch = torch.full((batch,), t, device=device, dtype=torch.float32)
         outs = []
-        for planned in sides:
+        for number, planned in enumerate(sides):
             if should_stop is not None and should_stop():
                 raise _Stop
             txt, vec, guidance = planned.whole
+            layout = Layout(batch, txt.shape[1], target, part.counts, part.present)
+            call = saving.side(number).call(t, step, steps, layout)
             out = model(
                 img, part.img_ids, txt, planned.txt_ids, t_batch, vec, guidance,
                 attn_bias=part.bias, target_tokens=target, modulation=planned.at(t),
-                still=planned.still() if part.still else None, prepared=planned.prepared(part, img), **planned.nag,
-                **planned.kept(reuse is not None and not reuse.full(step, steps), reuse),
+                still=planned.still() if part.still else None, prepared=planned.prepared(part, img),
+                kept=call.kept, watch=call.watch, **planned.nag,
             )  # fmt: skip
+            out = call.finish(img[:, :target], out)
             outs.append(unpack(out.float(), height, width))
         v = classifier_free(outs[0], outs[1], cfg) if guided else outs[0]
         if mask is not None:
@@ -206,6 +217,8 @@ def sample_steps(
         try:
             following, x0 = solve(velocity, x, times[step], times[step + 1], step)
         except _Stop:
+            if report is not None:
+                report(saving.report)
             raise Cancelled(
                 f"stopped on request at step {step + 1} of {steps}", SamplerState(x, step, steps)
             ) from None
@@ -214,6 +227,8 @@ def sample_steps(
         x = following
         if show is not None:
             show(step + 1, steps, x0, x)
+    if report is not None:
+        report(saving.report)
     return SamplerState(x, last, steps)
 
 
@@ -234,6 +249,20 @@ def _shower(callback: Callback | OldCallback | None) -> Callback | None:
         # Some functions written in C tell no signature; they get all there is.
         pass
     return cast(Callback, callback)
+
+
+def _original(
+    acceleration: Acceleration | None, context: Context, painted: Tensor | None
+) -> Original | None:
+    """What tells which part of the target changes, where that is asked for."""
+    if acceleration is None or acceleration.region is None:
+        return None
+    found = original_of(context)
+    return Original(
+        (context.layout[0].rows, context.layout[0].columns),
+        None if found is None else found[1],
+        None if painted is None else mask_on_tokens(painted, acceleration.region),
+    )
 
 
 def _check(

@@ -16,6 +16,8 @@ from .settings import SETTINGS, recall, record
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..accelerated import Report
+
 
 def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
     """Add the command and its options; pictures carry the version they were made by."""
@@ -298,6 +300,7 @@ def run(options: argparse.Namespace) -> str:
     )  # fmt: skip
     times = None if values["sigmas"] is None else given_timesteps(values["sigmas"])
     total = values["steps"] if times is None else len(times) - 1
+    reports: list[Report] = []
     with tqdm(desc="steps", total=max(total, 0), file=sys.stderr) as bar:
 
         def step(*_: object) -> None:
@@ -316,7 +319,10 @@ def run(options: argparse.Namespace) -> str:
             match_colours=values["match_colours"] == "on",
             fit=fit,
             callback=step,
+            report=reports.append,
         )
+    if values["accelerate"] != "off":
+        sys.stderr.writelines(f"{each}\n" for each in reports)
     metadata = record(values, options.version)
     paths = _names(options.out, len(results))
     for path, result in zip(paths, results, strict=True):

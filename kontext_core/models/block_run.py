@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .attention import Attend
 from .joint import Joint
+from .kept import KeptContext
 from .layers import SplitRows
 
 
@@ -74,6 +75,39 @@ class Prepared:
     references: Tensor
     table: Tensor
     bias: Tensor | None
+
+    def picked(self, target: int, kept: KeptContext) -> Prepared:
+        """The same for a forward that computes only some of the tokens, target being the number of
+        all of it: first what is computed, then what is read, and nothing of what is left out."""
+        chosen = None if kept.ranking else kept.chosen
+        if not kept.regional and chosen is None:
+            return self
+        text = self.txt.shape[1]
+        device = self.txt.device
+        order = [torch.arange(text + target, device=device)]
+        if kept.regional and kept.rows is not None and kept.others is not None:
+            order = [order[0][:text], kept.rows + text, kept.others + text]
+        references = self.references
+        if chosen is None:
+            chosen = torch.arange(references.shape[1], device=device)
+        elif not kept.reuse:
+            references = references[:, chosen]
+        index = torch.cat([*order, chosen + text + target])
+        bias = None if self.bias is None else self.bias[:, index]
+        return Prepared(self.txt, references, self.table[:, :, index], bias)
+
+
+class Watch(Protocol):
+    """Who looks at a forward after its first block, and may end it there."""
+
+    def first(self, before: Tensor, after: Tensor) -> Tensor | None:
+        """Of the target's tokens [b, n, c] before and after the first block: None to go on, or what
+        the last block would give, [b, n, c]."""
+        ...
+
+    def last(self, x: Tensor) -> None:
+        """What the last block gave, [b, n, c]."""
+        ...
 
 
 class BlockRun(Protocol):

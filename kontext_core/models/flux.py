@@ -16,7 +16,7 @@ from ..errors import InputError, ShapeError
 from ..latents import FLUX_LATENT, LatentFormat
 from ..resolutions import KONTEXT_RESOLUTIONS
 from .attention import AUTO, Attend, attention
-from .block_run import BlockRun, Modulations, PlainRun, Prepared, finite
+from .block_run import BlockRun, Modulations, PlainRun, Prepared, Watch, finite
 from .joint import Joint
 from .kept import KeptContext
 from .layers import (
@@ -105,6 +105,7 @@ class Flux(nn.Module):
         prepared: Prepared | None = None,
         kept: KeptContext | None = None,
         nag: NagTexts | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Velocity d x / d t of the image tokens.
 
@@ -126,13 +127,14 @@ class Flux(nn.Module):
                 are modulated in every block.
             prepared: None, or what `prepare` made of the same references, ids, text and bias: the
                 same numbers for less work.
-            kept: None, or where keys and values of the tokens behind `target_tokens` are kept, or
-                taken from. No gradients go through them.
+            kept: None, or where keys and values of image tokens are kept or taken from, as it says;
+                `target_tokens` tells target and references apart. No gradients go through them.
             nag: None, or normalized attention guidance: `txt` begins with a negative text. No
                 gradients go through it either.
+            watch: None, or who may skip all blocks after the first.
 
         Returns:
-            [b, n_img or target_tokens, out_channels].
+            [b, n_img or target_tokens, out_channels]; with a regional `kept` that of its rows only.
 
         Raises:
             ShapeError: tokens and ids don't fit each other or the model.
@@ -143,19 +145,16 @@ class Flux(nn.Module):
             modulation = self.as_needed(self.embed(timesteps, y, guidance, img.dtype))
         if prepared is None:
             prepared = self.prepare(img, img_ids, txt, txt_ids, attn_bias, target_tokens)
-        tokens = project(self.img_in, img[:, :target])
-        count = prepared.references.shape[1]
-        if kept is not None and kept.reuse and count:
-            self._check_kept(kept)
+        tokens, prepared, count = self.computed(img[:, :target], prepared, kept)
+        target = tokens.shape[1] - count
+        if not count:
             still = None
-        elif count:
-            tokens = torch.cat([tokens, prepared.references], dim=1)
         if torch.is_grad_enabled() and kept is None and nag is None:
             attend: Attend | Joint = attention
         else:
-            attend = Joint(self.attention, kept, count, nag)
+            attend = Joint(self.attention, kept, target, count, nag)
         run = PlainRun(modulation, still, target, prepared.table, prepared.bias, attend)
-        x = self.run_blocks(tokens, prepared.txt, run, target)
+        x = self.run_blocks(tokens, prepared.txt, run, target, watch, kept)
         return self.final_layer(x, modulation.final)
 
     def prepare(
@@ -187,19 +186,41 @@ class Flux(nn.Module):
             bias,
         )
 
-    def run_blocks(self, img: Tensor, txt: Tensor, run: BlockRun, keep: int) -> Tensor:
+    def run_blocks(
+        self,
+        img: Tensor,
+        txt: Tensor,
+        run: BlockRun,
+        keep: int,
+        watch: Watch | None = None,
+        kept: KeptContext | None = None,
+    ) -> Tensor:
         """Image tokens [b, n_img, c] and text tokens [b, n_txt, c] through all blocks; the first
-        `keep` image tokens come out, [b, keep, c]. `run` says how one block is called."""
+        `keep` image tokens come out, [b, keep, c]. `run` says how one block is called, `watch` whether
+        the first is enough; `kept` is told when all have run."""
         text = txt.shape[1]
         for index, block in enumerate(self.double_blocks):
+            before = img
             img, txt = run.double(index, block, img, txt)
+            if watch is not None and index == 0:
+                forecast = watch.first(before[:, :keep], img[:, :keep])
+                if forecast is not None:
+                    return forecast
         x = finite(torch.cat([txt, img], dim=1))
+        where: slice | None = slice(text, text + keep)
         for index, block in enumerate(self.single_blocks):
             if index == len(self.single_blocks) - 1:
                 # Nothing behind it looks at the other tokens any more.
-                return run.single(index, block, x, text, slice(text, text + keep))
-            x = run.single(index, block, x, text)
-        return x[:, text : text + keep]
+                x, where = run.single(index, block, x, text, where), None
+            else:
+                x = run.single(index, block, x, text)
+        if where is not None:
+            x = x[:, where]
+        if watch is not None:
+            watch.last(x)
+        if kept is not None:
+            kept.finish()
+        return x
 
     def modulations(
         self, timesteps: Tensor, y: Tensor, guidance: Tensor | None = None
@@ -255,12 +276,16 @@ class Flux(nn.Module):
             vec = vec + self.guidance_in(timestep_embedding(guidance).to(dtype))
         return vec + self.vector_in(y.to(dtype))
 
-    def _check_kept(self, kept: KeptContext) -> None:
+    def _check_kept(self, kept: KeptContext, references: int) -> None:
         blocks = len(self.double_blocks) + len(self.single_blocks)
-        if len(kept) != blocks:
+        if kept.reuse and (references or kept.regional) and len(kept) != blocks:
             raise InputError(
                 f"keys and values of {len(kept)} blocks are kept, the model has {blocks}; run a full "
                 "step with them first"
+            )
+        if kept.regional and (kept.rows is None or not kept.reuse):
+            raise InputError(
+                "a regional forward needs `reuse`, and rows to compute; say which by `focus` first"
             )
 
     def _check_vectors(self, img: Tensor, timesteps: Tensor, y: Tensor) -> None:

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from .attention import AUTO, softmax_attention
-from .kept import KeptContext
+from .kept import KeptContext, Pair
 from .nag import NagTexts, guided_attention
 
 # Tokens at a time on a CPU, so that the float32 numbers in between stay in its cache.
 TOKENS = 128
+# Queries that references are ranked by, evenly spread over the target.
+RANKING = 64
 
 
 class Part(NamedTuple):
@@ -36,9 +38,10 @@ class Joint:
 
     Args:
         backend: of `attention.BACKENDS`, or "auto".
-        kept: None, or where keys and values of the references, the last tokens of every sequence,
-            are kept or, when it says so, read from; then the parts come without them.
-        references: their number.
+        kept: None, or where keys and values are kept, or read from as it says; tokens whose keys and
+            values are read are not among the parts.
+        target: number of the target's tokens that are computed; they follow the text.
+        references: number of reference tokens that are computed, the last ones.
         guided: None, or by how much image tokens are pushed away from a negative text, which stands
             before the instruction.
     """
@@ -47,17 +50,18 @@ class Joint:
         self,
         backend: str = AUTO,
         kept: KeptContext | None = None,
+        target: int = 0,
         references: int = 0,
         guided: NagTexts | None = None,
     ) -> None:
         self.backend = backend
         self.guided = guided
-        self.kept = kept if references else None
-        self.references = references
-        empty: Iterator[tuple[Tensor, Tensor]] = iter(())
-        self.reading = empty if self.kept is None else self.kept.read()
-        if self.kept is not None and not self.kept.reuse:
-            self.kept.forget()
+        self.kept = kept
+        self.target, self.references = target, references
+        nothing: Iterator[list[Pair]] = iter(())
+        self.reading = nothing if kept is None else kept.read()
+        if kept is not None:
+            kept.begin()
 
     def __call__(self, parts: Sequence[Part], table: Tensor, bias: Tensor | None = None) -> Tensor:
         """Attention over all parts.
@@ -74,10 +78,10 @@ class Joint:
         first = parts[0].k
         b, _, h, d = first.shape
         m, n = (sum(getattr(part, name).shape[1] for part in parts) for name in "qk")
-        reuse = self.kept is not None and self.kept.reuse
-        whole = n + self.references if reuse else n
+        behind = next(self.reading, [])
+        whole = n + sum(keys.shape[2] for keys, _ in behind)
         q, k = first.new_empty(b, h, m, d), first.new_empty(b, h, whole, d)
-        joined = reuse or len(parts) > 1
+        joined = bool(behind) or len(parts) > 1
         v = first.new_empty(b, h, whole, d) if joined else parts[0].v.transpose(1, 2)
         start = 0
         for part in parts:
@@ -88,18 +92,55 @@ class Joint:
             if joined:
                 v[:, :, here] = part.v.transpose(1, 2)
             start = here.stop
-        if reuse:
-            k[:, :, n:], v[:, :, n:] = next(self.reading)
-        elif self.kept is not None:
-            self.kept.keep(k[:, :, n - self.references :], v[:, :, n - self.references :])
+        for keys, values in behind:
+            here = slice(start, start + keys.shape[2])
+            k[:, :, here], v[:, :, here] = keys, values
+            start = here.stop
+        if self.kept is not None:
+            self._keep(self.kept, q, k[:, :, :n], v[:, :, :n], bias)
         if self.guided is not None:
-            return guided_attention(q, k, v, bias, self.guided, self.backend)
+            return guided_attention(q, k, v, bias, self.guided, self.backend, m if m < n else 0)
         return self.softmax(q, k, v, bias)
 
     def softmax(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """What is left when norm and rotation are done: see `attention.softmax_attention`. A host
         puts its own here."""
         return softmax_attention(q, k, v, bias, self.backend)
+
+    def _keep(
+        self, kept: KeptContext, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
+    ) -> None:
+        """Keep what this block computed, and rank references if that is wanted."""
+        n, count = k.shape[2], self.references
+        # With fewer queries than keys it is those of the target, which stands first then.
+        first = 0 if q.shape[2] < n else n - count - self.target
+        of_target = slice(first, first + self.target)
+        target = (k[:, :, of_target], v[:, :, of_target]) if self.target else None
+        references = (k[:, :, n - count :], v[:, :, n - count :]) if count else None
+        kept.keep(target, references)
+        if kept.ranking and count:
+            kept.score(attention_to(q[:, :, of_target], k, bias, count))
+
+
+def attention_to(q: Tensor, k: Tensor, bias: Tensor | None, last: int) -> Tensor:
+    """The attention that the last keys get, a mean over batch, heads and up to `RANKING` queries.
+
+    Args:
+        q: [b, h, m, d].
+        k: [b, h, n, d].
+        bias: None, or [b or 1, n] added to the logits.
+        last: number of keys.
+
+    Returns:
+        [last] float32.
+    """
+    some = q[:, :, :: max(1, q.shape[2] // RANKING)] * q.shape[-1] ** -0.5
+    total = k.new_zeros(last, dtype=torch.float32)
+    for index in range(k.shape[1]):
+        logits = (some[:, index] @ k[:, index].transpose(-2, -1)).float()
+        weights = (logits if bias is None else logits + bias[:, None, : k.shape[2]]).softmax(-1)
+        total += weights[..., -last:].mean((0, 1))
+    return total / k.shape[1]
 
 
 def turned(x: Tensor, scale: Tensor, table: Tensor, out: Tensor) -> None:

@@ -1,40 +1,122 @@
-"""Keys and values of reference tokens, kept from one step to later ones.
+"""Keys and values of image tokens, kept from one step to later ones.
 
 References are not noised, so what they say changes slowly from step to step: a step that takes their
-keys and values from an earlier one computes text and target only. With those of the same step it gives
-the same numbers. Shapes: b batch, h heads, n tokens, d head size.
+keys and values from an earlier one computes text and target only. The same goes for those tokens of the
+target that an edit leaves alone. With those of the same step it gives the same numbers.
+Shapes: b batch, h heads, n tokens, d head size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
+
+Pair = tuple[Tensor, Tensor]
 
 
 class KeptContext:
-    """What one text's side of a run keeps: for every block keys and values [b, h, n_ref, d], after norm
-    and rotation, in the dtype of the model. FLUX.1 takes 2.9 GB for a reference of 1024x1024 in 16 bits.
+    """What one text's side of a run keeps: for every block keys and values [b, h, n, d], after norm and
+    rotation, in the dtype of the model. FLUX.1 takes 2.9 GB for a reference of 1024x1024 in 16 bits, and
+    as much for the target.
+
+    What a forward computes becomes what is kept when it has been finished: one that is stopped, or
+    skipped after its first block, leaves everything as it was.
 
     Attributes:
-        reuse: whether the next forward reads them; else it computes and keeps them.
+        reuse: whether the next forward reads the references' instead of computing them.
+        regional: whether it reads also those of the target's tokens that are not `rows`; with `reuse`.
+        keeps_target: whether a forward that computes all of the target keeps its keys and values.
+        rows: None, or [m] int64, rising: the target tokens that a regional forward computes.
+        chosen: None, or [m] int64: the reference tokens that take part; the others count as absent.
+        ranking: whether the next forward, a full one, has all references and measures what attention
+            they get.
+        attended: None, or [n_ref] float32: the attention they got when last measured, a mean over
+            blocks, heads and queries.
     """
 
     def __init__(self) -> None:
         self.reuse = False
-        self._blocks: list[tuple[Tensor, Tensor]] = []
+        self.regional = False
+        self.keeps_target = False
+        self.ranking = False
+        self.rows: Tensor | None = None
+        self.chosen: Tensor | None = None
+        self.attended: Tensor | None = None
+        self._references: list[Pair] = []
+        self._target: list[Pair] = []
+        self._others: Tensor | None = None
+        self._made: tuple[list[Pair], list[Pair]] = ([], [])
+        self._scores: list[Tensor] = []
 
     def __len__(self) -> int:
-        return len(self._blocks)
+        """Blocks that something is kept of."""
+        return max(len(self._references), len(self._target))
 
-    def keep(self, k: Tensor, v: Tensor) -> None:
-        """Those of the next block, copied out of longer ones."""
-        self._blocks.append((k.clone(), v.clone()))
+    @property
+    def others(self) -> Tensor | None:
+        """The target tokens that a regional forward does not compute."""
+        return self._others
 
     def forget(self) -> None:
-        """Give up what is kept."""
-        self._blocks.clear()
+        """Give up what is kept, and every choice of tokens."""
+        self.reuse = self.regional = self.ranking = False
+        self.rows = self.chosen = self.attended = self._others = None
+        self._references, self._target = [], []
+        self.begin()
 
-    def read(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Keys and values, block by block."""
-        return iter(self._blocks)
+    def focus(self, rows: Tensor, target: int) -> None:
+        """From now on regional forwards compute these target tokens of so many; of the target, only
+        the others' keys and values stay. After a forward that kept the target's."""
+        left = torch.ones(target, dtype=torch.bool, device=rows.device)
+        left[rows] = False
+        self.rows, self._others = rows, left.nonzero()[:, 0]
+        self._target = [_some(pair, self._others) for pair in self._target]
+
+    def prune(self, chosen: Tensor) -> None:
+        """From now on only these reference tokens take part, of those that are kept."""
+        self.chosen = chosen
+        self._references = [_some(pair, chosen) for pair in self._references]
+
+    # What one forward does, block by block
+
+    def begin(self) -> None:
+        """A forward begins."""
+        self._made, self._scores = ([], []), []
+
+    def read(self) -> Iterator[list[Pair]]:
+        """For every block what its own keys and values are to be followed by."""
+        if not self.reuse:
+            return
+        for block in range(len(self)):
+            parts = [self._target[block]] if self.regional else []
+            yield parts + ([self._references[block]] if self._references else [])
+
+    def keep(self, target: Pair | None, references: Pair | None) -> None:
+        """Those that a block has computed, copied out of longer ones."""
+        if target is not None and self.keeps_target and not self.regional:
+            self._made[0].append((target[0].clone(), target[1].clone()))
+        if references is not None and not self.reuse:
+            self._made[1].append((references[0].clone(), references[1].clone()))
+
+    def score(self, attended: Tensor) -> None:
+        """What attention the references of a block got, [n_ref] float32."""
+        self._scores.append(attended)
+
+    def finish(self) -> None:
+        """The forward has come to its end: what it computed replaces what was kept."""
+        target, references = self._made
+        if target:
+            self._target, self.rows, self._others = target, None, None
+        if references:
+            self._references = references
+        if self.ranking:
+            self.chosen = None
+        if self._scores:
+            self.attended = torch.stack(self._scores).mean(0)
+        self.begin()
+
+
+def _some(pair: Pair, rows: Tensor) -> Pair:
+    return pair[0].index_select(2, rows), pair[1].index_select(2, rows)

@@ -34,21 +34,31 @@ class NagTexts:
 
 
 def guided_attention(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, texts: NagTexts, backend: str = AUTO
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    texts: NagTexts,
+    backend: str = AUTO,
+    first: int | None = None,
 ) -> Tensor:
     """Attention with rotated q and k, every text beside the image, the image beside both.
 
     Args:
-        q: [b, h, m, d], either of all tokens or of the first m image tokens alone.
-        k, v: [b, h, n, d] of [negative, positive, image], or, with fewer queries than keys, of
-            [those m, negative, positive, other image tokens].
+        q: [b, h, m, d], either of texts and image or of m image tokens alone.
+        k, v: [b, h, n, d] of [negative, positive, image], of which the last may have no queries, or
+            of [those m, negative, positive, other image tokens].
         bias: None, or [b or 1, n] added to the logits of every key.
         backend: see `attention.choose`; for what one plain softmax computes.
+        first: image tokens that stand before the texts, m or 0; None takes it to be m where there are
+            fewer queries than keys.
 
     Returns:
         [b, m, h * d].
     """
-    start = 0 if q.shape[2] == k.shape[2] else q.shape[2]
+    start = first
+    if start is None:
+        start = 0 if q.shape[2] == k.shape[2] else q.shape[2]
     middle, stop = start + texts.negative, start + texts.negative + texts.positive
     run = _partial_of(q, bias)
     if run is None:

@@ -71,9 +71,9 @@ def test_which_steps_are_full() -> None:
     assert [i for i in range(12) if schedule.full(i, 12)] == [0, 1, 2, 5, 8, 10, 11]
     assert all(Reuse(0, 1, 0).full(i, 5) for i in range(5))
     counts = {
-        name: sum(schedule.full(i, 28) for i in range(28))
-        for name, schedule in PRESETS.items()
-        if schedule is not None
+        name: sum(preset.context.full(i, 28) for i in range(28))
+        for name, preset in PRESETS.items()
+        if preset is not None and preset.context is not None
     }
     assert counts == {"safe": 18, "balanced": 11, "fast": 5}
 

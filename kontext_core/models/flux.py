@@ -186,6 +186,34 @@ class Flux(nn.Module):
             bias,
         )
 
+    def computed(
+        self, target: Tensor, prepared: Prepared, kept: KeptContext | None
+    ) -> tuple[Tensor, Prepared, int]:
+        """What a forward computes of the image.
+
+        Args:
+            target: [b, n, in_channels] its target tokens.
+            prepared: of the whole run.
+            kept: as for `forward`.
+
+        Returns:
+            Projected tokens [b, m, c], those of the target first; what is prepared for them and for
+            what is read; how many are references.
+
+        Raises:
+            InputError: nothing is kept that could be read.
+        """
+        count = prepared.references.shape[1]
+        if kept is not None:
+            self._check_kept(kept, count)
+            prepared = prepared.picked(target.shape[1], kept)
+            target = target if not kept.regional else target[:, kept.rows]
+            count = 0 if kept.reuse else prepared.references.shape[1]
+        tokens = project(self.img_in, target)
+        if count:
+            tokens = torch.cat([tokens, prepared.references], dim=1)
+        return tokens, prepared, count
+
     def run_blocks(
         self,
         img: Tensor,

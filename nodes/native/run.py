@@ -9,8 +9,9 @@ Only where `comfy` can be imported.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import comfy.ldm.modules.attention
@@ -89,7 +90,7 @@ class Run:
         shape: Sequence[int] | None = None,
         mask: Tensor | None = None,
     ) -> None:
-        self.settings = settings
+        self.params, self.settings = params, settings
         self.saving = AcceleratedRun(settings, params)
         self.shape, self.mask = shape, mask
         self._sides: OrderedDict[Hashable, Side] = OrderedDict()
@@ -146,6 +147,24 @@ class Run:
             one = self.mask.amax(1, keepdim=True).to(image.tokens.device)
             mask = mask_on_tokens(one, self.settings.region)
         return Original(image.grid, tokens, mask)
+
+    def memory(self, shape: Sequence[int], references: Iterable[Any], dtype: torch.dtype) -> int:
+        """Bytes that kept keys and values may take.
+
+        Args:
+            shape: of the model's input [b, c, h, w].
+            references: for each conditioning in the batch, the shape of all its references together,
+                [1, c, cells].
+        """
+        settings = self.settings
+        if settings is None or not (settings.context or settings.region or settings.pruning):
+            return 0
+        token, sizes = 4 * shape[1], [math.prod(one) for one in references]
+        tokens = sum(sizes) // token * max(1, shape[0] // max(1, len(sizes)))
+        if settings.region is not None:
+            tokens += math.prod(shape) // token
+        blocks = self.params.depth + self.params.depth_single_blocks
+        return 2 * tokens * self.params.hidden_size * blocks * dtype.itemsize
 
     def forget(self) -> None:
         """Give up what was made: weights have changed."""

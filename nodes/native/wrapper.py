@@ -56,10 +56,15 @@ class KontextFlux(comfy.model_base.Flux):
         super().__init__(config, model_type, unet_model=lambda **_: network)
 
     def memory_required(self, *args: Any, **kwargs: Any) -> Any:
-        """As the host's, with what packed layers are decoded into and what modulations are kept."""
+        """As the host's, with what packed layers are decoded into, what modulations are kept, and, in
+        a run that leaves work out, keys and values."""
         dtype = self.manual_cast_dtype or self.get_dtype()
         network = self.diffusion_model
         more = decoding_memory(network, dtype) + network.modulated.memory(dtype)
+        if network.run is not None:
+            shape = args[0] if args else kwargs["input_shape"]
+            shapes = kwargs.get("cond_shapes", args[1] if len(args) > 1 else {})
+            more += network.run.memory(shape, shapes.get("ref_latents", ()), dtype)
         return super().memory_required(*args, **kwargs) + more
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:

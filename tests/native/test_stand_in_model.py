@@ -64,6 +64,7 @@ def core(inside: Any, flux: Any, chain: Any = (), method: str = "offset", **chan
 
 def native(inside: Any, flux: Any, chain: Any = (), **more: Any) -> Tensor:
     network = inside.module("nodes.native.forward").NativeFlux(flux)
+    inside.module("nodes.native.layers").host_layers(network)
     latents = [one.latent for one in chain if one.strength] or None
     values = {**given(), "ref_latents": latents, **more}
     if chain:
@@ -367,6 +368,7 @@ def test_a_file_overwritten_in_place_is_noticed_by_the_hosts_forward_too(
     path.write_bytes(b"whole")
     flux.register_forward_pre_hook(unchanged.FileGuard((unchanged.stamp_of(path, path.stat()),)))
     network = inside.module("nodes.native.forward").NativeFlux(flux)
+    inside.module("nodes.native.layers").host_layers(network)
     network(**given())
     path.write_bytes(b"half")
     with pytest.raises(inside.module("kontext_core.errors").CheckpointError, match="written to"):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Acceleration": ".accelerate",
     "AutoEncoder": ".models.autoencoder",
     "Cancelled": ".errors",
     "CheckpointError": ".errors",
@@ -27,10 +28,14 @@ _HOME = {
     "LatentFormat": ".latents",
     "ModelNotFoundError": ".errors",
     "Pipeline": ".pipeline",
+    "Pruning": ".accelerate",
     "Reference": ".stitcher",
+    "Region": ".accelerate",
+    "Reuse": ".accelerate",
     "SamplerState": ".sampling",
     "SessionError": ".errors",
     "ShapeError": ".errors",
+    "StepReuse": ".accelerate",
     "TextEncoder": ".models.text",
     "cut_crop": ".crop",
     "edit": ".pipeline",
@@ -57,6 +62,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Acceleration",
     "AutoEncoder",
     "Cancelled",
     "CheckpointError",
@@ -70,10 +76,14 @@ __all__ = [
     "LatentFormat",
     "ModelNotFoundError",
     "Pipeline",
+    "Pruning",
     "Reference",
+    "Region",
+    "Reuse",
     "SamplerState",
     "SessionError",
     "ShapeError",
+    "StepReuse",
     "TextEncoder",
     "cut_crop",
     "edit",
@@ -100,6 +110,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .accelerate import Acceleration, Pruning, Region, Reuse, StepReuse
     from .convert import quantize_file
     from .crop import Crop, cut_crop, paste_crop
     from .errors import (

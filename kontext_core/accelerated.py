@@ -11,7 +11,7 @@ transformer and gets the whole target's velocity from `Call.finish`:
     velocity = call.finish(tokens, out)
     print(run.report)
 
-A call that is never finished (the user stopped it) leaves its side as it was.
+After a call that is never finished (the user stopped it) the side's next one is full.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Report:
         skipped: the first block only.
         work: what was computed, as a share of as many full calls, counted in multiplications.
         region: mean share of the target that regional calls computed; None without any.
+        blocks: how many blocks ran in all, each over what its call computed.
     """
 
     full: int = 0
@@ -85,6 +86,7 @@ class Report:
     skipped: int = 0
     work: float = 1.0
     region: float | None = None
+    blocks: int = 0
 
     def __str__(self) -> str:
         total = self.full + self.reused + self.regional + self.skipped
@@ -114,8 +116,9 @@ class AcceleratedRun:
         self._sides: dict[Hashable, Side] = {}
         self._rows: Tensor | None = None
         self._stale = True
-        self.counts = dict.fromkeys((FULL, REUSED, REGIONAL, SKIPPED), 0)
+        self.counts: dict[str, int] = dict.fromkeys((FULL, REUSED, REGIONAL, SKIPPED), 0)
         self.spent = self.plain = self.share = 0.0
+        self.ran = 0
 
     def side(self, key: Hashable = 0) -> Side:
         """What one text, or several that go through the model together, keeps over the run."""
@@ -136,6 +139,7 @@ class AcceleratedRun:
             **self.counts,
             work=self.spent / self.plain if self.plain else 1.0,
             region=self.share / regional if regional else None,
+            blocks=self.ran,
         )
 
     def count(self, call: Call, skipped: bool) -> None:
@@ -150,6 +154,7 @@ class AcceleratedRun:
         if call.kind != FULL:
             computed = own if call.rows is None else layout.text + len(call.rows)
         spent = part_cost(computed, seen, self.hidden) / (self.blocks if skipped else 1)
+        self.ran += 1 if skipped else self.blocks
         self.spent += spent * layout.batch
         self.plain += part_cost(every, every, self.hidden) * layout.batch
         self.counts[SKIPPED if skipped else call.kind] += 1

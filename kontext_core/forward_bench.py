@@ -77,7 +77,9 @@ def measure(
         rounds: how often all are measured, after one that does not count.
 
     Returns:
-        `ours_over_ideal`, `reuse_over_ideal` (references' keys and values kept), and for each peer `<name>_over_ideal`, medians of paired ratios;
+        `ours_over_ideal`, `reuse_over_ideal` (references' keys and values kept), `region_over_ideal`
+        (and those of three quarters of the target), and for each peer `<name>_over_ideal`, medians of
+        paired ratios;
         `seconds`, the least of each; `absent`, why a peer is not there; and what was measured.
     """
     threads = torch.get_num_threads()
@@ -161,6 +163,12 @@ def _runs(
         ours(kept)
         kept.reuse = True
         runs["reuse"] = partial(ours, kept)
+        region = KeptContext()
+        region.keeps_target = True
+        ours(region)
+        region.focus(torch.arange(sizes.target // 4, device=device), sizes.target)
+        region.reuse = region.regional = True
+        runs["region"] = partial(ours, region)
     absent: dict[str, str] = {}
     given = tokens, ids, txt, txt_ids, times, y, guidance
     for name, peer in (("diffusers", _diffusers), ("comfyui", _comfyui)):

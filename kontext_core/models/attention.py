@@ -6,8 +6,10 @@ Shapes: b batch, h heads, m queries, n keys, d head size.
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,6 +28,10 @@ AUTO = "auto"
 # Queries at a time: their logits over ten thousand keys stay in a core's second cache, or near it.
 BLOCK = 256
 HALF = (torch.float16, torch.bfloat16)
+# Queries and keys that kernels are measured with, how often, and what counts as faster.
+PROBE = (2 * BLOCK, 8 * BLOCK)
+ROUNDS = 3
+CLEARLY = 0.9
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ def _chunked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Two products and a softmax for `BLOCK` queries of one head at a time, in the dtype of q.
 
     PyTorch's own kernel on the CPU multiplies bfloat16 at a quarter of the speed of its layers, and
-    float32 at half of oneDNN's. Softmax in float32 changes nothing where logits are bfloat16: the
+    float32 on some processors at half of oneDNN's. Softmax in float32 changes nothing where logits are bfloat16: the
     error against float64 stays 4.6e-3, PyTorch's own is 2.3e-3.
     """
     b, h, m, d = q.shape
@@ -99,19 +105,48 @@ BACKENDS: dict[str, Backend] = {
 }
 
 
+@lru_cache
+def chunked_is_faster(dtype: torch.dtype, d: int, threads: int) -> bool:
+    """Whether `_chunked` beats PyTorch's kernel clearly, for heads of size d and so many threads, which
+    are to be those set: about 0.1 s, once a process, so that a run's steps are all computed alike.
+
+    In float32 one maker's processors say yes and another's no (1.5 and 0.65 of PyTorch's time at 2,304
+    keys and d = 128), whatever the number of keys; in bfloat16 all that were tried say yes (0.53 to
+    0.78).
+    """
+    q, k = (torch.linspace(-2, 2, n * d * 2).sin().reshape(1, 2, n, d).to(dtype) for n in PROBE)
+    least: dict[str, float] = {}
+    with torch.no_grad():
+        for _ in range(ROUNDS):
+            for name, run in (("sdpa", _sdpa), ("chunked", _chunked)):
+                start = time.perf_counter()
+                run(q, k, k, None)
+                taken = time.perf_counter() - start
+                least[name] = min(taken, least.get(name, taken))
+    return least["chunked"] < CLEARLY * least["sdpa"]
+
+
+def _measured(q: Tensor) -> bool:
+    # A compiler can't trace a clock; what PyTorch has is known to it.
+    if torch.compiler.is_compiling():
+        return False
+    return chunked_is_faster(q.dtype, q.shape[-1], torch.get_num_threads())
+
+
 def choose(name: str, q: Tensor, mask: Tensor | None) -> Backend:
     """The kernel to use.
 
     Args:
-        name: of `BACKENDS`, or "auto": on a CPU "chunked" where it is the faster one, else "sdpa".
-            Sage rounds to 8 bits, so it is never chosen unasked.
+        name: of `BACKENDS`, or "auto": on a CPU "chunked" where it is the faster one, as measured
+            once a process (`chunked_is_faster`), else "sdpa". Sage rounds to 8 bits, so it is never chosen unasked.
 
     Raises:
         InputError: an unknown name, or a kernel that can't compute this here.
     """
     if name == AUTO:
         dear = q.device.type == "cpu" and q.shape[2] >= BLOCK and not torch.is_grad_enabled()
-        name = "chunked" if dear and available(q.dtype) else "sdpa"
+        dear = dear and available(q.dtype)
+        name = "chunked" if dear and _measured(q) else "sdpa"
     if name not in BACKENDS:
         raise InputError(f"attention is {name!r}; expected one of {', '.join((AUTO, *BACKENDS))}")
     backend = BACKENDS[name]

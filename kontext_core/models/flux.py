@@ -250,6 +250,32 @@ class Flux(nn.Module):
             kept.finish()
         return x
 
+    def compile_blocks(self, backend: str | None = "inductor", **options: Any) -> None:
+        """From now on blocks run compiled by `torch.compile`, where nobody asks for gradients.
+
+        Block by block, so that the compiler works on one of each kind instead of all 57 (PyTorch's
+        "regional compilation"); the attention between stays as it is. Compiling happens in the first
+        forward of each shape, and inductor needs a C++ compiler, on a GPU Triton.
+
+        Args:
+            backend: of `torch.compile`; None takes it back.
+            options: more for `torch.compile`, such as mode="max-autotune-no-cudagraphs".
+
+        Raises:
+            InputError: a backend that this PyTorch does not have.
+        """
+        known = torch.compiler.list_backends(exclude_tags=())
+        if backend is not None and backend not in known:
+            raise InputError(
+                f"can't compile by {backend!r}; this PyTorch has {', '.join(known)}. None takes "
+                "compiling back"
+            )
+        for block in (*self.double_blocks, *self.single_blocks):
+            if backend is None:
+                block._compiled_call_impl = None
+            else:
+                block.compile(backend=backend, **options)
+
     def modulations(
         self, timesteps: Tensor, y: Tensor, guidance: Tensor | None = None
     ) -> Modulations:

@@ -63,6 +63,7 @@ class Joint:
         if kept is not None:
             kept.begin()
 
+    @torch.compiler.disable
     def __call__(self, parts: Sequence[Part], table: Tensor, bias: Tensor | None = None) -> Tensor:
         """Attention over all parts.
 

@@ -21,8 +21,9 @@ class KeptContext:
     rotation, in the dtype of the model. FLUX.1 takes 2.9 GB for a reference of 1024x1024 in 16 bits, and
     as much for the target.
 
-    What a forward computes becomes what is kept when it has been finished: one that is stopped, or
-    skipped after its first block, leaves everything as it was.
+    A forward that is skipped after its first block leaves everything as it was. Else what it computes
+    takes the place of what was kept, block by block, so that memory holds it once; of one that is stopped
+    on its way nothing is kept.
 
     Attributes:
         reuse: whether the next forward reads the references' instead of computing them.
@@ -47,12 +48,15 @@ class KeptContext:
         self._references: list[Pair] = []
         self._target: list[Pair] = []
         self._others: Tensor | None = None
-        self._made: tuple[list[Pair], list[Pair]] = ([], [])
         self._scores: list[Tensor] = []
+        # Of the running forward: blocks so far, what its first one gave, whether more has been placed.
+        self._blocks = 0
+        self._first: tuple[Pair | None, Pair | None] | None = None
+        self._mixed = False
 
     def __len__(self) -> int:
         """Blocks that something is kept of."""
-        return max(len(self._references), len(self._target))
+        return 0 if self._mixed else max(len(self._references), len(self._target))
 
     @property
     def others(self) -> Tensor | None:
@@ -63,7 +67,7 @@ class KeptContext:
         """Give up what is kept, and every choice of tokens."""
         self.reuse = self.regional = self.ranking = False
         self.rows = self.chosen = self.attended = self._others = None
-        self._references, self._target = [], []
+        self._references, self._target, self._mixed = [], [], False
         self.begin()
 
     def focus(self, rows: Tensor, target: int) -> None:
@@ -83,7 +87,7 @@ class KeptContext:
 
     def begin(self) -> None:
         """A forward begins."""
-        self._made, self._scores = ([], []), []
+        self._blocks, self._first, self._scores = 0, None, []
 
     def read(self) -> Iterator[list[Pair]]:
         """For every block what its own keys and values are to be followed by."""
@@ -95,27 +99,50 @@ class KeptContext:
 
     def keep(self, target: Pair | None, references: Pair | None) -> None:
         """Those that a block has computed, copied out of longer ones."""
-        if target is not None and self.keeps_target and not self.regional:
-            self._made[0].append((target[0].clone(), target[1].clone()))
-        if references is not None and not self.reuse:
-            self._made[1].append((references[0].clone(), references[1].clone()))
+        if not self.keeps_target or self.regional:
+            target = None
+        if self.reuse:
+            references = None
+        self._blocks += 1
+        made = _copied(target), _copied(references)
+        if self._blocks == 1:
+            # The forward may be skipped yet.
+            self._first = made
+            return
+        if self._blocks == 2:
+            self._place_first()
+        self._place(self._blocks - 1, *made)
+
+    def _place_first(self) -> None:
+        if self._first is not None:
+            self._place(0, *self._first)
+            self._first = None
+
+    def _place(self, block: int, target: Pair | None, references: Pair | None) -> None:
+        for pairs, pair in ((self._target, target), (self._references, references)):
+            if pair is not None:
+                self._mixed = True
+                pairs[block : block + 1] = [pair]
 
     def score(self, attended: Tensor) -> None:
         """What attention the references of a block got, [n_ref] float32."""
         self._scores.append(attended)
 
     def finish(self) -> None:
-        """The forward has come to its end: what it computed replaces what was kept."""
-        target, references = self._made
-        if target:
-            self._target, self.rows, self._others = target, None, None
-        if references:
-            self._references = references
+        """The forward has come to its end."""
+        self._place_first()
+        self._mixed = False
+        if self.keeps_target and not self.regional:
+            self.rows = self._others = None
         if self.ranking:
             self.chosen = None
         if self._scores:
             self.attended = torch.stack(self._scores).mean(0)
         self.begin()
+
+
+def _copied(pair: Pair | None) -> Pair | None:
+    return None if pair is None else (pair[0].clone(), pair[1].clone())
 
 
 def _some(pair: Pair, rows: Tensor) -> Pair:

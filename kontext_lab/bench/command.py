@@ -18,16 +18,20 @@ def add_bench(commands: argparse._SubParsersAction) -> None:
         "autoencoder, drift, latency. About ten minutes on two cores; --quick takes less than one.",
     )
     bench.add_argument(
-        "world", choices=["tiny", "drift", "strength"],
+        "world", choices=["tiny", "drift", "strength", "accelerate"],
         help="tiny: the world of the embedded model. drift: what ten turns of edits do to the parts "
         "that none of them is about, by several ways to go on from turn to turn; --cases counts "
         "chains (12, or 2 of three turns with --quick), --out is a JSON file (drift.json). strength: "
-        "how much of a reference arrives at which strength, beside scaling its latent",
+        "how much of a reference arrives at which strength, beside scaling its latent. accelerate: "
+        "what saving work costs in quality, beside fewer steps, another seed and another kernel; "
+        "--cases counts per task (4), --out is a JSON file (accelerate.json)",
     )  # fmt: skip
     bench.add_argument("--model", default="tiny", help='"tiny" or a model folder (%(default)s)')
     bench.add_argument("--quick", action="store_true", help="few cases, to see that it all runs")
     bench.add_argument("--cases", type=int, help="per task and set of wordings (40; 1 if --quick)")
-    bench.add_argument("--steps", type=int, help="of drift: steps of a run (28; 8 if --quick)")
+    bench.add_argument(
+        "--steps", type=int, help="of drift and accelerate: steps of a run (28; 8 if --quick)"
+    )
     bench.add_argument("--seed", type=int, default=0, help="of cases and noise (%(default)s)")
     bench.add_argument(
         "--out", metavar="DIR",
@@ -55,6 +59,8 @@ def run(options: argparse.Namespace) -> str:
 
     if options.world == "drift":
         return _drift(options)
+    if options.world == "accelerate":
+        return _accelerate(options)
     from .plan import QUICK, BenchProgress, Settings, scaled
     from .report import check_folder, write_report
     from .run import bench
@@ -110,6 +116,42 @@ def _drift(options: argparse.Namespace) -> str:
     )
     path = write(found, options.out or "drift.json")
     return json.dumps(found) if options.json else f"{table(found)}\n\nAll figures: {path}"
+
+
+def _accelerate(options: argparse.Namespace) -> str:
+    """Measure what saving work costs and write one file."""
+    import json
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    from kontext_core.checks import check_whole
+    from kontext_core.partial import whole_file
+    from kontext_core.pipeline import load_pipeline
+
+    from .accelerate import STEPS, accelerate_cases, evaluations, study, table
+
+    steps = check_whole(options.steps or (4 if options.quick else STEPS), "steps", 1, 1000)
+    cases = accelerate_cases(options.cases or (1 if options.quick else 4), options.seed)
+    if options.quick:
+        cases = [cases[0], cases[-1]]
+    pipeline = load_pipeline(options.model, device=usable_device(options.device))
+    shown = options.progress or sys.stderr.isatty()
+    total = evaluations(len(cases), steps)
+    with tqdm(total=total, file=sys.stderr, disable=not shown, unit="ev") as bar:
+
+        def tick(count: int) -> None:
+            bar.update(count)
+
+        found = study(pipeline, cases, steps=steps, tick=tick)
+    results = {"model": str(options.model), "seed": options.seed, **found}
+    path = Path(options.out or "accelerate.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write((json.dumps(results, indent=1) + "\n").encode())
+    if options.json:
+        return json.dumps(results)
+    return f"{table(results).plain()}\n\nAll figures: {path}"
 
 
 def run_strength(options: argparse.Namespace) -> str:

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kontext_core.accelerate import Accelerate
+from kontext_core.accelerated import Report
 from kontext_core.errors import InputError
 from kontext_core.guidance import Conditioning
 from kontext_core.metrics import psnr, ssim, wilson
@@ -150,6 +152,8 @@ def answers(
     tick: Advance = lambda count: None,
     times: list[float] | None = None,
     refer: Refer = Reference,
+    accelerate: Accelerate = None,
+    report: Callable[[Report], None] | None = None,
 ) -> Tensor:
     """The model's pictures [n, 3, h, w] in 0..1, on the CPU, in the order of the cases.
 
@@ -160,6 +164,7 @@ def answers(
         tick: see `Advance`.
         times: takes the seconds that each picture took, as its share of its batch.
         refer: makes references of encoded pictures.
+        accelerate, report: see `sampling.sample`; once for every batch.
     """
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     texts = pipeline.text_encoder
@@ -174,8 +179,9 @@ def answers(
             part = rows[start : start + batch]
             began = time.perf_counter()
             pictures = _answer(
-                pipeline, [cases[i] for i in part], steps, guidance, cfg, tick, refer
-            )
+                pipeline, [cases[i] for i in part], steps, guidance, cfg, tick, refer,
+                accelerate, report,
+            )  # fmt: skip
             for i, picture in zip(part, pictures, strict=True):
                 out[i] = picture
                 taken[i] = (time.perf_counter() - began) / len(part)
@@ -192,6 +198,8 @@ def _answer(
     cfg: float,
     tick: Advance,
     refer: Refer,
+    accelerate: Accelerate,
+    report: Callable[[Report], None] | None,
 ) -> Tensor:
     flux, autoencoder = pipeline.model, pipeline.autoencoder
     height, width = cases[0].target.shape[-2:]
@@ -216,6 +224,8 @@ def _answer(
         noise=torch.cat([make_noise(case.seed, shape) for case in cases]),
         negative=unwanted,
         cfg=cfg,
+        accelerate=accelerate,
+        report=report,
         callback=lambda *_: tick(len(cases)),
     )
     return (autoencoder.decode(latent).float() / 2 + 0.5).clamp(0, 1).cpu()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_models import draw, make_flux
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from kontext_core import Cancelled, Conditioning, Flux, InputError, Reference, sample, stitch
 from kontext_core.accelerate import (
@@ -49,6 +50,14 @@ def velocity(model: Flux, references: int, batch: int = 1, **more: Any) -> Tenso
         )  # fmt: skip
 
 
+def watched(model: Flux, seen: list[int]) -> RemovableHandle:
+    """Notes how many image tokens the first block computes."""
+    layer: Any = model.double_blocks[0]
+    return layer.img_attn.qkv.register_forward_hook(
+        lambda layer, given, out: seen.append(given[0].shape[1])
+    )
+
+
 @pytest.mark.parametrize("references", [0, 150, 300])
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("nag", [False, True])
@@ -65,9 +74,7 @@ def test_a_regional_forward_is_that_part_of_the_whole(
     kept.focus(rows, TARGET)
     kept.reuse = kept.regional = True
     seen: list[int] = []
-    model.double_blocks[0].img_attn.qkv.register_forward_hook(
-        lambda layer, given, out: seen.append(given[0].shape[1])
-    )
+    watched(model, seen)
     part = velocity(model, references, batch, kept=kept, **more)
     assert part.shape == (batch, 5, 64)
     assert seen == [5]
@@ -104,20 +111,33 @@ def test_pruned_references_are_as_if_absent() -> None:
     assert kept.attended[:100].sum() < kept.attended[200:].sum()
 
 
-def test_a_stopped_forward_leaves_what_was_kept() -> None:
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_stopped_forward_keeps_nothing(block: int) -> None:
+    """Except for one that ends behind the first block, which may be a skipped step."""
     model, kept = make_flux(), KeptContext()
-    velocity(model, 150, kept=kept)
+    plain = velocity(model, 150, kept=kept)
     before = [pair for parts in kept._references for pair in parts]
 
     def stop(*given: object) -> None:
         raise RuntimeError("stopped")
 
-    handle = model.single_blocks[0].register_forward_hook(stop)
+    handle = model.double_blocks[block].register_forward_hook(stop)
     with pytest.raises(RuntimeError, match="stopped"):
         velocity(model, 150, kept=kept)
     handle.remove()
-    after = [pair for parts in kept._references for pair in parts]
-    assert all(one is other for one, other in zip(before, after, strict=True))
+    assert len(kept) == (4 if block == 0 else 0)
+    if block == 0:
+        after = [pair for parts in kept._references for pair in parts]
+        assert all(one is other for one, other in zip(before, after, strict=True))
+    else:
+        kept.reuse = True
+        with pytest.raises(InputError, match="of 0 blocks are kept"):
+            velocity(model, 150, kept=kept)
+        kept.reuse = False
+        velocity(model, 150, kept=kept)
+    kept.reuse = True
+    # Measured: 1.9e-6.
+    assert (velocity(model, 150, kept=kept) - plain).abs().max() < 1e-5
 
 
 # Step reuse
@@ -184,6 +204,21 @@ def test_which_steps_are_skipped(small_flux: Flux) -> None:
     both = Acceleration(Reuse(0, 3, 0), StepReuse(1.0, 0.3, 0, 1))
     # Full, two reused, skipped where a full one was due, full, skipped, full, skipped.
     assert counts(small_flux, both, references=1) == (3, 2, 0, 3)
+
+
+@pytest.mark.parametrize("accelerate", [None, SKIPPING, ALL])
+def test_blocks_are_counted(small_flux: Flux, accelerate: Accelerate) -> None:
+    ran: list[object] = []
+    blocks = [*small_flux.double_blocks, *small_flux.single_blocks]
+    handles = [block.register_forward_hook(lambda *given: ran.append(given[0])) for block in blocks]
+    reports: list[Report] = []
+    try:
+        run(small_flux, accelerate, negative=OTHER, cfg=2.0, report=reports.append)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert reports[0].blocks == len(ran)
+    assert accelerate is None or len(ran) < 16 * len(blocks)
 
 
 def test_a_skipped_step_is_its_first_block_and_what_was_added_before(small_flux: Flux) -> None:
@@ -278,9 +313,7 @@ def test_with_everything_else(
 def test_a_painted_region_is_what_the_mask_says(small_flux: Flux) -> None:
     """Two columns of tokens are painted, and one beside them counts as painted."""
     seen: list[int] = []
-    handle = small_flux.double_blocks[0].img_attn.qkv.register_forward_hook(
-        lambda layer, given, out: seen.append(given[0].shape[1])
-    )
+    handle = watched(small_flux, seen)
     mask = torch.ones(1, 1, 6, 8).index_fill(3, torch.arange(4), 0)
     latent = draw(9, 1, 16, 6, 8)
     region = Region(0, 11, 1, grow=1, most=0.9)
@@ -309,9 +342,7 @@ def test_unchanged_tokens_go_to_their_estimate(small_flux: Flux) -> None:
 
 def test_references_are_pruned_by_what_is_looked_at(small_flux: Flux) -> None:
     seen: list[int] = []
-    handle = small_flux.double_blocks[0].img_attn.qkv.register_forward_hook(
-        lambda layer, given, out: seen.append(given[0].shape[1])
-    )
+    handle = watched(small_flux, seen)
     try:
         run(small_flux, Pruning(0.25, 0.1, 3, 1), references=1)
     finally:
@@ -332,11 +363,12 @@ def test_work_is_counted() -> None:
     call = side.call(1.0, 0, 28, layout)
     assert call.kind == "full"
     call.finish(torch.zeros(1, 4096, 1), torch.zeros(1, 4096, 1))
-    assert saving.report == Report(1)
+    assert saving.report == Report(1, blocks=57)
     # Nothing was kept, as no network ran: a full one again.
     assert side.call(0.9, 1, 28, layout).kind == "full"
     assert call.kept is not None
-    call.kept._references = [(torch.zeros(1, 1, 1, 1),) * 2] * 57
+    nothing = torch.zeros(1, 1, 1, 1)
+    call.kept._references = [(nothing, nothing)] * 57
     side.call(0.9, 1, 28, layout).finish(torch.zeros(1, 4096, 1), torch.zeros(1, 4096, 1))
     assert saving.report.reused == 1
     assert saving.report.work == pytest.approx((1 + 87.6 / 165.4) / 2, abs=0.002)

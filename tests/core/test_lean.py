@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -93,11 +96,13 @@ def test_the_chunked_kernel(dtype: torch.dtype, masked: bool) -> None:
     assert error < (2e-6 if dtype == torch.float32 else 8e-3)
 
 
-def test_what_is_chosen() -> None:
+@pytest.mark.parametrize("faster", [True, False])
+def test_what_is_chosen(faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "chunked_is_faster", lambda dtype, d, threads: faster)
     long, short = draw(1, 1, 1, 512, 32), draw(1, 1, 1, 8, 32)
     assert choose("auto", long, None) is BACKENDS["sdpa"]  # gradients are asked for
     with torch.no_grad():
-        assert choose("auto", long, None) is BACKENDS["chunked"]
+        assert choose("auto", long, None) is BACKENDS["chunked" if faster else "sdpa"]
         assert choose("auto", short, None) is BACKENDS["sdpa"]
         assert choose("auto", long.half(), None) is BACKENDS["sdpa"]
         for name in ("flash", "sage"):
@@ -105,6 +110,30 @@ def test_what_is_chosen() -> None:
                 choose(name, long, None)
     with pytest.raises(InputError, match="'fast'; expected one of auto, sdpa, chunked"):
         choose("fast", long, None)
+
+
+@pytest.mark.parametrize("slow", ["_sdpa", "_chunked"])
+def test_kernels_are_measured_once(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that sleeps is the slower one; asked again, nothing is measured."""
+    calls: list[str] = []
+
+    def stand_in(name: str) -> Callable[..., None]:
+        def run(*given: Tensor | None) -> None:
+            calls.append(name)
+            if name == slow:
+                time.sleep(0.02)
+
+        return run
+
+    for name in ("_sdpa", "_chunked"):
+        monkeypatch.setattr(table, name, stand_in(name))
+    table.chunked_is_faster.cache_clear()
+    try:
+        for _ in range(2):
+            assert table.chunked_is_faster(torch.float32, 32, 1) == (slow == "_sdpa")
+    finally:
+        table.chunked_is_faster.cache_clear()
+    assert len(calls) == 2 * table.ROUNDS
 
 
 @pytest.mark.parametrize("name", ["flash", "sage"])

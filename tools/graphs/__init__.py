@@ -40,5 +40,6 @@ TITLES: dict[str, str] = {
     "large_picture": "21 A large picture in tiles",
     "stitch_with_native_flux": "22 Stitch with a model that ComfyUI loads",
     "quantize": "23 Make a smaller model file",
+    "accelerated_edit": "24 Paint faster",
 }
 TEMPLATES: dict[str, Graph] = {**FIRST, **WITH_EMBEDDED, **MASKED, **WAYS, **SESSIONS, **WITH_FILES}

@@ -321,4 +321,9 @@ PAGES: dict[str, Graph] = {
         ),
         column(270, Node("finish", "KontextFinish", {"original": "a.0", "mask": "it.2"})),
     ),
+    "KontextAccelerate": shown(
+        column(300, loaded("model", "Model")),
+        column(300, Node("it", "KontextAccelerate", {"model": "model.0"}, more=60)),
+        column(310, Node("sampler", "KontextSampler", {"model": "it.0"})),
+    ),
 }

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...kontext_core import stitcher
+from ...kontext_core.accelerate import step_at
 from ...kontext_core.errors import ShapeError
 from ...kontext_core.latents import pack
 from ...kontext_core.region import original_of
@@ -22,8 +23,6 @@ from ...kontext_core.stitcher import METHODS, Reference
 
 logger = logging.getLogger(__name__)
 
-# How far a step's sigma may lie above its place in the schedule, by rounding.
-SLACK = 1e-5
 # Methods of other models, which were told of.
 _told: set[str] = set()
 
@@ -76,9 +75,8 @@ def progress_of(options: dict[str, Any], timestep: Tensor) -> float:
     now = options.get("sigmas")
     if sigmas is None or len(sigmas) < 2 or now is None:
         return float(1 - timestep.flatten()[0])
-    current = float(now.flatten()[0]) * (1 - SLACK)
-    begun = int((sigmas[:-1] >= current).sum())
-    return max(begun - 1, 0) / options.get("kontext_steps", len(sigmas) - 1)
+    step = step_at(float(now.flatten()[0]), sigmas.tolist())
+    return step / options.get("kontext_steps", len(sigmas) - 1)
 
 
 def arrange(

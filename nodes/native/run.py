@@ -183,6 +183,9 @@ def during(executor: Any, *args: Any, **kwargs: Any) -> Any:
     """
     guider = executor.class_obj
     network: Any = getattr(guider.model_patcher.model, "diffusion_model", None)
+    if not hasattr(network, "modulated"):
+        # Another network in its place, by a patch of the host's.
+        return executor(*args, **kwargs)
     wanted = guider.model_options.get("transformer_options", {}).get(ACCELERATION)
     noise = args[0] if args else kwargs.get("noise")
     mask = args[4] if len(args) > 4 else kwargs.get("denoise_mask")

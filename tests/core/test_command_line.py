@@ -69,6 +69,17 @@ def test_writes_what_edit_gives(
     }  # fmt: skip
 
 
+def test_what_was_saved_is_said(
+    model_folder: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.png"
+    for name, said in (("off", False), ("fast", True)):
+        changes = {"accelerate": name, "steps": "6"}
+        assert main(command(model_folder, reference, out, **changes)) == 0
+        told = capsys.readouterr().err
+        assert ("6 model calls: " in told) == ("% of the work" in told) == said
+
+
 def test_prompt_file_and_two_images(model_folder: Path, reference: Path, tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     words.write_text(f"{PROMPT}\n", encoding="utf-8")

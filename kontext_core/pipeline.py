@@ -135,6 +135,7 @@ def load_pipeline(
     max_length: int = 256,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    eight_bit: str = "off",
 ) -> Pipeline:
     """All three networks.
 
@@ -143,12 +144,12 @@ def load_pipeline(
             have everything; or a file of the transformer alone, together with the others.
         vae, t5, clip_l: files of the other networks, in place of what `name` has.
         max_length: T5's padding, see `load_text_encoders`.
-        dtype, device: see `load_model`.
+        dtype, device, eight_bit: see `load_model`.
 
     Raises:
-        ModelNotFoundError, CheckpointError: as `load_model`.
+        ModelNotFoundError, CheckpointError, InputError: as `load_model`.
     """
-    model = load_model(name, dtype=dtype, device=device)
+    model = load_model(name, dtype=dtype, device=device, eight_bit=eight_bit)
     autoencoder = load_autoencoder(vae or name, dtype=dtype, device=device)
     text_encoder = load_text_encoders(
         t5 or name, clip_l, max_length=max_length, dtype=dtype, device=device

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+# What large layers multiply with, beside "auto" for everything else; the core calls it `eight_bit`.
+EIGHT_BIT = {"8 bit": "auto", "int8": "int8", "fp8": "fp8"}
 # How weights lie in memory; the core calls it `pack`.
 MEMORY = {"auto": None, "as stored": True, "converted": False}
 PADDINGS = ("256", "512")
@@ -36,7 +38,7 @@ def _dtype(precision: str, role: str = "model") -> torch.dtype:
     own = getattr(host, "vae_dtype", None)
     if precision == "auto" and role == "vae" and own is not None:
         return own()
-    if precision == "auto":
+    if precision == "auto" or precision in EIGHT_BIT:
         return default_dtype(host.device())
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
         precision
@@ -57,14 +59,21 @@ def load_model(name: str = EMBEDDED[0], precision: str = "auto", memory: str = "
 def _model(name: str, precision: str, memory: str) -> tuple[Any, list[str]]:
     """`load_model`, and what there is to say about the file."""
     from ..kontext_core.weights import load
+    from ..kontext_core.weights.eight_bit import use_eight_bit
 
     state = stamp("model", name)
     flux = load.load_model(
         source_of("model", name), dtype=_dtype(precision), pack=MEMORY[memory], progress=_bar(name)
     )
+    products = EIGHT_BIT.get(precision, "off")
+    # Where the weights are now is not where the host will have them when they are used.
+    count = use_eight_bit(flux, products, get_host().device())
     model = make_model(flux, name)
     tell_how(model, load_model, "model", state, (name, precision, memory))
-    return model, _notes(flux)
+    said = [f"8-bit products in {count} layers"] if count else []
+    if products == "auto" and not count:
+        said = ["no 8-bit products: this device gains nothing by them"]
+    return model, said + _notes(flux)
 
 
 def _notes(*networks: Any) -> list[str]:
@@ -139,13 +148,13 @@ def _resolutions(source: str) -> tuple[tuple[int, int], ...]:
     return resolutions_from(read_config(config), config)
 
 
-def _precision() -> Any:
+def _precision(*more: str, said: str = "") -> Any:
     return io.Combo.Input(
         "precision",
-        options=list(PRECISIONS),
+        options=[*PRECISIONS, *more],
         default="auto",
         tooltip="Number format to compute in. auto: float32 on a CPU, bfloat16 on a GPU. float16 "
-        "can overflow; take it only where bfloat16 is slow.",
+        f"can overflow; take it only where bfloat16 is slow.{said}",
     )
 
 
@@ -175,7 +184,11 @@ class KontextLoadModel(io.ComfyNode):
                     "models/diffusion_models, all-in-one files in models/checkpoints, folders in "
                     "models/diffusers.",
                 ),
-                _precision(),
+                _precision(
+                    *EIGHT_BIT,
+                    said=" 8 bit: as auto, but the large layers multiply 8-bit numbers, faster and "
+                    "a little less exact: fp8 on a GPU from RTX 40 or H100 on, else int8.",
+                ),
                 io.Combo.Input(
                     "memory",
                     options=list(MEMORY),

@@ -13,7 +13,7 @@ KEY = "kontext_edit"
 # All that a picture depends on, with what holds where nothing is said.
 SETTINGS: dict[str, Any] = {
     "model": "tiny", "vae": None, "t5": None, "clip_l": None, "t5_length": 256, "lora": [],
-    "dtype": "auto", "image": [], "prompt": None, "negative": None, "cfg": 1.0, "nag": 1.0, "seed": 0,
+    "dtype": "auto", "eight_bit": "off", "image": [], "prompt": None, "negative": None, "cfg": 1.0, "nag": 1.0, "seed": 0,
     "steps": 28, "guidance": 2.5, "width": None, "height": None, "method": "offset",
     "denoise": 1.0, "solver": "euler", "schedule": "kontext", "sigmas": None, "batch": 1,
     "accelerate": "off", "mask": None, "mask_channel": "luminance", "box": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections import OrderedDict
@@ -31,6 +32,7 @@ NUMPY_SIZES = {torch.float32: np.float32, torch.bfloat16: np.int16, torch.float1
 CHUNK = 1 << 23
 # Decoders kept by each thread, about 1 MB each; a model needs one or two for each type it mixes.
 KEPT_DECODERS = 16
+Fused = Callable[[Tensor, str, Tensor], None]
 _own = threading.local()
 _warned: set[str] = set()
 
@@ -78,11 +80,47 @@ def dequantize(
     if blocks.device.type == "cpu" and kind in CPU_DECODERS:
         _decode_on_cpu(packed, kind, numbers)
         return out
+    fused = fused_decoder(kind, out.dtype, blocks.device)
+    if fused is not None and packed.data_ptr() % 2 == 0:
+        fused(packed.contiguous(), kind, numbers)
+        return out
     decode = PLAIN_DECODERS.get(kind) or _through_gguf(kind)
     step = max(1, CHUNK // block.block_size)
     for start in range(0, len(packed), step):
         numbers[start : start + step] = decode(packed[start : start + step])
     return out
+
+
+@functools.cache
+def fused_decoder(kind: str, dtype: torch.dtype, device: torch.device) -> Fused | None:
+    """Triton's decoder of a type for a GPU, once it gave the plain decoder's bits there; None where
+    there is none, which is said once in the log if Triton is installed."""
+    if device.type != "cuda" or dtype not in NUMPY_SIZES or kind not in PLAIN_DECODERS:
+        return None
+    try:
+        from .decode_triton import KERNELS, decode
+    except ImportError:
+        # PyTorch brings Triton along on Linux only.
+        return None
+    return checked(decode, kind, dtype, device) if kind in KERNELS else None
+
+
+def checked(fused: Fused, kind: str, dtype: torch.dtype, device: torch.device) -> Fused | None:
+    """The decoder, if it runs and agrees with the plain one on some blocks."""
+    block = BLOCK_TYPES[kind]
+    # Small bytes: scales of any bits could be NaN, which equals nothing.
+    codes = torch.arange(37 * block.type_size, dtype=torch.int32).mul_(7).remainder_(113)
+    packed = codes.to(torch.uint8).view(37, block.type_size).to(device)
+    out = torch.empty(37, block.block_size, dtype=dtype, device=device)
+    try:
+        fused(packed, kind, out)
+        fault = "" if torch.equal(out, PLAIN_DECODERS[kind](packed).to(dtype)) else "other numbers"
+    except Exception as error:  # noqa: BLE001 - Triton's compiler raises whatever it likes
+        fault = f"{type(error).__name__}: {error}"
+    if fault:
+        log.warning("%s is decoded without Triton on %s, slower (%s)", kind, device, fault[:300])
+        return None
+    return fused
 
 
 def uninitialised(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

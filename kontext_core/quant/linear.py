@@ -8,7 +8,8 @@ input only.
 On the CPU a layer is decoded some rows at a time into one buffer that a thread reuses for all layers,
 each followed by its part of the matrix product: no layer-sized tensor is made, and with few tokens the
 decoded rows are still in the cache. Where gradients are wanted, or on other devices, the whole weight is
-decoded into a tensor of its own.
+decoded into a tensor of its own. With `products` set, inputs and decoded rows are multiplied as 8-bit
+numbers (`eight_bit`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, ShapeError
+from . import eight_bit
 from .decode import dequantize, uninitialised
 from .fp8 import widen
 from .types import row_bytes
@@ -31,8 +33,14 @@ _own = threading.local()
 
 
 class _PackedLinear(nn.Module):
-    """A linear layer that decodes its weight while it multiplies."""
+    """A linear layer that decodes its weight while it multiplies.
 
+    Attributes:
+        products: None, or the 8-bit numbers to multiply with where that is worth it and nobody asks
+            for gradients, see `eight_bit.PRODUCTS`.
+    """
+
+    products: str | None = None
     in_features: int
     out_features: int
     weight: nn.Parameter
@@ -63,7 +71,10 @@ class _PackedLinear(nn.Module):
         if x.shape[-1] != self.in_features:
             raise ShapeError(f"input is {tuple(x.shape)}; expected [..., {self.in_features}]")
         bias = None if bias is None else bias.to(x.dtype)
-        if x.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad):
+        learning = torch.is_grad_enabled() and x.requires_grad
+        if self.products and not learning and eight_bit.usable(x, self.products, self.out_features):
+            return self._in_eight_bits(x, weight, bias, self.products)
+        if x.device.type == "cpu" and not learning:
             return self._in_chunks(x, weight, bias)
         whole = torch.empty(self.out_features, self.in_features, dtype=x.dtype, device=x.device)
         whole = self._decode(weight, 0, self.out_features, whole)
@@ -78,7 +89,7 @@ class _PackedLinear(nn.Module):
         tokens = x.reshape(-1, columns)
         out = x.new_empty(len(tokens), count)
         scale = self._output_scale(x)
-        step = min(count, max(MIN_ROWS, CHUNK // columns))
+        step = self._rows_at_once()
         buffer = _scratch(step * columns, x.dtype)
         for start in range(0, count, step):
             end = min(start + step, count)
@@ -94,6 +105,36 @@ class _PackedLinear(nn.Module):
             else:
                 torch.mm(tokens, weight, out=part)
         return out.view(*x.shape[:-1], count)
+
+    def _rows_at_once(self) -> int:
+        return min(self.out_features, max(MIN_ROWS, CHUNK // self.in_features))
+
+    def _in_eight_bits(
+        self, x: Tensor, stored: Tensor, bias: Tensor | None, products: str
+    ) -> Tensor:
+        count = self.out_features
+        tokens, scales = eight_bit.quantize_rows(x.reshape(-1, self.in_features), products)
+        out = x.new_empty(len(tokens), count)
+        # A GPU has no cache to keep rows in, and wants few and large products.
+        step = self._rows_at_once() if x.device.type == "cpu" else count
+        for start in range(0, count, step):
+            end = min(start + step, count)
+            weight, scale = self._eight_bit_rows(stored, start, end, products)
+            some = None if bias is None else bias[start:end]
+            out[:, start:end] = eight_bit.multiply(tokens, scales, weight, scale, some, x.dtype)
+        return out.view(*x.shape[:-1], count)
+
+    def _eight_bit_rows(
+        self, stored: Tensor, start: int, end: int, products: str
+    ) -> tuple[Tensor, Tensor]:
+        """Rows start to end of the weight in 8 bits [rows, in_features], and their scales [rows, 1]."""
+        size = (end - start) * self.in_features
+        if stored.device.type == "cpu":
+            rows = _scratch(size, torch.float32)
+        else:
+            rows = torch.empty(size, device=stored.device)
+        decoded = self._decode(stored, start, end, rows.view(end - start, self.in_features))
+        return eight_bit.quantize_rows(decoded, products)
 
 
 def _scratch(count: int, dtype: torch.dtype) -> Tensor:
@@ -175,7 +216,7 @@ class ScaledLinear(_Stored, _PackedLinear):
     """A linear layer over numbers kept in their stored dtype.
 
     Args:
-        weight: [out_features, in_features], any floating dtype.
+        weight: [out_features, in_features], any floating dtype, or int8.
         bias: [out_features] or None.
         scale: float32, one number or one for each row ([rows] or [rows, 1]); the layer multiplies
             by weight * scale. None means 1.
@@ -218,6 +259,15 @@ class ScaledLinear(_Stored, _PackedLinear):
         # A host may bring the weight to the device for this product only, and leave the rest.
         scale = self.scale.to(x.device)
         return scale.view(()) if scale.numel() == 1 else scale.T
+
+    def _eight_bit_rows(
+        self, stored: Tensor, start: int, end: int, products: str
+    ) -> tuple[Tensor, Tensor]:
+        if stored.dtype != eight_bit.STORED[products]:
+            return super()._eight_bit_rows(stored, start, end, products)
+        scale = torch.ones(1, 1) if self.scale is None else self.scale
+        scale = scale.to(stored.device).expand(self.out_features if scale.numel() == 1 else -1, 1)
+        return stored[start:end], scale[start:end].contiguous()
 
     def extra_repr(self) -> str:
         return (

@@ -153,7 +153,8 @@ def test_edit_with_the_hosts_own_model_clip_and_vae(
             width=64, height=64, **settings,
         ),
         "21": node("SaveImage", images=["20", 0], filename_prefix="edit"),
-        "30": node("KontextReference", image=["10", 0], vae=vae, **placed),
+        # With a size asked for, Edit has the picture on the grid of the result.
+        "30": node("KontextReference", image=["10", 0], vae=vae, target=["32", 0], **placed),
         "31": node("CLIPTextEncode", clip=clip, text=words),
         "32": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
         "33": node(

@@ -59,7 +59,7 @@ def test_writes_what_edit_gives(
     assert text == {"prompt": PROMPT, "seed": "7"}
     assert settings == {
         "version": __version__, "model": str(model_folder), "vae": None, "t5": None,
-        "clip_l": None, "t5_length": 256, "lora": [], "dtype": "auto", "image": [str(reference)],
+        "clip_l": None, "t5_length": 256, "lora": [], "dtype": "auto", "eight_bit": "off", "image": [str(reference)],
         "prompt": PROMPT, "negative": None, "cfg": 1.0, "nag": 1.0, "seed": 7, "steps": 2, "guidance": 2.5,
         "width": None, "height": None, "method": "offset", "denoise": 1.0, "solver": "euler",
         "schedule": "kontext", "batch": 1, "accelerate": "off", "fit": "trained size",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import pkgutil
 import subprocess
 import sys
@@ -15,10 +16,13 @@ import kontext_core
 from kontext_core import errors
 
 ROOT = Path(kontext_core.__file__).parent
+# Modules that another package has to be there for; who imports them asks first.
+NEEDING = {"kontext_core.quant.decode_triton": "triton"}
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages([str(ROOT)], "kontext_core.")
     if not module.name.endswith("__main__")
+    and (module.name not in NEEDING or importlib.util.find_spec(NEEDING[module.name]))
 )
 # A class of one of these is called as another project calls it.
 NAMED_BY_OTHERS = ("standalone/comfy_api/",)

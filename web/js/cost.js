@@ -39,7 +39,8 @@ export function nearest([width, height], sizes) {
 export function fitted(size, sizes, fit) {
   const trained = nearest(size, sizes);
   if (fit === "trained size" || (fit === "shrink" && area(size) > area(trained))) return trained;
-  return [Math.floor(size[0] / TOKEN) * TOKEN, Math.floor(size[1] / TOKEN) * TOKEN];
+  const whole = fit === "exact" ? Math.ceil : Math.floor;
+  return [whole(size[0] / TOKEN) * TOKEN, whole(size[1] / TOKEN) * TOKEN];
 }
 
 /**

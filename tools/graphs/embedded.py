@@ -185,7 +185,7 @@ WITH_EMBEDDED: dict[str, Graph] = {
                 290,
                 (
                     stitch("one"),
-                    Node("fast", "KontextAccelerate", {"model": "model.0"}, more=60),
+                    Node("fast", "KontextAccelerate", {"model": "model.0"}, more=90),
                 ),
             ),
             Column("Paint", PURPLE, 290, (sampler("fast", seed=2), finish(original="image.0"))),

@@ -323,7 +323,7 @@ PAGES: dict[str, Graph] = {
     ),
     "KontextAccelerate": shown(
         column(300, loaded("model", "Model")),
-        column(300, Node("it", "KontextAccelerate", {"model": "model.0"}, more=60)),
+        column(300, Node("it", "KontextAccelerate", {"model": "model.0"}, more=90)),
         column(310, Node("sampler", "KontextSampler", {"model": "it.0"})),
     ),
 }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.ldm.modules.attention
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...kontext_core import accelerated
@@ -80,7 +81,7 @@ class Run:
         settings: None, or what may be left out.
         shape: None, or that of the whole latent [b, c, h, w]; a call for a part of it is another
             picture to a region.
-        mask: None, or the latent's noise mask [b, c, h, w].
+        mask: None, or the latent's noise mask [.., H, W] at any size.
     """
 
     def __init__(
@@ -136,15 +137,18 @@ class Run:
     def _original(self, image: ImageTokens) -> Original | None:
         """What says which part of the target changes: the mask, or the reference of its size. None
         for a part of the latent, as areas have it."""
-        whole = self.shape is not None and token_grid(*self.shape[-2:]) == image.grid
-        if not whole or self.settings is None or self.settings.region is None:
+        if self.settings is None or self.settings.region is None or self.shape is None:
+            return None
+        if token_grid(*self.shape[-2:]) != image.grid:
             return None
         tokens, mask = image.original, None
         if tokens is not None:
             # Calls of one step differ in their batch, so what they share is one picture.
             tokens = tokens[:1].clone() if all(map(tokens[0].equal, tokens)) else None
         if self.mask is not None:
-            one = self.mask.amax(1, keepdim=True).to(image.tokens.device)
+            # Older hosts have it at the size it was painted in; of a batch all that any may change.
+            one = self.mask.reshape(-1, 1, *self.mask.shape[-2:]).amax(0, keepdim=True).float()
+            one = F.adaptive_max_pool2d(one, tuple(self.shape[-2:])).to(image.tokens.device)
             mask = mask_on_tokens(one, self.settings.region)
         return Original(image.grid, tokens, mask)
 

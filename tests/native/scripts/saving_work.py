@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import comfy.model_management as management
@@ -34,10 +34,11 @@ def main(pack: Any) -> dict[str, Any]:
     sampler = pack_module("nodes.sampler").KontextSampler
     carried = pack_module("nodes.native.carried")
     # Nobody listens, and nobody wants previews.
-    server = importlib.import_module("server")
+    server = ModuleType("server")
     server.PromptServer = SimpleNamespace(  # type: ignore[attr-defined]
         instance=SimpleNamespace(sockets_metadata={}, client_id=None, send_sync=print)
     )
+    sys.modules["server"] = server
     told: list[str] = []
     carried.tell = pack_module("nodes.native.run").tell = lambda wanted, report: told.append(
         f"{wanted.preset}: {report}"

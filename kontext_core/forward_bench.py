@@ -255,12 +255,14 @@ def _comfyui(
     flux = importlib.import_module("comfy.ldm.flux.model")
     ops = importlib.import_module("comfy.ops").disable_weight_init
     p = sizes.params
+    # Later ones ask for this too; none of FLUX.1's.
+    more = {"txt_ids_dims": []} if "txt_ids_dims" in flux.FluxParams.__annotations__ else {}
     model = flux.Flux(
         image_model="flux", in_channels=16, out_channels=16, patch_size=2,
         vec_in_dim=p.vec_in_dim, context_in_dim=p.context_in_dim, hidden_size=p.hidden_size,
         mlp_ratio=p.mlp_ratio, num_heads=p.num_heads, depth=p.depth,
         depth_single_blocks=p.depth_single_blocks, axes_dim=list(p.axes_dim), theta=p.theta,
-        qkv_bias=True, guidance_embed=True, operations=ops, device=device, dtype=dtype,
+        qkv_bias=True, guidance_embed=True, operations=ops, device=device, dtype=dtype, **more,
     ).eval()  # fmt: skip
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)

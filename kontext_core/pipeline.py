@@ -44,7 +44,7 @@ from .models.text import TextEncoder
 from .resolutions import check_size
 from .safety.checks import Checks
 from .sampling import Callback, OldCallback, SamplerState, make_noise, sample, sample_steps
-from .schedule import make_timesteps
+from .schedule import given_timesteps, make_timesteps
 from .scoring.best import BestOf, Candidate
 from .scoring.starts import as_best_of, finish_best
 from .stitcher import Position, Reference, stitch
@@ -186,6 +186,7 @@ def edit(
     solver: str = "euler",
     accelerate: Accelerate = None,
     schedule: str = "kontext",
+    timesteps: Sequence[float] | Tensor | None = None,
     loras: Loras = (),
     state: SamplerState | None = None,
     callback: Callback | OldCallback | None = None,
@@ -214,6 +215,8 @@ def edit(
         seed: 0 .. 2^64 - 1; same noise as ComfyUI's for the same latent size.
         steps, denoise, schedule: see `schedule.make_timesteps`. denoise below 1 starts from the
             first picture, which must have the result's shape.
+        timesteps: None, or a list in place of those three, as the card of a LoRA for few steps gives,
+            see `schedule.given_timesteps`; one that begins below 1 starts from the first picture too.
         guidance: see `guidance.Conditioning`.
         width, height: of the result in pixels, multiples of 16, both or neither. Without them the
             result has exactly the first picture's own size, without its padding; that of a raw latent
@@ -269,9 +272,13 @@ def edit(
     if negative is not None and not isinstance(negative, str):
         raise InputError(f"negative is a {type(negative).__name__}; expected a text")
     denoise = check_number(denoise, "denoise", 0, 1, "1 is from noise")
+    times = None if timesteps is None else given_timesteps(timesteps)
+    if times is not None:
+        denoise = float(times[0])
     given = [as_given(image, f"image {number}") for number, image in enumerate(as_list(images), 1)]
     prompts = as_named(prompts, names, len(given))
-    starting = "denoise is below 1" if denoise < 1 else "there is a noise mask"
+    below = "denoise is" if times is None else "the first of the timesteps is"
+    starting = f"{below} below 1" if denoise < 1 else "there is a noise mask"
     starts = denoise < 1 or noise_mask is not None
     if starts and not given:
         raise InputError(f"{starting}, which starts from a picture, but none was given")
@@ -327,7 +334,8 @@ def edit(
             "should_stop": should_stop,
             "report": report,
         }
-        times = make_timesteps(steps, context.target_tokens, schedule=schedule, denoise=denoise)
+        if times is None:
+            times = make_timesteps(steps, context.target_tokens, schedule=schedule, denoise=denoise)
         if starts_of is None:
             noise = make_noise(seed, (batch, *shape[1:])).repeat_interleave(len(prompts), 0)
             latent = sample(

@@ -7,11 +7,12 @@ ComfyUI's "simple" scheduler for workflows that have to agree with KSampler.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .checks import check_choice, check_number, check_whole
+from .checks import check_choice, check_number, check_whole, is_number
 from .errors import InputError
 
 SCHEDULES = ("kontext", "simple")
@@ -83,3 +84,37 @@ def make_timesteps(
         mu = mu_for(tokens) if shift is None else shift
         full = time_shift(mu, torch.linspace(1, 0, total + 1))
     return full[-(steps + 1) :]
+
+
+def given_timesteps(values: Sequence[float] | Tensor) -> Tensor:
+    """Timesteps of a run from a list, such as the card of a LoRA for few steps gives.
+
+    Args:
+        values: falling, each above 0 and at most 1; the 0 at the end may be left out, as such lists
+            do. The first one is 1 for a run from noise; less starts from a picture.
+
+    Returns:
+        [steps + 1] float32, ending in 0.
+
+    Raises:
+        InputError: something else.
+    """
+    listed = values.flatten().tolist() if isinstance(values, Tensor) else values
+    if (
+        isinstance(listed, str)
+        or not isinstance(listed, Sequence)
+        or not all(map(is_number, listed))
+    ):
+        raise InputError(
+            f"sigmas are {values!r}; expected a list of numbers such as [1, 0.6, 0.3, 0]"
+        )
+    numbers = [float(value) for value in listed]
+    if numbers[-1:] != [0.0]:
+        numbers.append(0.0)
+    falling = all(a > b for a, b in zip(numbers, numbers[1:], strict=False))
+    if not 2 <= len(numbers) <= MAX_STEPS + 1 or not falling or not 0 < numbers[0] <= 1:
+        raise InputError(
+            f"sigmas are {list(listed)}; expected 1 to {MAX_STEPS} falling numbers, each above 0 and at "
+            "most 1, with or without the 0 at the end"
+        )
+    return torch.tensor(numbers, dtype=torch.float32)

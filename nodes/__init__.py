@@ -15,6 +15,7 @@ class KontextExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class; their ids are part of saved workflows and never change."""
+        from .accelerate import KontextAccelerate
         from .arrange import KontextArrange
         from .batch import KontextBatch
         from .box import KontextBox
@@ -62,6 +63,7 @@ class KontextExtension(ComfyExtension):
             KontextReferences,
             KontextArrange,
             KontextTrainLora,
+            KontextAccelerate,
         ]
 
 

@@ -207,6 +207,8 @@ class KontextCandidates(io.ComfyNode):
         if score is not None and keep > count:
             raise InputError(f"keep is {keep}, but there are only {count} candidates; keep fewer")
 
+        said: list[str] = []
+
         def painted(numbers: list[int], stop_at: int | None) -> list[Tensor]:
             return [
                 run_sampler(
@@ -217,6 +219,7 @@ class KontextCandidates(io.ComfyNode):
                     steps=steps,
                     guidance=guidance,
                     stop_at=stop_at,
+                    notes=said,
                 )
                 for number in numbers
             ]
@@ -257,6 +260,7 @@ class KontextCandidates(io.ComfyNode):
             {**latent_image, "samples": torch.cat(latents)},
             notes=[
                 *notes,
+                *said,
                 *told_by(positive),
                 *sockets().notes(model, positive, False),
             ],

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..kontext_core.accelerate import PRESETS
 from ..kontext_core.composite import composite
 from ..kontext_core.cost import FLUX_HIDDEN, estimate, plain_size, tokens_of
 from ..kontext_core.errors import InputError
 from ..kontext_core.framing import cut_out
 from ..kontext_core.resolutions import KONTEXT_RESOLUTIONS, check_size, nearest_resolution
 from ..kontext_core.stitcher import METHODS, Reference
+from .accelerate import accelerated
 from .conditioning import attach, check_text
 from .inputs import boxes_input, guidance_input, like_input, present_like, seed_input, steps_input
 from .latent import with_boxes, with_mask
@@ -224,6 +226,16 @@ class KontextEdit(io.ComfyNode):
                     "What may change, as boxes in the pixels of image like_image; as a mask, and together "
                     "with one."
                 ),
+                widget(
+                    io.Combo,
+                    "accelerate",
+                    optional=True,
+                    options=list(PRESETS),
+                    default="off",
+                    tooltip="Faster by leaving work out, as Kontext: Accelerate explains: safe, balanced, "
+                    "fast. off: as the MODEL itself says.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 io.Image.Output("image", display_name="IMAGE", tooltip="The result."),
@@ -269,6 +281,7 @@ class KontextEdit(io.ComfyNode):
         denoise: float = 1.0,
         count: int = 1,
         boxes: Any = None,
+        accelerate: str = "off",
     ) -> io.NodeOutput:
         import torch
 
@@ -284,6 +297,7 @@ class KontextEdit(io.ComfyNode):
             mask = with_boxes(mask, boxes, images[like - 1] if like else None)
         given = {"model": model is not None, "vae": vae is not None}
         model = load_model() if model is None else check_model(model)
+        model = accelerated(model, accelerate)
         clip = load_clip() if clip is None else clip
         vae = load_vae() if vae is None else require_vae(vae)
         sizes = resolutions_of(model)
@@ -318,6 +332,7 @@ class KontextEdit(io.ComfyNode):
             steps=steps,
             guidance=guidance,
             denoise=denoise,
+            notes=notes,
         )
         trained = nearest_resolution(columns, rows, sizes)
         cost = estimate(

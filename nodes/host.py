@@ -177,6 +177,20 @@ class ComfyHost:
         if server.client_id is not None:
             server.send_sync(event, data, server.client_id)
 
+    def show(self, node: str, ui: dict[str, Any]) -> None:
+        """Give a node of the running graph, whose turn is over, another `ui` output, in the message in
+        which ComfyUI itself gives it."""
+        from comfy_execution.utils import get_executing_context
+        from server import PromptServer
+
+        server = getattr(PromptServer, "instance", None)
+        running = get_executing_context()
+        if server is None or running is None or server.client_id is None:
+            # Nobody looks, as in a script.
+            return
+        message = {"node": node, "display_node": node, "output": ui, "prompt_id": running.prompt_id}
+        server.send_sync("executed", message, server.client_id)
+
 
 class _Silent:
     def update(self, step: int, preview: Image | None = None) -> None:

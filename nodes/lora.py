@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from .files import choices, complaint, find, stamp
+from .native.carried import FEW_STEPS, carrying
 from .native.lora import add_lora
 from .native.text_lora import add_text_lora
 from .notes import output
@@ -117,12 +118,16 @@ class KontextLoadLora(io.ComfyNode):
     def execute(
         cls, model: Any, lora_file: str, strength: float, mode: str, clip: Any = None
     ) -> io.NodeOutput:
+        from ..kontext_core.lora.few_steps import few_steps, lora_notes
         from ..kontext_core.lora.report import Report
 
         if strength == 0:
             return output(model, clip, notes=["strength is 0: not applied"])
         lora = load_file(lora_file or "")
         patched, report, notes = add_lora(model, lora, strength, merge=mode == "merge")
+        few = few_steps(lora) if report.matched else None
+        if few is not None:
+            patched = carrying(patched, FEW_STEPS, few)
         clip, texts = (clip, Report()) if clip is None else add_text_lora(clip, lora, strength)
         # The core has logged the same, with the whole path.
         shown = [
@@ -130,6 +135,7 @@ class KontextLoadLora(io.ComfyNode):
             *(replace(part, path=lora_file) for part in texts.loras),
         ]
         lines = [*Report(tuple(shown)).text().splitlines(), *notes, *_of_text(lora, clip)]
+        lines += lora_notes(few, strength)
         if not report.matched and not texts.matched:
             lines.insert(0, _nothing(lora))
         return output(patched, clip, notes=lines)

@@ -9,19 +9,23 @@ from comfy_api.latest import io
 from ..kontext_core.errors import Cancelled, InputError
 from ..kontext_core.guidance import Nag, as_nag
 from ..kontext_core.noise_mask import MASK_MODES
-from ..kontext_core.schedule import SCHEDULES
+from ..kontext_core.schedule import SCHEDULES, given_timesteps
 from .conditioning import check_text, read
 from .host import get_host
 from .inputs import SAME_SEED, guidance_input, seed_input, steps_input
 from .latent import noise_for, target_samples
 from .native import sockets
+from .native.carried import ACCELERATION, FEW_STEPS, carried
 from .notes import output, told_by
 from .preview import reporter
 from .schema import make
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
+    from ..kontext_core.accelerated import Report
     from .native import KontextModel
 
 SOLVERS = ("euler", "heun")
@@ -43,6 +47,8 @@ def run_sampler(
     nag: Nag | None = None,
     stop_at: int | None = None,
     mask_mode: str = MASK_MODES[0],
+    sigmas: Tensor | None = None,
+    notes: list[str] | None = None,
 ) -> Tensor:
     """Raw latent [b, 16, h, w], float32 on the CPU, from what comes on sockets.
 
@@ -51,6 +57,8 @@ def run_sampler(
 
     Args:
         stop_at: look at the run after so many steps: what it would become is estimated from there.
+        sigmas: None, or [n + 1] noise levels in place of steps, schedule and denoise.
+        notes: what the run has to say is added to these.
 
     Raises:
         KontextError: a MODEL of another kind, or settings and inputs that don't fit; the host's own
@@ -68,6 +76,7 @@ def run_sampler(
         "nag": nag,
         "stop_at": stop_at,
         "mask_mode": mask_mode,
+        "sigmas": None if sigmas is None else _whole(sigmas),
     }
     asked = {"cfg": cfg != 1.0, "nag_scale": nag is not None}
     for name in (name for name, wanted in asked.items() if wanted and not negative):
@@ -80,8 +89,34 @@ def run_sampler(
     check_text(positive, params, "positive")
     if any(asked.values()):
         check_text(negative, params, "negative")
+    from ..kontext_core.lora.few_steps import run_notes
+
+    wanted = carried(model, ACCELERATION)
+    said = [] if notes is None else notes
+    count = steps if sigmas is None else len(sigmas) - 1
+    said += run_notes(carried(model, FEW_STEPS), count, wanted is not None)
+
+    def report(made: Report) -> None:
+        if wanted is not None:
+            said.append(f"{wanted.preset}: {made}")
+
+    settings["report"] = report
     run = sockets().sampler() or _own
     return run(model, positive, latent_image, **settings)
+
+
+def _whole(sigmas: Tensor) -> Tensor:
+    """Noise levels of a whole run, checked.
+
+    Raises:
+        InputError: they don't end at 0, or are no noise levels of a FLUX.1.
+    """
+    if sigmas.numel() and float(sigmas.flatten()[-1]) != 0:
+        raise InputError(
+            f"sigmas end at {float(sigmas.flatten()[-1]):g}; expected 0, for this sampler paints to the "
+            "end. Add a 0 to the list, or run a part with ComfyUI's SamplerCustomAdvanced"
+        )
+    return given_timesteps(sigmas)
 
 
 def check_model(model: Any) -> Any:
@@ -140,6 +175,8 @@ def _own(
     nag: Nag | None,
     stop_at: int | None,
     mask_mode: str,
+    sigmas: Tensor | None,
+    report: Callable[[Report], None],
 ) -> Tensor:
     """By the core's sampler."""
     from ..kontext_core.sampling import sample_steps
@@ -148,14 +185,18 @@ def _own(
 
     latent_format = model.latent_format
     samples = target_samples(latent_image, latent_format)
-    wanted = read(positive, guidance, "positive")
+    text = read(positive, guidance, "positive")
     unwanted = None
     if cfg != 1.0 or nag is not None:
         unwanted = read(negative, guidance, "negative").conditioning
     context = stitch(
-        tuple(samples.shape), wanted.references, method=wanted.method, latent_format=latent_format
+        tuple(samples.shape), text.references, method=text.method, latent_format=latent_format
     )
-    timesteps = make_timesteps(steps, context.target_tokens, schedule=schedule, denoise=denoise)
+    wanted = carried(model, ACCELERATION)
+    timesteps = sigmas
+    if timesteps is None:
+        timesteps = make_timesteps(steps, context.target_tokens, schedule=schedule, denoise=denoise)
+    steps = len(timesteps) - 1
     noise = noise_for(seed, samples, latent_image.get("batch_index"))
     callback, should_stop = reporter(stop_at or steps, latent_format)
     looks: list[Tensor] = []
@@ -168,7 +209,7 @@ def _own(
         done = sample_steps(
             model.load(),
             context,
-            wanted.conditioning,
+            text.conditioning,
             timesteps,
             noise=noise,
             latent=samples,
@@ -181,6 +222,8 @@ def _own(
             callback=told,
             should_stop=should_stop,
             stop_at=stop_at,
+            accelerate=None if wanted is None else wanted.settings,
+            report=report,
         )
     except Cancelled:
         # In the host's own words, so that it is shown as an interrupt and not as a failure.
@@ -301,6 +344,12 @@ class KontextSampler(io.ComfyNode):
                     "are mixed at every step. differential: darker places are set free later, so "
                     "that grey says how much may change.",
                 ),
+                io.Sigmas.Input(
+                    "sigmas",
+                    optional=True,
+                    tooltip="Noise levels of the run, falling from 1 to 0, as the card of a LoRA for few "
+                    "steps may list them. They take the place of steps, schedule and denoise.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -330,7 +379,9 @@ class KontextSampler(io.ComfyNode):
         nag_tau: float = Nag.tau,
         nag_alpha: float = Nag.alpha,
         mask_mode: str = MASK_MODES[0],
+        sigmas: Tensor | None = None,
     ) -> io.NodeOutput:
+        said: list[str] = []
         nag = as_nag(Nag(nag_scale, nag_tau, nag_alpha), True)
         latent = run_sampler(
             model,
@@ -346,8 +397,12 @@ class KontextSampler(io.ComfyNode):
             denoise=denoise,
             nag=nag,
             mask_mode=mask_mode,
+            sigmas=sigmas,
+            notes=said,
         )
+        denoise = denoise if sigmas is None else float(sigmas[0])
         notes = [
+            *said,
             *told_by(positive),
             *idle_notes(latent_image, negative, cfg != 1.0 or nag is not None, denoise),
             *sockets().notes(model, positive, nag is not None),

@@ -393,13 +393,14 @@ def _paint(
     network = network_of(model)
     check_text(conditioning, getattr(network, "params", None), "the prompt")
     positive = attach(conditioning, [Reference(start, framing=framing), *chain], "offset")
+    said: list[str] = []
     after = run_sampler(
         model, positive, {"samples": torch.zeros_like(start, dtype=torch.float32)},
-        seed=seed, steps=steps, guidance=guidance,
+        seed=seed, steps=steps, guidance=guidance, notes=said,
     )  # fmt: skip
     painted = cut_out(vae.decode(after).float().cpu(), framing)
     latent_format = getattr(network, "latent_format", FLUX_LATENT)
     kept = kept_of(
         file.picture(parent), start, (painted, after.cpu()), framing, mask, keep, latent_format
     )
-    return kept, [*told_by(positive), *sockets().notes(model, positive, False)]
+    return kept, [*said, *told_by(positive), *sockets().notes(model, positive, False)]

@@ -33,6 +33,7 @@ PICTURES: dict[str, tuple[tuple[str, ...], str]] = {
     "masked_edit": (("kontext_shapes", "kontext_mask"), "repaints only what is white"),
     "crop_and_stitch": (("kontext_shapes", "kontext_mask"), "a small region in full detail"),
     "extend_picture": (("kontext_shapes",), "more beside it, the rest as it was"),
+    "accelerated_edit": (("kontext_shapes",), "the same in less time"),
     "batch": (("kontext_shapes",), "many edits with one Run"),
     "box_cue": (("kontext_shapes",), "a box points at what goes"),
     "style_of_a_picture": (("kontext_neon",), "draws in the style of a picture"),

@@ -120,6 +120,10 @@ def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
     )
     edit.add_argument("--schedule", help="kontext, or simple as ComfyUI's KSampler (kontext)")
     edit.add_argument(
+        "--sigmas", type=sigmas, metavar="LIST",
+        help="noise levels in place of --steps, --schedule and --denoise, such as 1,0.6,0.3,0",
+    )  # fmt: skip
+    edit.add_argument(
         "--batch", type=int,
         help="how many results from one seed; they are written as NAME-1, NAME-2, ... (1)",
     )  # fmt: skip
@@ -165,6 +169,20 @@ def named(text: str) -> tuple[str | None, str]:
     if not equals or not path or "/" in name or "\\" in name or Path(text).exists():
         return None, text
     return name, path
+
+
+def sigmas(text: str) -> list[float]:
+    """Numbers from a list with commas, brackets or not.
+
+    Raises:
+        argparse.ArgumentTypeError: something else.
+    """
+    try:
+        return [float(value) for value in text.strip("[] ").rstrip(",").split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of numbers; write them with commas, such as 1,0.6,0.3,0"
+        ) from None
 
 
 def margins(text: str) -> list[int]:
@@ -236,6 +254,8 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     if like and (given["width"] is None) != (given["height"] is None):
         # Half of a size is refused later; the other half of another picture would hide that.
         like = {**like, "width": None, "height": None}
+    if any(given[name] is not None for name in ("steps", "schedule", "denoise")):
+        like = {**like, "sigmas": None}
     values = dict(SETTINGS)
     values.update(like)
     values.update({name: value for name, value in given.items() if value is not None})
@@ -275,6 +295,7 @@ def run(options: argparse.Namespace) -> str:
     from ..names import write_numbers
     from ..pipeline import edit, load_pipeline
     from ..safety.provenance import Provenance
+    from ..schedule import given_timesteps
     from ..scoring.best import BestOf
     from ..writing import check_target, save_image
 
@@ -312,8 +333,10 @@ def run(options: argparse.Namespace) -> str:
     best = 1
     if values["best_of"] != 1:
         best = BestOf(values["best_of"], values["best_by"], values["look"], told=_tell)
+    times = None if values["sigmas"] is None else given_timesteps(values["sigmas"])
+    total = values["steps"] if times is None else len(times) - 1
     reports: list[Report] = []
-    with tqdm(desc="steps", total=max(values["steps"], 0), file=sys.stderr) as bar:
+    with tqdm(desc="steps", total=max(total, 0), file=sys.stderr) as bar:
 
         def step(*_: object) -> None:
             bar.update()
@@ -323,6 +346,7 @@ def run(options: argparse.Namespace) -> str:
             values["prompt"],
             images,
             names=names,
+            timesteps=times,
             **{name: values[name] for name in passed},
             loras=[tuple(part) for part in values["lora"]],
             noise_mask=mask,

@@ -15,7 +15,7 @@ SETTINGS: dict[str, Any] = {
     "model": "tiny", "vae": None, "t5": None, "clip_l": None, "t5_length": 256, "lora": [],
     "dtype": "auto", "eight_bit": "off", "image": [], "prompt": None, "negative": None, "cfg": 1.0, "nag": 1.0, "seed": 0,
     "steps": 28, "guidance": 2.5, "width": None, "height": None, "method": "offset",
-    "denoise": 1.0, "solver": "euler", "schedule": "kontext", "batch": 1,
+    "denoise": 1.0, "solver": "euler", "schedule": "kontext", "sigmas": None, "batch": 1,
     "accelerate": "off", "mask": None, "mask_channel": "luminance", "box": None,
     "mask_mode": "soft", "feather": 0, "match_colours": "off",
     "fit": "trained size", "other_shape": "pad", "megapixels": 1.0,
@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "t5_length": (int,), "lora": (list,), "image": (list,), "cfg": NUMBERS, "nag": NUMBERS, "seed": (int,),
     "steps": (int,), "guidance": NUMBERS, "width": (int,), "height": (int,), "denoise": NUMBERS,
     "batch": (int,), "feather": (int,), "best_of": (int,), "look": (int,), "megapixels": NUMBERS, "margins": (list,),
+    "sigmas": (list,),
 }  # fmt: skip
 
 
@@ -66,7 +67,8 @@ def recall(path: str) -> dict[str, Any]:
     pairs = [part for part in kept.get("lora", []) if not _is_lora(part)]
     names = [part for part in kept.get("image", []) if not isinstance(part, str)]
     sides = [side for side in kept.get("margins", []) if not isinstance(side, int)]
-    if damaged := pairs + names + sides:
+    levels = [level for level in kept.get("sigmas", []) if not isinstance(level, NUMBERS)]
+    if damaged := pairs + names + sides + levels:
         raise InputError(f"the settings in {path} are damaged: {damaged[0]!r}")
     return kept
 

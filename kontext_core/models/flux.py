@@ -147,18 +147,9 @@ class Flux(nn.Module):
             modulation = self.as_needed(self.embed(timesteps, y, guidance, img.dtype))
         if prepared is None:
             prepared = self.prepare(img, img_ids, txt, txt_ids, attn_bias, target_tokens)
-        tokens = img[:, :target]
-        count = prepared.references.shape[1]
-        if kept is not None:
-            self._check_kept(kept, count)
-            prepared = prepared.picked(target, kept)
-            tokens = tokens if not kept.regional else tokens[:, kept.rows]
-            count = 0 if kept.reuse else prepared.references.shape[1]
-        target = tokens.shape[1]
-        tokens = project(self.img_in, tokens)
-        if count:
-            tokens = torch.cat([tokens, prepared.references], dim=1)
-        else:
+        tokens, prepared, count = self.computed(img[:, :target], prepared, kept)
+        target = tokens.shape[1] - count
+        if not count:
             still = None
         if torch.is_grad_enabled() and kept is None and nag is None:
             attend: Attend | Joint = attention
@@ -196,6 +187,34 @@ class Flux(nn.Module):
             rope_table(ids, self.params.axes_dim, self.params.theta),
             bias,
         )
+
+    def computed(
+        self, target: Tensor, prepared: Prepared, kept: KeptContext | None
+    ) -> tuple[Tensor, Prepared, int]:
+        """What a forward computes of the image.
+
+        Args:
+            target: [b, n, in_channels] its target tokens.
+            prepared: of the whole run.
+            kept: as for `forward`.
+
+        Returns:
+            Projected tokens [b, m, c], those of the target first; what is prepared for them and for
+            what is read; how many are references.
+
+        Raises:
+            InputError: nothing is kept that could be read.
+        """
+        count = prepared.references.shape[1]
+        if kept is not None:
+            self._check_kept(kept, count)
+            prepared = prepared.picked(target.shape[1], kept)
+            target = target if not kept.regional else target[:, kept.rows]
+            count = 0 if kept.reuse else prepared.references.shape[1]
+        tokens = project(self.img_in, target)
+        if count:
+            tokens = torch.cat([tokens, prepared.references], dim=1)
+        return tokens, prepared, count
 
     def run_blocks(
         self,

@@ -101,6 +101,11 @@ class Joint:
             self._keep(self.kept, q, k[:, :, :n], v[:, :, :n], bias)
         if self.guided is not None:
             return guided_attention(q, k, v, bias, self.guided, self.backend, m if m < n else 0)
+        return self.softmax(q, k, v, bias)
+
+    def softmax(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """What is left when norm and rotation are done: see `attention.softmax_attention`. A host
+        puts its own here."""
         return softmax_attention(q, k, v, bias, self.backend)
 
     def _keep(

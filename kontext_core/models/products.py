@@ -19,8 +19,9 @@ ROWS = 64
 
 def is_plain(layer: nn.Module) -> bool:
     """Whether this layer is a product with its weight and nothing else: no packed blocks, no LoRA,
-    no host's casting, no hook."""
-    return type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
+    no host's casting, no hook. A host's layer says by itself, as `is_product`, when it is one."""
+    known = type(layer) is nn.Linear or getattr(layer, "is_product", False)
+    return known and not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 @lru_cache

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from ...kontext_core.errors import InputError, ShapeError
 from ...kontext_core.latents import unpack
 from ...kontext_core.models.attention import Attend
-from ...kontext_core.models.block_run import finite
+from ...kontext_core.models.block_run import finite, trimmed
 from ...kontext_core.models.flux import Flux
+from ...kontext_core.models.joint import Joint
 from ...kontext_core.models.layers import SplitRows
 from ...kontext_core.models.nag import NagTexts
 from ...kontext_core.models.rope import rope_table
@@ -31,6 +32,7 @@ from .attention import attend, joined_mask, rotations
 from .conds import NagCond
 from .modulation import KeptModulations, ModulationRows
 from .references import ImageTokens, arrange
+from .run import HostJoint, Run, watched
 
 
 class NativeFlux(Flux):
@@ -56,6 +58,7 @@ class NativeFlux(Flux):
         self.hidden_size = network.params.hidden_size
         self.num_heads = network.params.num_heads
         self.modulated = KeptModulations(self)
+        self.run: Run | None = None
         guard_alike(self, network)
         self.train(network.training)
 
@@ -132,15 +135,64 @@ class NativeFlux(Flux):
         texts: NagTexts | None,
     ) -> Tensor:
         """Velocity of the target's tokens, [b, n_target, 4c]."""
-        img = self.img_in(image.tokens)
         width = self.params.vec_in_dim
-        pooled: Tensor = img.new_zeros(len(img), width) if y is None else y[:, :width]
+        dtype = image.tokens.dtype
+        pooled = image.tokens.new_zeros(len(context), width) if y is None else y[:, :width]
         sigmas = options.get("sample_sigmas")
-        rows = self.modulated.rows(self, timestep, pooled, guidance, sigmas, img.dtype)
+        rows = self.modulated.rows(self, timestep, pooled, guidance, sigmas, dtype)
         still = None
         if image.still:
-            still = self.modulated.rows(self, timestep * 0, pooled, guidance, None, img.dtype)
-        txt = self.txt_in(context)
+            still = self.modulated.rows(self, timestep * 0, pooled, guidance, None, dtype)
+        totals = len(self.double_blocks), len(self.single_blocks)
+        blocks = _Pass(options, rows, still, image.target, control or {}, totals, texts)
+        if mask is None and not watched(options) and not torch.is_grad_enabled():
+            return self._saving(image, context, timestep, options, blocks)
+        img, txt = self._shown(image, context, options, mask, blocks)
+        target = self.run_blocks(img, txt, blocks, image.target)
+        return self.final_layer(target, rows.final(self.final_layer))
+
+    def _saving(
+        self,
+        image: ImageTokens,
+        context: Tensor,
+        timestep: Tensor,
+        options: dict[str, Any],
+        blocks: _Pass,
+    ) -> Tensor:
+        """Velocity of the target's tokens, [b, n_target, 4c], where nobody watches: with what is the
+        same at every step made once, and without what the run is to leave out."""
+        run = self.run or Run(self.params)
+        side = run.side(options, image.tokens.shape)
+        prepared = side.prepared(self, image, context)
+        call = run.call(side, image, context.shape[1], timestep, options)
+        kept, watch = (None, None) if call is None else (call.kept, call.watch)
+        target = image.tokens[:, : image.target]
+        tokens, prepared, count = self.computed(target, prepared, kept)
+        blocks.pe, blocks.mask, blocks.target = (
+            prepared.table,
+            prepared.bias,
+            tokens.shape[1] - count,
+        )
+        if not count:
+            blocks.still = None
+        if call is not None:
+            blocks.picked = call.rows
+        blocks.joint = HostJoint(options, kept, blocks.target, count, blocks.texts)
+        x = self.run_blocks(tokens, prepared.txt, blocks, blocks.target, watch, kept)
+        out = self.final_layer(x, blocks.rows.final(self.final_layer))
+        return out if call is None else call.finish(target, out)
+
+    def _shown(
+        self,
+        image: ImageTokens,
+        context: Tensor,
+        options: dict[str, Any],
+        mask: Tensor | None,
+        blocks: _Pass,
+    ) -> tuple[Tensor, Tensor]:
+        """Image [b, n_img, c] and text [b, n_txt, c] for the blocks, every token of them, and to
+        `blocks` their positions and mask, in the forms that the host's patches know."""
+        img, txt = self.img_in(image.tokens), self.txt_in(context)
         img_ids: Any = image.ids.expand(len(img), -1, -1)
         txt_ids = torch.zeros(len(img), txt.shape[1], 3, device=img.device)
         for patch in options.get("patches", {}).get("post_input", ()):
@@ -156,14 +208,8 @@ class NativeFlux(Flux):
         length = text + max(img.shape[1], image.tokens.shape[1])
         if image.bias is not None:
             bias = F.pad(image.bias, (text, length - text - image.bias.shape[1]))
-        mask = joined_mask(mask, bias, length)
-
-        totals = len(self.double_blocks), len(self.single_blocks)
-        blocks = _Pass(
-            options, rows, still, image.target, table, mask, control or {}, totals, texts
-        )
-        target = self.run_blocks(img, txt, blocks, image.target)
-        return self.final_layer(target, rows.final(self.final_layer))
+        blocks.show(table, joined_mask(mask, bias, length))
+        return img, txt
 
 
 class _Pass:
@@ -171,6 +217,13 @@ class _Pass:
 
     Blocks may be replaced by the host's patches: those see the conditioning vector, positions as
     ComfyUI's Flux has them, and a function that runs the block.
+
+    Attributes:
+        joint: the attention of blocks that nobody watches; None where somebody does.
+        pe: positions, as our table or, where others see them, as the host has them.
+        mask: None, or what is added to the attention logits: [b or 1, n] for `joint`, else as
+            from `joined_mask`.
+        picked: None, or [m] int64: the target's tokens that are computed.
     """
 
     def __init__(
@@ -179,8 +232,6 @@ class _Pass:
         rows: ModulationRows,
         still: ModulationRows | None,
         target: int,
-        table: Tensor | None,
-        mask: Tensor | None,
         control: dict[str, Any],
         totals: tuple[int, int],
         texts: NagTexts | None,
@@ -188,10 +239,18 @@ class _Pass:
         self.options, self.control, self.totals = options, control, totals
         self.texts = texts
         self.rows, self.still, self.target = rows, still, target
-        self.table, self.mask = table, mask
         self.replaced: dict[Any, Any] = options.get("patches_replace", {}).get("dit", {})
-        self.pe = table
-        if table is not None and (self.replaced or options.get("patches", {}).get("attn1_patch")):
+        self.joint: Joint | None = None
+        self.pe: Tensor | None = None
+        self.table: Tensor | None = None
+        self.mask: Tensor | None = None
+        self.picked: Tensor | None = None
+
+    def show(self, table: Tensor | None, mask: Tensor | None) -> None:
+        """Positions and mask for blocks that others may watch."""
+        self.pe, self.table, self.mask = table, table, mask
+        patched = self.options.get("patches", {}).get("attn1_patch")
+        if table is not None and (self.replaced or patched):
             self.pe = rotations(table)
 
     def double(self, index: int, block: Any, img: Tensor, txt: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,14 +272,14 @@ class _Pass:
         args = self.args(img=img, txt=txt)
         replaced = self.replaced.get(("double_block", index))
         out = original(args) if replaced is None else replaced(args, {"original_block": original})
-        return _added(out["img"], self.control.get("input"), index, 0), out["txt"]
+        return self.added(out["img"], "input", index, 0), out["txt"]
 
     def single(
         self, index: int, block: Any, x: Tensor, text: int, keep: slice | None = None
     ) -> Tensor:
         """Text and image [b, n, c] through a single block, and what a ControlNet adds.
 
-        The block computes every token, since patches may look at all of them.
+        Where somebody watches, the last block computes every token too.
         """
         self.options["img_slice"] = [text, x.shape[1]]
         self.begin("single", index, self.totals[1])
@@ -229,15 +288,18 @@ class _Pass:
             rows = self.rows.single(block, index, args["vec"])
             if self.still is not None:
                 rows = SplitRows(rows, self.still.single(block, index), text + self.target)
-            attending = self.attend(args, text)
-            out = block(args["img"], rows, args["pe"], args.get("attn_mask"), attending)
-            return {"img": finite(out)}
+            given = rows, args["pe"], args.get("attn_mask"), self.attend(args, text)
+            if keep is None or self.joint is None:
+                return {"img": finite(block(args["img"], *given))}
+            return {"img": finite(trimmed(block, args["img"], *given, keep))}
 
         args = self.args(img=x)
         replaced = self.replaced.get(("single_block", index))
         out = original(args) if replaced is None else replaced(args, {"original_block": original})
-        x = _added(out["img"], self.control.get("output"), index, text)
-        return x if keep is None else x[:, keep]
+        if keep is None or self.joint is None:
+            x = self.added(out["img"], "output", index, text)
+            return x if keep is None else x[:, keep]
+        return self.added(out["img"], "output", index, 0)
 
     def begin(self, kind: str, index: int, total: int) -> None:
         """Tells patches which block runs. A run that the user has stopped ends here; later hosts
@@ -250,8 +312,20 @@ class _Pass:
         more = {"vec": self.rows.vec, "pe": self.pe, "attn_mask": self.mask}
         return {**tensors, **more, "transformer_options": self.options}
 
-    def attend(self, args: dict[str, Any], text: int) -> Attend:
+    def added(self, x: Tensor, kind: str, index: int, start: int) -> Tensor:
+        """x [b, n, c] with a ControlNet's output of one block added from token `start` on."""
+        control = self.control.get(kind)
+        add = control[index] if control is not None and index < len(control) else None
+        if add is None:
+            return x
+        if self.picked is not None:
+            add = add[:, self.picked.to(add.device)]
+        return x + F.pad(add.to(x), (0, 0, start, x.shape[1] - start - add.shape[1]))
+
+    def attend(self, args: dict[str, Any], text: int) -> Attend | Joint:
         """The attention that a block is to use."""
+        if self.joint is not None:
+            return self.joint
         options = args.get("transformer_options") or self.options
 
         def call(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None) -> Tensor:
@@ -275,11 +349,3 @@ def _with_negative(nag: NagCond, context: Tensor, mask: Tensor | None) -> tuple[
     negative = nag.txt.to(context).repeat(len(context) // len(nag.txt), 1, 1)
     lengths = NagTexts(nag.nag, negative.shape[1], context.shape[1])
     return lengths, torch.cat([negative, context], dim=1)
-
-
-def _added(x: Tensor, control: list[Tensor | None] | None, index: int, start: int) -> Tensor:
-    """x [b, n, c] with a ControlNet's output of one block added from token `start` on."""
-    add = control[index] if control is not None and index < len(control) else None
-    if add is None:
-        return x
-    return x + F.pad(add.to(x), (0, 0, start, x.shape[1] - start - add.shape[1]))

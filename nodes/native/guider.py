@@ -6,7 +6,7 @@ Only where `comfy` can be imported.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_base
 import comfy.model_management
@@ -25,6 +25,10 @@ from ..conditioning import Entries, beyond_native
 from ..latent import noise_for, target_samples
 from .conds import NagCond
 from .forward import NativeFlux
+from .run import REPORT
+
+if TYPE_CHECKING:
+    from ...kontext_core.accelerated import Report
 
 # What an entry says about references.
 REFERENCE_KEYS = ("reference_latents", "reference_latents_method", "kontext_references")
@@ -52,6 +56,23 @@ def require_flux(model: Any) -> Any:
     raise KontextError(
         f"this MODEL is a {found}, and Kontext: Sampler runs FLUX.1 models only. Load one with "
         "Kontext: Load Model or Load Diffusion Model, or sample this one with KSampler"
+    )
+
+
+def require_ours(model: Any) -> None:
+    """Refuse a MODEL that was not loaded by the pack.
+
+    Raises:
+        InputError: the host's own, or of another kind.
+    """
+    if is_ours(model):
+        return
+    inner = getattr(model, "model", None)
+    found = type(model if inner is None else inner).__name__
+    raise InputError(
+        f"this MODEL is a {found} that ComfyUI itself has loaded, and nothing can be left out of its runs "
+        "from here. Load the file with Kontext: Load Model for that, or put ComfyUI's own EasyCache in "
+        "this node's place"
     )
 
 
@@ -100,6 +121,8 @@ def guided(
     nag: Nag | None = None,
     stop_at: int | None = None,
     mask_mode: str = "soft",
+    sigmas: Tensor | None = None,
+    report: Callable[[Report], None] | None = None,
 ) -> Tensor:
     """Raw latent [b, 16, h, w], float32, as KSampler gives it for the same settings.
 
@@ -108,6 +131,8 @@ def guided(
         nag: None, or guidance by the first negative entry, which one of ours obeys.
         callback: called as (step from 1, steps, model-space estimate).
         stop_at: give the estimate of the result after so many steps instead.
+        sigmas: None, or [n + 1] noise levels in place of steps, schedule and denoise.
+        report: called with what was computed, where the MODEL asks for less.
 
     The others are the sampler's inputs; `guidance` holds for entries that bring none of their own,
     the references of the first positive entry for all negative ones.
@@ -125,7 +150,9 @@ def guided(
     if not 0 <= guidance <= 100:
         raise InputError(f"guidance is {guidance}; expected 0 to 100, Kontext's is 2.5")
     samples = target_samples(latent_image, latent_format_of(model))
-    sigmas = _sigmas(model, samples, steps, schedule, denoise)
+    if sigmas is None:
+        sigmas = _sigmas(model, samples, steps, schedule, denoise)
+    steps = len(sigmas) - 1
     if stop_at is not None:
         # Straight on from there to its end, where the estimate lies.
         sigmas = torch.cat([sigmas[:stop_at], sigmas.new_zeros(1)])
@@ -158,6 +185,9 @@ def guided(
         disable_pbar=True,
         seed=seed,
     )
+    made = getattr(guider, REPORT, None)
+    if report is not None and made is not None:
+        report(made)
     if not bool(torch.isfinite(latent).all()):
         # 0.3.64 has no get_dtype_inference.
         dtype = model.model.manual_cast_dtype or model.model.get_dtype()

@@ -172,8 +172,15 @@ def _twins() -> dict[type, type]:
     class Embedding(_HostTable, host.Embedding):
         pass
 
+    class Linear(host.Linear):
+        @property
+        def is_product(self: Any) -> bool:
+            """Nothing is brought over, patched on the way or, as bypassed LoRAs do, put in front."""
+            moved = self.comfy_cast_weights or self.weight_function or self.bias_function
+            return not moved and "forward" not in vars(self)
+
     twins: dict[type, type] = {
-        nn.Linear: host.Linear,
+        nn.Linear: Linear,
         nn.Conv1d: host.Conv1d,
         nn.Conv2d: host.Conv2d,
         nn.GroupNorm: host.GroupNorm,

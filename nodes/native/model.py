@@ -31,6 +31,8 @@ class KontextModel:
         self.latent_format = flux.latent_format
         self.resolutions = flux.resolutions
         self.loras: tuple[tuple[Lora, float], ...] = ()
+        # For samplers, see `carried`.
+        self.carried: dict[str, Any] = {}
         self._managed: Managed = manage(flux)
 
     def load(self) -> Flux:

@@ -98,10 +98,11 @@ def _patcher_class() -> type:
             return layer if is_packed(layer) else None
 
         def forget(self) -> None:
-            """Modulations that the network has kept are those of the weights as they were."""
-            kept = getattr(network_of(self), "modulated", None)
-            if kept is not None:
-                kept.forget()
+            """What the network has made and kept is that of the weights as they were."""
+            for kept in ("modulated", "run"):
+                made = getattr(network_of(self), kept, None)
+                if made is not None:
+                    made.forget()
 
         # Loading
 

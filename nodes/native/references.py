@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from ...kontext_core import stitcher
+from ...kontext_core.accelerate import step_at
 from ...kontext_core.errors import ShapeError
 from ...kontext_core.latents import pack
+from ...kontext_core.region import original_of
 from ...kontext_core.stitcher import METHODS, Reference
 
 logger = logging.getLogger(__name__)
 
-# How far a step's sigma may lie above its place in the schedule, by rounding.
-SLACK = 1e-5
 # Methods of other models, which were told of.
 _told: set[str] = set()
 
@@ -37,6 +37,10 @@ class ImageTokens:
         bias: None, or [1, n] log strengths.
         target: number of the target's tokens.
         counts: tokens of each reference that is there.
+        present: for every reference, whether it is.
+        original: None, or [b, target, 4c] tokens of the reference that the target is a changed version
+            of.
+        grid: (rows, columns) of the target's tokens.
         still: references are modulated at timestep 0.
     """
 
@@ -45,6 +49,9 @@ class ImageTokens:
     bias: Tensor | None
     target: int
     counts: tuple[int, ...]
+    present: tuple[bool, ...]
+    original: Tensor | None
+    grid: tuple[int, int]
     still: bool
 
 
@@ -68,9 +75,8 @@ def progress_of(options: dict[str, Any], timestep: Tensor) -> float:
     now = options.get("sigmas")
     if sigmas is None or len(sigmas) < 2 or now is None:
         return float(1 - timestep.flatten()[0])
-    current = float(now.flatten()[0]) * (1 - SLACK)
-    begun = int((sigmas[:-1] >= current).sum())
-    return max(begun - 1, 0) / options.get("kontext_steps", len(sigmas) - 1)
+    step = step_at(float(now.flatten()[0]), sigmas.tolist())
+    return step / options.get("kontext_steps", len(sigmas) - 1)
 
 
 def arrange(
@@ -115,12 +121,16 @@ def arrange(
     )
     part = any(r.start > 0 or r.end < 1 for r in items)
     now = context.at(progress_of(options, timestep) if part else 0.0)
+    original = original_of(context)
     return ImageTokens(
         tokens=torch.cat([pack(x), now.tokens.to(x)], 1),
         ids=now.img_ids,
         bias=now.bias,
         target=context.target_tokens,
         counts=now.counts,
+        present=now.present,
+        original=None if original is None else original[1],
+        grid=(context.layout[0].rows, context.layout[0].columns),
         still=now.still,
     )
 

@@ -46,6 +46,14 @@ class Sockets:
         """
         return require_model(model)
 
+    def require_ours(self, model: Any) -> None:
+        """Refuse a MODEL whose transformer is not the pack's.
+
+        Raises:
+            KontextError: it is the host's own, or of another kind.
+        """
+        require_model(model)
+
     def network(self, model: Any) -> Any:
         """The transformer in a MODEL from `require_model`, wherever it is; never to be run."""
         return model._managed.network
@@ -87,6 +95,11 @@ class ComfySockets(Sockets):
 
         return require_flux(model)
 
+    def require_ours(self, model: Any) -> None:
+        from .guider import require_ours
+
+        require_ours(model)
+
     def network(self, model: Any) -> Any:
         return model.model.diffusion_model
 
@@ -100,7 +113,9 @@ class ComfySockets(Sockets):
         from .guider import guided, latent_format_of
 
         def run(model: Any, *inputs: Any, steps: int, **settings: Any) -> Any:
-            callback, _ = reporter(settings.get("stop_at") or steps, latent_format_of(model))
+            given = settings.get("sigmas")
+            count = settings.get("stop_at") or (steps if given is None else len(given) - 1)
+            callback, _ = reporter(count, latent_format_of(model))
             return guided(model, *inputs, steps=steps, callback=callback, **settings).cpu()
 
         return run

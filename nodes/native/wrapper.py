@@ -13,9 +13,11 @@ import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.supported_models
+from comfy.patcher_extension import WrappersMP
 
 from ...kontext_core.latents import FLUX_LATENT, LatentFormat
 from ..conditioning import ReferenceChain, check_text, references_of
+from . import run
 from .conds import CONDNag, CONDReferences
 from .forward import NativeFlux
 from .layers import decoding_memory, host_layers
@@ -54,10 +56,15 @@ class KontextFlux(comfy.model_base.Flux):
         super().__init__(config, model_type, unet_model=lambda **_: network)
 
     def memory_required(self, *args: Any, **kwargs: Any) -> Any:
-        """As the host's, with what packed layers are decoded into and what modulations are kept."""
+        """As the host's, with what packed layers are decoded into, what modulations are kept, and, in
+        a run that leaves work out, keys and values."""
         dtype = self.manual_cast_dtype or self.get_dtype()
         network = self.diffusion_model
         more = decoding_memory(network, dtype) + network.modulated.memory(dtype)
+        if network.run is not None:
+            shape = args[0] if args else kwargs["input_shape"]
+            shapes = kwargs.get("cond_shapes", args[1] if len(args) > 1 else {})
+            more += network.run.memory(shape, shapes.get("ref_latents", ()), dtype)
         return super().memory_required(*args, **kwargs) + more
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
@@ -107,8 +114,11 @@ def wrap(flux: Flux) -> Any:
     host_layers(network)
     network.requires_grad_(False)
     model = KontextFlux(_config(network), network)
-    return patcher_for(
+    patcher = patcher_for(
         model,
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
+    # Clones keep it.
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, run.KEY, run.during)
+    return patcher

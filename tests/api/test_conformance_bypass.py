@@ -61,6 +61,7 @@ BYPASSED = [
     ("one_node_edit", "KontextEdit", RUNS),
     # At the trained size, and nothing is new.
     ("extend_picture", "KontextCanvas", RUNS),
+    ("accelerated_edit", "KontextAccelerate", RUNS),
     # Its prompts are gone, and the prompt of Edit stood for them only.
     ("batch", "KontextBatch", "the prompt is empty"),
     ("batch", "KontextLoadModel", RUNS),
@@ -73,6 +74,7 @@ MUTED = [
     ("one_reference_edit", "KontextFinish", "required_input_missing"),
     ("one_node_edit", "KontextEdit", "required_input_missing"),
     ("extend_picture", "KontextCanvas", "neither a latent nor a reference"),
+    ("accelerated_edit", "KontextAccelerate", "required_input_missing"),
     ("batch", "KontextLoadVAE", RUNS),
 ]
 CASES = [(*case, BYPASS) for case in BYPASSED] + [(*case, MUTE) for case in MUTED]

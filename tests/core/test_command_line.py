@@ -64,7 +64,7 @@ def test_writes_what_edit_gives(
         "width": None, "height": None, "method": "offset", "denoise": 1.0, "solver": "euler",
         "schedule": "kontext", "batch": 1, "accelerate": "off", "fit": "trained size",
         "other_shape": "pad", "megapixels": 1.0, "aspect": None, "margins": [0, 0, 0, 0],
-        "fill": "edge", "best_of": 1, "best_by": "outside the mask", "look": 6, "mask": None, "mask_channel": "luminance", "box": None, "mask_mode": "soft",
+        "fill": "edge", "best_of": 1, "best_by": "outside the mask", "look": 6, "sigmas": None, "mask": None, "mask_channel": "luminance", "box": None, "mask_mode": "soft",
         "feather": 0, "match_colours": "off",
     }  # fmt: skip
 
@@ -148,6 +148,18 @@ def test_like_repeats_everything(
             assert not load_image(other).equal(load_image(first))
         assert recall(str(second)) == recall(str(first))
     capsys.readouterr()
+
+
+def test_a_list_of_sigmas(model_folder: Path, reference: Path, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / f"{n}.png" for n in "123")
+    assert main(command(model_folder, reference, first, sigmas="[1, 0.6, 0.3,]")) == 0
+    assert recall(str(first))["sigmas"] == [1.0, 0.6, 0.3]
+    assert main(["edit", "--like", str(first), "--out", str(second)]) == 0
+    assert load_image(second).equal(load_image(first))
+    # Whoever asks for steps does not get the list of the other picture.
+    assert main(["edit", "--like", str(first), "--steps", "2", "--out", str(third)]) == 0
+    assert "sigmas" not in recall(str(third))
+    assert not load_image(third).equal(load_image(first))
 
 
 @pytest.mark.parametrize(("size", "mode"), [((111, 79), "RGBA"), ((400, 20), "L")])

@@ -71,6 +71,7 @@ def test_every_input_counts(small_pipeline: Pipeline) -> None:
         run(denoise=0.5),
         run(solver="heun"),
         run(schedule="simple"),
+        run(timesteps=[1, 0.3]),
         run(cfg=3.0),
         run(cfg=3.0, negative="blue"),
     ]
@@ -195,3 +196,17 @@ def test_nothing_is_squashed_into_another_shape(part: str, small_pipeline: Pipel
         small_pipeline.reference(torch.rand(1, 100, 30, 3), mask=mask.T)
     with pytest.raises(InputError, match="another shape"):
         run((128, 64) if part == "picture" else (64, 64), (64, 32))
+
+
+def test_a_list_of_timesteps_takes_the_place_of_a_schedule(small_pipeline: Pipeline) -> None:
+    pictures = [picture(1)]
+    base = edit(small_pipeline, PROMPT, pictures, steps=3)
+    times = make_timesteps(3, 16)
+    assert edit(small_pipeline, PROMPT, pictures, timesteps=times, steps=9).equal(base)
+    assert edit(small_pipeline, PROMPT, pictures, timesteps=times[:-1].tolist()).equal(base)
+    # One that begins later starts from the first picture, as denoise does.
+    late = edit(small_pipeline, PROMPT, pictures, steps=2, denoise=0.5)
+    start = make_timesteps(2, 16, denoise=0.5)
+    assert edit(small_pipeline, PROMPT, pictures, timesteps=start).equal(late)
+    with pytest.raises(InputError, match="first of the timesteps is below 1"):
+        edit(small_pipeline, PROMPT, timesteps=start)

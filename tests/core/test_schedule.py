@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from kontext_core import InputError, make_timesteps
-from kontext_core.schedule import comfy_simple, flux_schedule, mu_for, time_shift
+from kontext_core.schedule import comfy_simple, flux_schedule, given_timesteps, mu_for, time_shift
 
 
 def test_mu_is_a_line_through_two_points_and_goes_on() -> None:
@@ -91,3 +92,21 @@ def test_unusable_denoise(denoise: float) -> None:
 def test_unknown_schedule() -> None:
     with pytest.raises(InputError, match="unknown schedule 'karras'"):
         make_timesteps(4, 24, schedule="karras")
+
+
+FAL = [1, 0.6509, 0.4374, 0.2932, 0.1893, 0.1108, 0.0495, 0.00031]
+
+
+@pytest.mark.parametrize("values", [FAL, tuple(FAL), [*FAL, 0], torch.tensor(FAL)])
+def test_a_list_from_a_card(values: Any) -> None:
+    made = given_timesteps(values)
+    assert made.dtype == torch.float32
+    torch.testing.assert_close(made, torch.tensor([*FAL, 0.0]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "values", [[], [0], [1, 1, 0], [0.3, 0.6], [1.2, 0], [1, -0.1], [1, float("nan")], "1,0.5", 1.0]
+)
+def test_lists_that_are_no_timesteps(values: Any) -> None:
+    with pytest.raises(InputError, match="sigmas are"):
+        given_timesteps(values)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL, PARTS = "tests/native/test_stand_in_model.py", "tests/native/test_stand_in_parts.py"
+RUN = "tests/native/test_stand_in_run.py"
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ FAULTS = (
         "forward.py",
         "else x[:, keep]",
         "else x[:, : keep.stop - keep.start]",
-        f"{MODEL}::test_velocity_is_the_cores[none-offset]",
+        f"{MODEL}::test_velocity_is_the_cores[with gradients-none-offset]",
     ),
     Fault(
         "forward: a ControlNet's second list is added where the first belongs",
         "forward.py",
-        'self.control.get("input"), index, 0)',
-        'self.control.get("output"), index, 0)',
+        '"input", index, 0), out["txt"]',
+        '"output", index, 0), out["txt"]',
         f"{MODEL}::test_outputs_of_a_controlnet_are_added_to_the_images_tokens",
     ),
     Fault(
@@ -52,7 +53,7 @@ FAULTS = (
         "forward.py",
         "F.pad(image.bias, (text, length - text - image.bias.shape[1]))",
         "F.pad(image.bias, (0, length - image.bias.shape[1]))",
-        f"{MODEL}::test_velocity_is_the_cores[strength-offset]",
+        f"{MODEL}::test_velocity_is_the_cores[with gradients-strength-offset]",
     ),
     Fault(
         "forward: an interrupt is not heard",
@@ -60,6 +61,48 @@ FAULTS = (
         "        comfy.model_management.throw_exception_if_processing_interrupted()\n",
         "",
         f"{MODEL}::test_an_interrupt_ends_a_forward",
+    ),
+    Fault(
+        "forward: of a region a ControlNet adds what belongs to other tokens",
+        "forward.py",
+        "add[:, self.picked.to(add.device)]",
+        "add[:, : len(self.picked)]",
+        f"{RUN}::test_a_region_takes_of_a_controlnet_what_belongs_to_it",
+    ),
+    Fault(
+        "run: it outlives its end",
+        "run.py",
+        "        network.run = before\n",
+        "",
+        f"{RUN}::test_a_run_leaves_nothing",
+    ),
+    Fault(
+        "run: another text of the same length counts as the same",
+        "run.py",
+        "alike and torch.equal(one, other)",
+        "alike",
+        f"{RUN}::test_a_change_is_noticed_whatever_the_host_calls_it",
+    ),
+    Fault(
+        "run: a change of weights is not heard",
+        "run.py",
+        "        self._sides.clear()\n        self.saving.reset()\n",
+        "",
+        f"{RUN}::test_a_change_is_noticed_whatever_the_host_calls_it",
+    ),
+    Fault(
+        "run: a part of the latent is compared with the whole reference",
+        "run.py",
+        "token_grid(*self.shape[-2:]) != image.grid",
+        "False",
+        f"{RUN}::test_areas_take_no_region",
+    ),
+    Fault(
+        "run: patches of attention see trimmed keys",
+        "run.py",
+        'WATCHING = ("post_input", "attn1_patch", "attn1_output_patch")',
+        'WATCHING = ("post_input",)',
+        f"{RUN}::test_whoever_looks_at_blocks_sees_all_of_them",
     ),
     Fault(
         "guider: a step off by one",
@@ -136,7 +179,7 @@ FAULTS = (
         "references.py",
         "_checked(next(queue)",
         "_checked(latents.pop()",
-        f"{MODEL}::test_velocity_is_the_cores[plain-offset]",
+        f"{MODEL}::test_velocity_is_the_cores[with gradients-plain-offset]",
     ),
     Fault(
         "references: a pause of one step at the start",

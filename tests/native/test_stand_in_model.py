@@ -5,6 +5,7 @@ The oracle is the core's own forward: same network, same tokens. Both are float3
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,13 @@ from torch import Tensor
 # Velocities are of order one. Measured: 2.4e-6, where attention comes in another order of sums.
 SAME = 1e-5
 SIZE = (6, 8)
+
+
+@pytest.fixture(params=["plain", "with gradients"], autouse=True)
+def gradients(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where nobody asks for gradients, blocks attend by the core's `Joint`; else as others see them."""
+    with torch.set_grad_enabled(request.param == "with gradients"):
+        yield
 
 
 def given(batch: int = 1) -> dict[str, Tensor]:
@@ -56,6 +64,7 @@ def core(inside: Any, flux: Any, chain: Any = (), method: str = "offset", **chan
 
 def native(inside: Any, flux: Any, chain: Any = (), **more: Any) -> Tensor:
     network = inside.module("nodes.native.forward").NativeFlux(flux)
+    inside.module("nodes.native.layers").host_layers(network)
     latents = [one.latent for one in chain if one.strength] or None
     values = {**given(), "ref_latents": latents, **more}
     if chain:
@@ -359,6 +368,7 @@ def test_a_file_overwritten_in_place_is_noticed_by_the_hosts_forward_too(
     path.write_bytes(b"whole")
     flux.register_forward_pre_hook(unchanged.FileGuard((unchanged.stamp_of(path, path.stat()),)))
     network = inside.module("nodes.native.forward").NativeFlux(flux)
+    inside.module("nodes.native.layers").host_layers(network)
     network(**given())
     path.write_bytes(b"half")
     with pytest.raises(inside.module("kontext_core.errors").CheckpointError, match="written to"):

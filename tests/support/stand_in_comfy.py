@@ -158,12 +158,20 @@ class ModelPatcher:
         self.backup: dict[str, Tensor] = {}
         self.hook_backup: dict[str, Any] = {}
         self.patches_uuid: Any = object()
+        self.wrappers: dict[str, dict[str, list[Any]]] = {}
+
+    def add_wrapper_with_key(self, kind: str, key: str, wrapper: Any) -> None:
+        self.wrappers.setdefault(kind, {}).setdefault(key, []).append(wrapper)
 
     def clone(self) -> Any:
         other = type(self)(self.model, self.load_device, self.offload_device)
         other.attachments = dict(self.attachments)
         other.patches = {key: list(value) for key, value in self.patches.items()}
         other.patches_uuid = self.patches_uuid
+        for kind, named in self.wrappers.items():
+            for key, wrappers in named.items():
+                for wrapper in wrappers:
+                    other.add_wrapper_with_key(kind, key, wrapper)
         return other
 
     def add_patches(self, patches: dict[str, Any], strength: float = 1.0) -> None:
@@ -296,7 +304,9 @@ def _modules(state: State) -> dict[str, dict[str, Any]]:
         "comfy.model_management": management,
         "comfy.patcher_extension": {
             "WrapperExecutor": WrapperExecutor,
-            "WrappersMP": SimpleNamespace(DIFFUSION_MODEL="diffusion_model"),
+            "WrappersMP": SimpleNamespace(
+                DIFFUSION_MODEL="diffusion_model", OUTER_SAMPLE="outer_sample"
+            ),
             "get_all_wrappers": lambda kind, options: options.get("wrappers", {}).get(kind, []),
         },
         "comfy.ldm": {},

@@ -166,6 +166,32 @@ WITH_EMBEDDED: dict[str, Graph] = {
             ),
         ),
     ),
+    "accelerated_edit": Graph(
+        "## Paint faster\n\n*Kontext: Accelerate* leaves out work whose result hardly changes: "
+        "references are computed in some steps only, and steps that would repeat the last one are "
+        "skipped. After **Run** it says how much.\n\n- **preset**: *safe*, *balanced* or *fast*; its "
+        "help page says what each costs.\n- Compare with *off*, and with fewer steps at the same "
+        "price.\n- ComfyUI's *KSampler* takes its MODEL too." + EMBEDDED + PICTURES,
+        (
+            loaders(),
+            reference_column(
+                picture("image", "kontext_shapes.png", "Picture"),
+                reference("one", 1, image="image.0", vae="vae.0"),
+                instruction("make the background blue"),
+            ),
+            Column(
+                "Paint faster",
+                PURPLE,
+                290,
+                (
+                    stitch("one"),
+                    Node("fast", "KontextAccelerate", {"model": "model.0"}, more=90),
+                ),
+            ),
+            Column("Paint", PURPLE, 290, (sampler("fast", seed=2), finish(original="image.0"))),
+            result(save("finish", "accelerated_edit")),
+        ),
+    ),
     "ksampler_with_our_loaders": Graph(
         "## Our loaders with ComfyUI's KSampler\n\nMODEL, CLIP, VAE, CONDITIONING and LATENT are "
         "ComfyUI's own kinds: any sampler and scheduler works, and so do LoRA loaders, patches and "

@@ -385,4 +385,9 @@ PAGES: dict[str, Graph] = {
         ),
         column(310, Node("sampler", "KontextSampler", {"model": "it.0"})),
     ),
+    "KontextAccelerate": shown(
+        column(300, loaded("model", "Model")),
+        column(300, Node("it", "KontextAccelerate", {"model": "model.0"}, more=90)),
+        column(310, Node("sampler", "KontextSampler", {"model": "it.0"})),
+    ),
 }

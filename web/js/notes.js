@@ -7,7 +7,7 @@ import { mount, reportOf, watch } from "./watch.js";
 import { say } from "./words.js";
 
 // These always report, so their place is there from the start; others get it with the first note.
-const REPORTING = ["KontextLoadLora", "KontextQuantize", "KontextTrainLora"];
+const REPORTING = ["KontextAccelerate", "KontextLoadLora", "KontextQuantize", "KontextTrainLora"];
 const HEIGHT = 64;
 
 /** @param {any} node */

@@ -34,7 +34,7 @@ FULL, REUSED, REGIONAL, SKIPPED = "full", "reused", "regional", "skipped"
 
 
 @dataclass(frozen=True)
-class Layout:
+class TokenCounts:
     """What a model call is made of; another one begins anew.
 
     Attributes:
@@ -67,7 +67,7 @@ class Original:
 
 
 @dataclass(frozen=True)
-class Report:
+class WorkReport:
     """What a run computed, in model calls, all texts that steer it together.
 
     Attributes:
@@ -132,10 +132,10 @@ class AcceleratedRun:
             side.reset()
 
     @property
-    def report(self) -> Report:
+    def report(self) -> WorkReport:
         """What has been computed so far."""
         regional = self.counts[REGIONAL]
-        return Report(
+        return WorkReport(
             **self.counts,
             work=self.spent / self.plain if self.plain else 1.0,
             region=self.share / regional if regional else None,
@@ -210,7 +210,7 @@ class Side:
         may = settings.steps is not None and settings.steps.threshold > 0
         self.forecast = Forecast(settings.steps) if may and settings.steps else None
         self.estimate: Tensor | None = None
-        self.layout: Layout | None = None
+        self.layout: TokenCounts | None = None
         self.now = math.inf
         self.due = False
 
@@ -223,7 +223,7 @@ class Side:
         self.estimate, self.layout, self.now, self.due = None, None, math.inf, False
         self.run.renewed()
 
-    def call(self, t: float, step: int, steps: int, layout: Layout) -> Call:
+    def call(self, t: float, step: int, steps: int, layout: TokenCounts) -> Call:
         """What the next model call computes.
 
         Args:
@@ -248,7 +248,7 @@ class Side:
         return Call(self, kind, t, rows, self.kept, watch, layout)
 
     def _kind(
-        self, kept: KeptContext, step: int, steps: int, layout: Layout
+        self, kept: KeptContext, step: int, steps: int, layout: TokenCounts
     ) -> tuple[str, Tensor | None]:
         settings, have = self.run.settings, len(kept) > 0
         # What is due in a step that doesn't come to it stays due.
@@ -265,7 +265,7 @@ class Side:
 
     def _prepare(
         self, kept: KeptContext, kind: str, rows: Tensor | None, step: int, steps: int,
-        layout: Layout,
+        layout: TokenCounts,
     ) -> None:  # fmt: skip
         """Tell the keys and values what the forward takes and gives."""
         kept.reuse, kept.regional = kind != FULL, kind == REGIONAL
@@ -304,7 +304,7 @@ class Call:
     rows: Tensor | None
     kept: KeptContext | None
     watch: ForecastWatch | None
-    layout: Layout
+    layout: TokenCounts
 
     def finish(self, tokens: Tensor, out: Tensor) -> Tensor:
         """Take note of what came out, and complete it.

@@ -25,7 +25,7 @@ LAYOUTS = ("row", "column", "grid", "places")
 # What shows where no picture is, red, green, blue alike.
 BACKGROUNDS = {"white": 1.0, "grey": 0.5, "black": 0.0}
 
-Box = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 # Left, top, width and height in shares of the canvas.
 Share = tuple[float, float, float, float]
 Floats = tuple[float, float, float, float]
@@ -41,7 +41,7 @@ class Arrangement:
     """
 
     size: tuple[int, int]
-    boxes: tuple[Box, ...]
+    boxes: tuple[PixelBox, ...]
 
 
 def read_places(text: str) -> list[Share | None]:
@@ -183,7 +183,7 @@ def _inside(own: tuple[int, int], box: Floats) -> Floats:
     return left + (width - across) / 2, top + (height - down) / 2, across, down
 
 
-def _rounded(box: Floats, scale: float, left: float, top: float) -> Box:
+def _rounded(box: Floats, scale: float, left: float, top: float) -> PixelBox:
     """Edges on whole pixels, so that neighbours meet without a seam."""
     first, upper = round(left + box[0] * scale), round(top + box[1] * scale)
     end, lower = round(left + (box[0] + box[2]) * scale), round(top + (box[1] + box[3]) * scale)

@@ -14,7 +14,7 @@ from PIL.Image import Image as PillowImage
 from torch import Tensor, nn
 
 from .accelerate import Accelerate
-from .accelerated import Report
+from .accelerated import WorkReport
 from .canvas import plan_canvas
 from .checks import check_choice, check_number, check_whole
 from .composite import composite
@@ -191,7 +191,7 @@ def edit(
     state: SamplerState | None = None,
     callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
-    report: Callable[[Report], None] | None = None,
+    report: Callable[[WorkReport], None] | None = None,
     fit: str | Fit = POLICIES[0],
     best_of: int | BestOf = 1,
     checks: Checks | None = None,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .accelerate import Accelerate, Acceleration, as_acceleration
-from .accelerated import AcceleratedRun, Layout, Original, Report
+from .accelerated import AcceleratedRun, Original, TokenCounts, WorkReport
 from .checks import check_choice, check_number, check_whole
 from .errors import Cancelled, InputError, ShapeError
 from .finite import check_finite, not_finite
@@ -76,7 +76,7 @@ def sample(
     mask_mode: str = "soft",
     callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
-    report: Callable[[Report], None] | None = None,
+    report: Callable[[WorkReport], None] | None = None,
 ) -> Tensor:
     """Run the sampler to its end.
 
@@ -148,7 +148,7 @@ def sample_steps(
     mask_mode: str = "soft",
     callback: Callback | OldCallback | None = None,
     should_stop: Callable[[], bool] | None = None,
-    report: Callable[[Report], None] | None = None,
+    report: Callable[[WorkReport], None] | None = None,
 ) -> SamplerState:
     """Run some of a run's steps, from `state` or the start.
 
@@ -194,7 +194,7 @@ def sample_steps(
             if should_stop is not None and should_stop():
                 raise _Stop
             txt, vec, guidance = planned.whole
-            layout = Layout(batch, txt.shape[1], target, part.counts, part.present)
+            layout = TokenCounts(batch, txt.shape[1], target, part.counts, part.present)
             call = saving.side(number).call(t, step, steps, layout)
             out = model(
                 img, part.img_ids, txt, planned.txt_ids, t_batch, vec, guidance,

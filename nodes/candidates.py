@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..kontext_core.checks import check_choice
 from ..kontext_core.errors import InputError
-from ..kontext_core.scoring.best import choose
+from ..kontext_core.scoring.best import CRITERIA, choose
 from .conditioning import check_text
 from .inputs import MAX_SEED, guidance_input, steps_input
 from .native import sockets
 from .notes import output, told_by
 from .sampler import check_model, network_of, run_sampler
 from .schema import make
-from .scorers import BY_HAND, SCORERS, candidates_of, scorer_of
+from .scorers import BY_HAND, SCORERS, candidates_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +105,7 @@ class KontextCandidates(io.ComfyNode):
                     default=BY_HAND,
                     optional=True,
                     tooltip="Who chooses where pick is empty: you; what changes least outside the mask, or "
-                    "is most like the original; what has most detail; or a judge. The best are finished in "
+                    "is most like the original; or what has most detail. The best are finished in "
                     "the same run. Needs vae.",
                 ),
                 io.Int.Input(
@@ -129,26 +130,6 @@ class KontextCandidates(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="What may change, in white; for outside the mask.",
-                ),
-                io.String.Input(
-                    "instruction",
-                    default="",
-                    optional=True,
-                    tooltip="The instruction in words, which a judge reads.",
-                ),
-                io.String.Input(
-                    "judge_url",
-                    default="",
-                    optional=True,
-                    tooltip="Of a judge: an OpenAI-compatible server with a model that sees, such as "
-                    "http://127.0.0.1:8000/v1. Hosts beyond this machine have to be listed in the environment "
-                    "variable KONTEXT_JUDGE_HOSTS.",
-                ),
-                io.String.Input(
-                    "judge_model",
-                    default="",
-                    optional=True,
-                    tooltip="What the server calls its model.",
                 ),
             ],
             outputs=[
@@ -188,9 +169,6 @@ class KontextCandidates(io.ComfyNode):
         vae: Any = None,
         original: Tensor | None = None,
         mask: Tensor | None = None,
-        instruction: str = "",
-        judge_url: str = "",
-        judge_model: str = "",
     ) -> io.NodeOutput:
         import torch
 
@@ -203,7 +181,8 @@ class KontextCandidates(io.ComfyNode):
         model = check_model(model)
         check_text(positive, getattr(network_of(model), "params", None), "positive")
         # Checked before anything runs.
-        score = None if chosen or scorer == BY_HAND else scorer_of(scorer, judge_url, judge_model)
+        check_choice(scorer, "scorer", SCORERS)
+        score = None if chosen or scorer == BY_HAND else CRITERIA[scorer]
         if score is not None and keep > count:
             raise InputError(f"keep is {keep}, but there are only {count} candidates; keep fewer")
 
@@ -237,7 +216,6 @@ class KontextCandidates(io.ComfyNode):
                 vae,
                 original,
                 mask,
-                instruction,
             )
             best, found = choose(looks, score, keep)
             scores = ", ".join(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ..kontext_core.accelerated import Report
+    from ..kontext_core.accelerated import WorkReport
     from .native import KontextModel
 
 SOLVERS = ("euler", "heun")
@@ -96,7 +96,7 @@ def run_sampler(
     count = steps if sigmas is None else len(sigmas) - 1
     said += run_notes(carried(model, FEW_STEPS), count, wanted is not None)
 
-    def report(made: Report) -> None:
+    def report(made: WorkReport) -> None:
         if wanted is not None:
             said.append(f"{wanted.preset}: {made}")
 
@@ -176,7 +176,7 @@ def _own(
     stop_at: int | None,
     mask_mode: str,
     sigmas: Tensor | None,
-    report: Callable[[Report], None],
+    report: Callable[[WorkReport], None],
 ) -> Tensor:
     """By the core's sampler."""
     from ..kontext_core.sampling import sample_steps

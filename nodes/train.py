@@ -303,7 +303,7 @@ def _train(
             panel.after(step)
             progress.update(step.step)
 
-        panel.send("running")
+        panel.show("running")
         finished = False
         try:
             done = train_lora(
@@ -313,7 +313,7 @@ def _train(
             )  # fmt: skip
             finished = done.finished
         finally:
-            panel.send("done" if finished else "stopped")
+            panel.show("done" if finished else "stopped")
     except Cancelled:
         host.check_interrupt()
         raise

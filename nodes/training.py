@@ -70,9 +70,9 @@ class Panel:
             self.rows = [*self.rows, {"step": progress.step, "pictures": shown}][-ROWS:]
         last = progress.step == progress.steps
         if progress.pictures or last or time.monotonic() - self.sent >= PAUSE:
-            self.send("running")
+            self.show("running")
 
-    def send(self, state: str) -> None:
+    def show(self, state: str) -> None:
         """Tell the editor now."""
         self.sent = time.monotonic()
         get_host().tell(EVENT, {"node": self.node, **self.report(state)})

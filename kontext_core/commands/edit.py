@@ -16,7 +16,7 @@ from .settings import SETTINGS, recall, record
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..accelerated import Report
+    from ..accelerated import WorkReport
     from ..scoring.best import Scored
 
 
@@ -335,7 +335,7 @@ def run(options: argparse.Namespace) -> str:
         best = BestOf(values["best_of"], values["best_by"], values["look"], told=_tell)
     times = None if values["sigmas"] is None else given_timesteps(values["sigmas"])
     total = values["steps"] if times is None else len(times) - 1
-    reports: list[Report] = []
+    reports: list[WorkReport] = []
     with tqdm(desc="steps", total=max(total, 0), file=sys.stderr) as bar:
 
         def step(*_: object) -> None:

@@ -1,1 +1,1 @@
-"""What a picture is worth: criteria, judges behind an endpoint, and the best of several starts."""
+"""What a picture is worth: criteria, and the best of several starts."""

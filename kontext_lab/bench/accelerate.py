@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kontext_core.accelerate import PRESETS, Acceleration, Pruning, Region, Reuse, StepReuse
-from kontext_core.accelerated import Report
+from kontext_core.accelerated import WorkReport
 from kontext_core.checks import check_whole
 from kontext_core.config import FluxParams
 from kontext_core.cost import part_cost
@@ -64,7 +64,7 @@ ARMS: Mapping[str, Acceleration] = {
 
 
 @dataclass(frozen=True)
-class Run:
+class ArmRun:
     """Answers to some cases, one at a time: regions of a batch would be those of all its pictures.
 
     Attributes:
@@ -74,7 +74,7 @@ class Run:
     """
 
     pictures: Tensor
-    reports: list[Report]
+    reports: list[WorkReport]
     seconds: float
 
 
@@ -112,7 +112,7 @@ def study(
     edited = 1 - untouched_area(shown, torch.stack([case.target for case in cases]))
     full = _run(pipeline, cases, steps, tick)
 
-    def row(run: Run, settings: Acceleration | None = None) -> dict[str, Any]:
+    def row(run: ArmRun, settings: Acceleration | None = None) -> dict[str, Any]:
         whole = psnr(run.pictures, full.pictures)
         inside = psnr(run.pictures, full.pictures, edited)
         scores = assess(cases, run.pictures, tick)
@@ -173,17 +173,17 @@ def _run(
     steps: int,
     tick: Advance,
     settings: Acceleration | None = None,
-) -> Run:
-    reports: list[Report] = []
+) -> ArmRun:
+    reports: list[WorkReport] = []
     began = time.process_time()
     pictures = answers(
         pipeline, cases, steps=steps, batch=1, tick=tick, accelerate=settings,
         report=reports.append,
     )  # fmt: skip
-    return Run(pictures, reports, time.process_time() - began)
+    return ArmRun(pictures, reports, time.process_time() - began)
 
 
-def _kernel(pipeline: Pipeline, cases: Sequence[Case], steps: int, tick: Advance) -> Run:
+def _kernel(pipeline: Pipeline, cases: Sequence[Case], steps: int, tick: Advance) -> ArmRun:
     """The same numbers by another kernel of the attention."""
     model = pipeline.model
     before = model.attention
@@ -194,21 +194,21 @@ def _kernel(pipeline: Pipeline, cases: Sequence[Case], steps: int, tick: Advance
         model.attention = before
 
 
-def _half(pipeline: Pipeline, cases: Sequence[Case], steps: int, tick: Advance) -> Run:
+def _half(pipeline: Pipeline, cases: Sequence[Case], steps: int, tick: Advance) -> ArmRun:
     """The same in 16 bits."""
     # Rounded weights don't come back.
     rounded = copy.deepcopy(pipeline.model).to(torch.bfloat16)
     return _run(replace(pipeline, model=rounded), cases, steps, tick)
 
 
-def _cost(run: Run, settings: Acceleration | None, steps: int) -> float:
+def _cost(run: ArmRun, settings: Acceleration | None, steps: int) -> float:
     """Share of a full run's work at FLUX.1's size."""
     if settings is not None and settings.steps is None and settings.region is None:
         return round(saved(settings, steps=steps).work, 4)
     return _mean([at_flux_size(report) for report in run.reports])
 
 
-def at_flux_size(report: Report, references: int = 1) -> float:
+def at_flux_size(report: WorkReport, references: int = 1) -> float:
     """What a run's decisions cost for FLUX.1 at 1024x1024, of a full run's work."""
     params, count = FluxParams(), SIDE**2
     seen = TEXT + count * (1 + references)

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kontext_core.accelerate import Accelerate
-from kontext_core.accelerated import Report
+from kontext_core.accelerated import WorkReport
 from kontext_core.errors import InputError
 from kontext_core.guidance import Conditioning
 from kontext_core.metrics import psnr, ssim, wilson
@@ -153,7 +153,7 @@ def answers(
     times: list[float] | None = None,
     refer: Refer = Reference,
     accelerate: Accelerate = None,
-    report: Callable[[Report], None] | None = None,
+    report: Callable[[WorkReport], None] | None = None,
 ) -> Tensor:
     """The model's pictures [n, 3, h, w] in 0..1, on the CPU, in the order of the cases.
 
@@ -199,7 +199,7 @@ def _answer(
     tick: Advance,
     refer: Refer,
     accelerate: Accelerate,
-    report: Callable[[Report], None] | None,
+    report: Callable[[WorkReport], None] | None,
 ) -> Tensor:
     flux, autoencoder = pipeline.model, pipeline.autoencoder
     height, width = cases[0].target.shape[-2:]

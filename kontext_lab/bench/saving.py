@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kontext_core.accelerate import Acceleration
-from kontext_core.accelerated import AcceleratedRun, Call, Layout, Original, Report
+from kontext_core.accelerated import AcceleratedRun, Call, Original, TokenCounts, WorkReport
 from kontext_core.config import FluxParams
 from kontext_core.schedule import make_timesteps
 
@@ -16,7 +16,7 @@ SIDE, TEXT = 64, 512
 
 def saved(
     settings: Acceleration | None, *, references: int = 1, changing: float = 1.0, steps: int = 28
-) -> Report:
+) -> WorkReport:
     """A run's report for a target and references of 1024x1024.
 
     Steps that may be skipped count as like the last computed one, so that only the limits of `StepReuse`
@@ -28,7 +28,7 @@ def saved(
     count = SIDE**2
     mask = torch.arange(count) < round(changing * count)
     run = AcceleratedRun(settings, FluxParams(), Original((SIDE, SIDE), mask=mask))
-    layout = Layout(1, TEXT, count, (count,) * references, (True,) * references)
+    layout = TokenCounts(1, TEXT, count, (count,) * references, (True,) * references)
     times = make_timesteps(steps, count).tolist()
     for step in range(steps):
         call = run.side().call(times[step], step, steps, layout)

@@ -35,7 +35,7 @@ from kontext_core.tables.names import PICTURE_SUFFIXES, inside, natural, plain_n
 from .json_lines import LARGEST, json_lines
 
 # A picture's file, or what is in it.
-Source = Path | bytes
+PictureSource = Path | bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +57,8 @@ class EditCase:
     key: str
     category: str
     instruction: str
-    images: tuple[Source, ...]
-    target: Source | None = None
+    images: tuple[PictureSource, ...]
+    target: PictureSource | None = None
     mask: Path | None = None
     names: tuple[str, ...] = ()
     request: str = ""
@@ -82,7 +82,7 @@ class EditCase:
         return None if self.mask is None else load_mask(self.mask)[None]
 
 
-def opened(source: Source, key: str) -> Tensor:
+def opened(source: PictureSource, key: str) -> Tensor:
     """A picture [1, h, w, 3] from a file or its bytes.
 
     Raises:
@@ -212,7 +212,7 @@ def turns(cases: Sequence[EditCase], count: int) -> list[EditCase]:
         InputError: no picture has as many.
     """
     check_whole(count, "turns", 2, 100)
-    of_picture: dict[Source, list[EditCase]] = {}
+    of_picture: dict[PictureSource, list[EditCase]] = {}
     for case in cases:
         of_picture.setdefault(case.images[0], []).append(case)
     found: list[EditCase] = []
@@ -240,7 +240,7 @@ KINDS: dict[str, Callable[[Path, str], Iterator[EditCase]]] = {
 }
 
 # A row, its pictures, and the folder that its file names are below; None where it has the bytes.
-_Row = tuple[Mapping[str, Any], tuple[Source, ...], Path | None]
+_Row = tuple[Mapping[str, Any], tuple[PictureSource, ...], Path | None]
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[_Row]:

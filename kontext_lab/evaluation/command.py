@@ -219,8 +219,8 @@ def first_of_each(cases: list[Any], count: int | None) -> list[Any]:
 
 def _compare(options: argparse.Namespace) -> str:
     from kontext_core.images import load_image
-    from kontext_core.scoring.endpoint import Endpoint
-    from kontext_core.scoring.judging import better
+    from kontext_lab.evaluation.endpoint import Endpoint
+    from kontext_lab.evaluation.judging import better
 
     from .cases import read_cases
     from .report import pairs, wins_by_figure, wins_by_judge

@@ -6,7 +6,7 @@ lpips=DIR         perceptual distance to image 1 (and to the right answer), see 
 clip=DIR          CLIP similarity: words and answer, image 1 and answer, see `similarity`
 dino=DIR          DINO similarity of image 1 and answer
 auraface=FILE     identity: cosine of faces, see `faces`
-viescore=URL      VIEScore by a vision-language model, see `kontext_core.scoring.judging`
+viescore=URL      VIEScore by a vision-language model, see `kontext_lab.evaluation.judging`
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def make_scorer(spec: str, judge: JudgeOptions | None = None) -> NamedScorer:
         from .faces import face_scorer
 
         return NamedScorer(name, face_scorer(given))
-    from kontext_core.scoring.endpoint import Endpoint
-    from kontext_core.scoring.judging import viescore
+    from kontext_lab.evaluation.endpoint import Endpoint
+    from kontext_lab.evaluation.judging import viescore
 
     options = judge or JudgeOptions()
     endpoint = Endpoint(given, options.model, options.timeout, options.tries, options.cache)

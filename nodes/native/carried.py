@@ -17,7 +17,7 @@ from .model import KontextModel
 
 if TYPE_CHECKING:
     from ...kontext_core.accelerate import Acceleration
-    from ...kontext_core.accelerated import Report
+    from ...kontext_core.accelerated import WorkReport
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def carrying(model: Any, name: str, value: Any) -> Any:
     return other
 
 
-def tell(wanted: Accelerated, report: Report) -> None:
+def tell(wanted: Accelerated, report: WorkReport) -> None:
     """Say what a run has left out: in the log, and below the node that asked for it, where the host can
     tell a node something after its turn."""
     said = f"{wanted.preset}: {report}"

@@ -28,7 +28,7 @@ from .forward import NativeFlux
 from .run import REPORT
 
 if TYPE_CHECKING:
-    from ...kontext_core.accelerated import Report
+    from ...kontext_core.accelerated import WorkReport
 
 # What an entry says about references.
 REFERENCE_KEYS = ("reference_latents", "reference_latents_method", "kontext_references")
@@ -122,7 +122,7 @@ def guided(
     stop_at: int | None = None,
     mask_mode: str = "soft",
     sigmas: Tensor | None = None,
-    report: Callable[[Report], None] | None = None,
+    report: Callable[[WorkReport], None] | None = None,
 ) -> Tensor:
     """Raw latent [b, 16, h, w], float32, as KSampler gives it for the same settings.
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...kontext_core import accelerated
 from ...kontext_core.accelerate import Acceleration, step_at
-from ...kontext_core.accelerated import AcceleratedRun, Call, Layout, Original
+from ...kontext_core.accelerated import AcceleratedRun, Call, Original, TokenCounts
 from ...kontext_core.latents import token_grid
 from ...kontext_core.models.attention import softmax_attention
 from ...kontext_core.models.block_run import Prepared
@@ -131,7 +131,7 @@ class Run:
         if self.saving.original is None and self.settings.region is not None:
             self.saving.original = self._original(image)
         steps = options.get("kontext_steps", len(sigmas) - 1)
-        layout = Layout(len(image.tokens), text, image.target, image.counts, image.present)
+        layout = TokenCounts(len(image.tokens), text, image.target, image.counts, image.present)
         return side.saving.call(first, step_at(first, sigmas.tolist()), steps, layout)
 
     def _original(self, image: ImageTokens) -> Original | None:

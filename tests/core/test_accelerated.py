@@ -21,7 +21,7 @@ from kontext_core.accelerate import (
     StepReuse,
     step_at,
 )
-from kontext_core.accelerated import AcceleratedRun, Layout, Report
+from kontext_core.accelerated import AcceleratedRun, TokenCounts, WorkReport
 from kontext_core.forecast import extrapolate
 from kontext_core.guidance import Nag
 from kontext_core.models.kept import KeptContext
@@ -179,7 +179,7 @@ def run(model: Flux, accelerate: Accelerate, **changes: Any) -> Tensor:
 
 
 def counts(model: Flux, accelerate: Accelerate, **changes: Any) -> tuple[int, int, int, int]:
-    reports: list[Report] = []
+    reports: list[WorkReport] = []
     run(model, accelerate, report=reports.append, **changes)
     (report,) = reports
     return report.full, report.reused, report.regional, report.skipped
@@ -211,7 +211,7 @@ def test_blocks_are_counted(small_flux: Flux, accelerate: Accelerate) -> None:
     ran: list[object] = []
     blocks = [*small_flux.double_blocks, *small_flux.single_blocks]
     handles = [block.register_forward_hook(lambda *given: ran.append(given[0])) for block in blocks]
-    reports: list[Report] = []
+    reports: list[WorkReport] = []
     try:
         run(small_flux, accelerate, negative=OTHER, cfg=2.0, report=reports.append)
     finally:
@@ -300,7 +300,7 @@ def test_runs_leave_nothing_behind(small_flux: Flux, accelerate: Acceleration) -
 def test_with_everything_else(
     small_flux: Flux, accelerate: Acceleration, changes: dict[str, Any]
 ) -> None:
-    reports: list[Report] = []
+    reports: list[WorkReport] = []
     out = run(small_flux, accelerate, report=reports.append, **changes)
     assert out.isfinite().all()
     calls = {"solver": 15, "cfg": 16}
@@ -357,13 +357,13 @@ def test_work_is_counted() -> None:
     class Sizes:
         hidden_size, depth, depth_single_blocks = 3072, 19, 38
 
-    layout = Layout(1, 512, 4096, (4096,), (True,))
+    layout = TokenCounts(1, 512, 4096, (4096,), (True,))
     saving = AcceleratedRun(Acceleration(Reuse(0, 100, 0)), Sizes)
     side = saving.side()
     call = side.call(1.0, 0, 28, layout)
     assert call.kind == "full"
     call.finish(torch.zeros(1, 4096, 1), torch.zeros(1, 4096, 1))
-    assert saving.report == Report(1, blocks=57)
+    assert saving.report == WorkReport(1, blocks=57)
     # Nothing was kept, as no network ran: a full one again.
     assert side.call(0.9, 1, 28, layout).kind == "full"
     assert call.kept is not None

@@ -15,8 +15,8 @@ from kontext_core import Cancelled, InputError, Pipeline, edit, load_image, save
 from kontext_core.__main__ import main
 from kontext_core.errors import UnscoredError
 from kontext_core.scoring.best import CRITERIA, BestOf, Candidate, Scored, choose
-from kontext_core.scoring.endpoint import Endpoint
-from kontext_core.scoring.judging import judged_by
+from kontext_lab.evaluation.endpoint import Endpoint
+from kontext_lab.evaluation.judging import judged_by
 
 PICTURE = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(1))
 MASK = torch.zeros(64, 64)

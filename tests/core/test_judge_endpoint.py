@@ -15,8 +15,8 @@ from judge_server import JudgeServer, Reply, chat
 
 from kontext_core import InputError
 from kontext_core.errors import UnscoredError
-from kontext_core.scoring.endpoint import Endpoint
-from kontext_core.scoring.judging import better, viescore
+from kontext_lab.evaluation.endpoint import Endpoint
+from kontext_lab.evaluation.judging import better, viescore
 
 PICTURE = torch.rand(1, 40, 48, 3, generator=torch.Generator().manual_seed(0))
 ASKED = ("make it red", [PICTURE], 1 - PICTURE)

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checks import is_number
-from .best import Candidate, CandidateScorer
+from kontext_core.checks import is_number
+from kontext_core.scoring.best import Candidate, CandidateScorer
+
 from .endpoint import Endpoint
 
 _SHOWN = "You see {count} images. {first} The last one is what an image editor made of them when it was told:"

@@ -25,10 +25,10 @@ from urllib.parse import urlsplit
 
 from torch import Tensor
 
-from ..errors import InputError, UnscoredError
-from ..images import to_pil
-from ..partial import whole_file
-from ..small_files import read_small_text
+from kontext_core.errors import InputError, UnscoredError
+from kontext_core.images import to_pil
+from kontext_core.partial import whole_file
+from kontext_core.small_files import read_small_text
 
 log = logging.getLogger(__name__)
 

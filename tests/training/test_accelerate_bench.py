@@ -59,7 +59,7 @@ def test_the_study(small_pipeline: Pipeline) -> None:
     """A run compared with itself is 100 dB; floors and controls stand beside."""
     cases = [accelerate_cases(1)[0], accelerate_cases(1)[-1]]
     told: list[int] = []
-    arms = {"all": Acceleration(Reuse(1.0)), "fast": TOGETHER}
+    arms = {"all": Acceleration(Reuse(1.0)), "fast": Acceleration(Reuse(0.0, 8, 0))}
     found = study(small_pipeline, cases, arms, steps=3, tick=told.append)
     rows = found["rows"]
     assert list(rows) == ["full", "another seed", "another kernel", "bfloat16", "all", "fast"]

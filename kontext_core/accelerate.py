@@ -188,11 +188,11 @@ Accelerate: TypeAlias = "str | Acceleration | Reuse | StepReuse | Region | Pruni
 PRESETS: dict[str, Acceleration | None] = {
     "off": None,
     # References anew in every second step, no step skipped after another.
-    "safe": Acceleration(Reuse(0.25, 2, 2), StepReuse(0.05, 0.25, 2, limit=1)),
+    "safe": Acceleration(Reuse(0.25, 2, 2), StepReuse(0.05, 0.25, 2, 1, order=2)),
     # References anew in every fourth step.
-    "balanced": Acceleration(Reuse(0.15, 4, 1), StepReuse(0.08, 0.2, 1, limit=2)),
+    "balanced": Acceleration(Reuse(0.15, 4, 1), StepReuse(0.08, 0.2, 1, 2, order=2)),
     # References three times a run, and after a fifth of it only what changes.
-    "fast": Acceleration(Reuse(0.0, 16, 1), StepReuse(0.12, 0.2, 2, limit=2), Region()),
+    "fast": Acceleration(Reuse(0.0, 16, 1), StepReuse(0.12, 0.2, 2, 2, order=2), Region()),
 }
 
 

@@ -10,9 +10,10 @@ import pytest
 from kontext_core import Pipeline
 from kontext_core.accelerate import PRESETS, Acceleration, Pruning, Region, Reuse, StepReuse
 from kontext_lab.__main__ import main
-from kontext_lab.bench.accelerate import accelerate_cases, at_flux_size, study, table
+from kontext_lab.bench.accelerate import ARMS, GLOBAL, accelerate_cases, at_flux_size, study, table
 from kontext_lab.bench.saving import saved
 
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks/results/accelerate.json"
 # Three full steps, six with references reused, 19 regional ones of which half are skipped.
 TOGETHER = Acceleration(Reuse(0.0, 16, 1), StepReuse(1.0, 0.22, 2, 1), Region())
 
@@ -58,7 +59,7 @@ def test_the_study(small_pipeline: Pipeline) -> None:
     """A run compared with itself is 100 dB; floors and controls stand beside."""
     cases = [accelerate_cases(1)[0], accelerate_cases(1)[-1]]
     told: list[int] = []
-    arms = {"all": Acceleration(Reuse(1.0)), "fast": TOGETHER}
+    arms = {"all": Acceleration(Reuse(1.0)), "fast": Acceleration(Reuse(0.0, 8, 0))}
     found = study(small_pipeline, cases, arms, steps=3, tick=told.append)
     rows = found["rows"]
     assert list(rows) == ["full", "another seed", "another kernel", "bfloat16", "all", "fast"]
@@ -86,3 +87,18 @@ def test_the_command_writes_figures(
     found = json.loads(path.read_text(encoding="utf-8"))
     assert found["cases"] == 2
     assert found["steps"] == 4
+
+
+def test_the_kept_results_are_of_todays_settings() -> None:
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert set(ARMS) <= set(found["rows"])
+    assert {name: set(row) >= {"local", "global"} for name, row in found["rows"].items()} == (
+        dict.fromkeys(found["rows"], True)
+    )
+    assert found["cases"] % (6 + len(GLOBAL)) == 0
+    for name in ARMS:
+        for key, times in found["flux"][name].items():
+            references, changing = key.split(" references, ")
+            share = float(changing.split()[0])
+            now = saved(ARMS[name], references=int(references), changing=share)
+            assert times == pytest.approx(1 / now.work, abs=0.01)

@@ -75,7 +75,7 @@ def test_which_steps_are_full() -> None:
         for name, preset in PRESETS.items()
         if preset is not None and preset.context is not None
     }
-    assert counts == {"safe": 18, "balanced": 11, "fast": 5}
+    assert counts == {"safe": 18, "balanced": 11, "fast": 3}
 
 
 @pytest.mark.parametrize("values", [(-0.1, 2, 1), (0.1, 0, 1), (0.1, 2, -1)])

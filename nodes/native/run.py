@@ -31,9 +31,9 @@ from .carried import ACCELERATION, tell
 from .oom import attention_in_parts
 
 if TYPE_CHECKING:
+    from ...kontext_core.models.flux import Flux
     from ...kontext_core.models.kept import KeptContext
     from ...kontext_core.models.nag import NagTexts
-    from .forward import NativeFlux
     from .references import ImageTokens
 
 # Under which name the host calls `during` around a run.
@@ -58,7 +58,7 @@ class Side:
         self.given: tuple[Any, ...] = ()
         self.last: Prepared | None = None
 
-    def prepared(self, network: NativeFlux, image: ImageTokens, context: Tensor) -> Prepared:
+    def prepared(self, network: Flux, image: ImageTokens, context: Tensor) -> Prepared:
         """Projected text [b, n, context_in_dim] and references and the rotary table; new ones when
         one of them is not what it was."""
         given = context, image.tokens[:, image.target :], image.ids, image.bias, image.target

@@ -134,7 +134,7 @@ def test_option_names_in_tooltips_are_those_of_the_choices(pack: Any) -> None:
 def test_choices_that_are_words_have_translations(pack: Any) -> None:
     """Names of methods, solvers, number formats and files stay; two choices of one input differ."""
     names = {"euler", "heun", "kontext", "simple", "offset", "index", "uxo", "index_timestep_zero"}
-    names |= {"kohya", "diffusers"}
+    names |= {"kohya", "diffusers", "taylor", "hermite"}
     told = read("en", "main")["kontextOptions"]
     used = set()
     for node_id, node in pack.nodes.items():

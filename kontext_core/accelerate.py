@@ -204,9 +204,14 @@ def as_acceleration(accelerate: Accelerate) -> Acceleration | None:
     """
     if accelerate is None or isinstance(accelerate, Acceleration):
         return accelerate
-    for name, kind in PARTS.items():
-        if isinstance(accelerate, kind):
-            return Acceleration(**{name: accelerate})
+    if isinstance(accelerate, Reuse):
+        return Acceleration(context=accelerate)
+    if isinstance(accelerate, StepReuse):
+        return Acceleration(steps=accelerate)
+    if isinstance(accelerate, Region):
+        return Acceleration(region=accelerate)
+    if isinstance(accelerate, Pruning):
+        return Acceleration(pruning=accelerate)
     if not isinstance(accelerate, str):
         raise InputError(
             f"accelerate is a {type(accelerate).__name__}; expected one of "

@@ -19,13 +19,13 @@ from .checks import check_choice, check_whole
 from .errors import InputError, ShapeError
 from .framing import alike
 from .images import check_image
+from .masks import PixelBox
 from .resolutions import MAX_SIDE
 
 LAYOUTS = ("row", "column", "grid", "places")
 # What shows where no picture is, red, green, blue alike.
 BACKGROUNDS = {"white": 1.0, "grey": 0.5, "black": 0.0}
 
-PixelBox = tuple[int, int, int, int]
 # Left, top, width and height in shares of the canvas.
 Share = tuple[float, float, float, float]
 Floats = tuple[float, float, float, float]

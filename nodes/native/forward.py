@@ -32,7 +32,7 @@ from .attention import attend, joined_mask, rotations
 from .conds import NagCond
 from .modulation import KeptModulations, ModulationRows
 from .references import ImageTokens, arrange
-from .run import HostJoint, Run, watched
+from .run import HostJoint, HostRun, watched
 
 
 class NativeFlux(Flux):
@@ -58,7 +58,7 @@ class NativeFlux(Flux):
         self.hidden_size = network.params.hidden_size
         self.num_heads = network.params.num_heads
         self.modulated = KeptModulations(self)
-        self.run: Run | None = None
+        self.run: HostRun | None = None
         guard_alike(self, network)
         self.train(network.training)
 
@@ -161,7 +161,7 @@ class NativeFlux(Flux):
     ) -> Tensor:
         """Velocity of the target's tokens, [b, n_target, 4c], where nobody watches: with what is the
         same at every step made once, and without what the run is to leave out."""
-        run = self.run or Run(self.params)
+        run = self.run or HostRun(self.params)
         side = run.side(options, image.tokens.shape)
         prepared = side.prepared(self, image, context)
         call = run.call(side, image, context.shape[1], timestep, options)

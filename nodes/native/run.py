@@ -46,7 +46,7 @@ SIDES = 8
 WATCHING = ("post_input", "attn1_patch", "attn1_output_patch")
 
 
-class Side:
+class HostSide:
     """What is kept for the same model call of several steps.
 
     Attributes:
@@ -73,7 +73,7 @@ class Side:
         return self.last
 
 
-class Run:
+class HostRun:
     """Everything that is kept of one run.
 
     Args:
@@ -94,9 +94,9 @@ class Run:
         self.params, self.settings = params, settings
         self.saving = AcceleratedRun(settings, params)
         self.shape, self.mask = shape, mask
-        self._sides: OrderedDict[Hashable, Side] = OrderedDict()
+        self._sides: OrderedDict[Hashable, HostSide] = OrderedDict()
 
-    def side(self, options: dict[str, Any], shape: torch.Size) -> Side:
+    def side(self, options: dict[str, Any], shape: torch.Size) -> HostSide:
         """That of a model call.
 
         Args:
@@ -106,14 +106,19 @@ class Run:
         """
         names = ("uuids", "cond_or_uncond")
         key = (*(tuple(options.get(name) or ()) for name in names), tuple(shape))
-        side = self._sides.pop(key, None) or Side(self.saving.side(key))
+        side = self._sides.pop(key, None) or HostSide(self.saving.side(key))
         self._sides[key] = side
         while len(self._sides) > SIDES:
             self._sides.popitem(last=False)[1].saving.reset()
         return side
 
     def call(
-        self, side: Side, image: ImageTokens, text: int, timestep: Tensor, options: dict[str, Any]
+        self,
+        side: HostSide,
+        image: ImageTokens,
+        text: int,
+        timestep: Tensor,
+        options: dict[str, Any],
     ) -> Call | None:
         """What a model call computes; None, or everything, where nothing is left out.
 
@@ -194,7 +199,7 @@ def during(executor: Any, *args: Any, **kwargs: Any) -> Any:
     noise = args[0] if args else kwargs.get("noise")
     mask = args[4] if len(args) > 4 else kwargs.get("denoise_mask")
     before = network.run
-    run = network.run = Run(
+    run = network.run = HostRun(
         network.params,
         None if wanted is None else wanted.settings,
         getattr(noise, "shape", None),

@@ -244,7 +244,7 @@ def test_a_region_takes_of_a_controlnet_what_belongs_to_it(inside: Any, network:
     run_module = inside.module("nodes.native.run")
 
     def half() -> list[Tensor]:
-        network.run = run_module.Run(
+        network.run = run_module.HostRun(
             network.params,
             accelerated(inside, region=core.Region(0, 9, 0, grow=0)).settings,
             mask.shape,

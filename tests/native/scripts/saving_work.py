@@ -144,7 +144,7 @@ def main(pack: Any) -> dict[str, Any]:
     settings = carried.carried(fast(), carried.ACCELERATION).settings
     network = model.model.diffusion_model
     asked = []
-    for run_now in (None, run_module.Run(network.params, settings)):
+    for run_now in (None, run_module.HostRun(network.params, settings)):
         network.run = run_now
         asked.append(model.model.memory_required([1, 16, 8, 12], {"ref_latents": [[1, 16, 96]]}))
     network.run = None

@@ -27,7 +27,9 @@ def place_samples() -> list[Path]:
     if not folders or SAMPLES in folders:
         return []
     made = []
-    for source in sorted(path for path in SAMPLES.rglob("*") if path.is_file()):
+    found = [path for path in SAMPLES.rglob("*") if path.is_file()]
+    # The pictures of most templates first, then those in folders.
+    for source in sorted(found, key=lambda path: (len(path.parts), path)):
         target = folders[0] / source.relative_to(SAMPLES)
         try:
             if not os.path.lexists(target) and _place(source, target):

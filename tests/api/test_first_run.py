@@ -19,7 +19,7 @@ from standalone.convert import info_of, to_prompt
 from standalone.loader import load_pack
 from standalone.plain import PLAIN_NODES
 
-SAMPLES = sorted(path.name for path in (WORKFLOWS / "input").iterdir())
+SAMPLES = sorted(path.name for path in (WORKFLOWS / "input").iterdir() if path.is_file())
 # The template that README names.
 FIRST = TITLES["one_node_edit"]
 

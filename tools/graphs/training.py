@@ -5,6 +5,7 @@ from __future__ import annotations
 from .parts import (
     BLUE,
     GREEN,
+    PURPLE,
     Column,
     Graph,
     Node,
@@ -60,8 +61,8 @@ TRAINING: dict[str, Graph] = {
             words(
                 instruction("turn the yellow star into a crescent"),
                 stitch("one"),
-                sampler("train", seed=1, steps=12),
             ),
+            Column("Paint", PURPLE, 285, (sampler("train", seed=1, steps=12),)),
             result(finish(original="image.0"), save("finish", "train_lora")),
         ),
     ),

@@ -40,7 +40,7 @@ _APP_MODE = (
     "() => app.extensionManager.command.commands.some((one) => one.id === 'Comfy.ToggleLinear')"
 )
 # Below half size the editor leaves out the text of widgets. Of several turns graphs are larger.
-READABLE, TURNS = 0.59, 0.55
+READABLE, TURNS = 0.58, 0.54
 WITH_TURNS = ("chain_of_two_turns", "session_of_turns")
 # Rounding of lengths to pixels of a page that is zoomed out.
 SLACK = 4

@@ -177,19 +177,16 @@ WITH_EMBEDDED: dict[str, Graph] = {
             reference_column(
                 picture("image", "kontext_shapes.png", "Picture"),
                 reference("one", 1, image="image.0", vae="vae.0"),
-                instruction("make the background blue"),
             ),
+            words(instruction("make the background blue"), stitch("one")),
             Column(
-                "Paint faster",
+                "Faster",
                 PURPLE,
                 290,
-                (
-                    stitch("one"),
-                    Node("fast", "KontextAccelerate", {"model": "model.0"}, more=90),
-                ),
+                (Node("fast", "KontextAccelerate", {"model": "model.0"}, more=90),),
             ),
-            Column("Paint", PURPLE, 290, (sampler("fast", seed=2), finish(original="image.0"))),
-            result(save("finish", "accelerated_edit")),
+            Column("Paint", PURPLE, 290, (sampler("fast", seed=2),)),
+            result(finish(original="image.0"), save("finish", "accelerated_edit")),
         ),
     ),
     "ksampler_with_our_loaders": Graph(

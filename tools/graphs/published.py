@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .files import AE, CLIP_L, FP8, GGUF, HUB, LORA, T5, T5_GGUF
@@ -159,7 +160,8 @@ WITH_FILES: dict[str, Graph] = {
             words(
                 instruction("paint the same scene in rich detail"),
                 Node("size", "EmptySD3LatentImage", {"width": 1568, "height": 1568}),
-                stitch("one", latent="size.0"),
+                # Says that the size is far above the trained one, in lines of its own.
+                replace(stitch("one", latent="size.0"), more=295),
             ),
             Column("Paint", PURPLE, 310, (sampler(seed=1),)),
             result(

@@ -45,7 +45,7 @@ TRAINING: dict[str, Graph] = {
                             "batch": 8, "learning_rate": 0.002, "training_seed": 1, "sample_every": 50,
                             "schedule": "cosine", "samples": 2,
                         },
-                        more=260,
+                        more=345,
                     ),
                 ),
             ),

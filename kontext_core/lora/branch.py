@@ -149,14 +149,23 @@ class NormBranch:
     def __call__(
         self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor
     ) -> Tensor | None:
-        if not any(self.strengths[which] for which, _ in self.changes):
+        change = self._change()
+        if change is None:
             return None
         x = args[0]
-        gain = torch.stack([self.strengths[i] * change.float() for i, change in self.changes]).sum(
-            0
-        )
         normed = F.rms_norm(x.float(), x.shape[-1:], eps=1e-6)
-        return output + normed.to(x.dtype) * gain.to(x.device, x.dtype)
+        return output + normed.to(x.dtype) * change.to(x.device, x.dtype)
+
+    def change_gain(self, gain: Tensor) -> Tensor:
+        """The gain [channels] as it acts; see `RMSNorm.gain`."""
+        change = self._change()
+        return gain if change is None else gain + change.to(gain)
+
+    def _change(self) -> Tensor | None:
+        if not any(self.strengths[which] for which, _ in self.changes):
+            return None
+        changes = [self.strengths[which] * change.float() for which, change in self.changes]
+        return torch.stack(changes).sum(0)
 
 
 def _scatter(y: Tensor, rows: Sequence[tuple[int, int]], value: Tensor, strength: float) -> None:

@@ -70,6 +70,16 @@ class RMSNorm(nn.Module):
         # A host may leave this small parameter on another device than the layers around it.
         return normed.to(x.dtype) * self.scale.to(x.device, x.dtype)
 
+    @property
+    def gain(self) -> Tensor:
+        """[d]: the scale as forward hooks of LoRAs change it, for those who norm without this module."""
+        gain = self.scale
+        for hook in self._forward_hooks.values():
+            change = getattr(hook, "change_gain", None)
+            if change is not None:
+                gain = change(gain)
+        return gain
+
 
 class QKNorm(nn.Module):
     """RMS norms of queries and keys."""
@@ -81,8 +91,8 @@ class QKNorm(nn.Module):
 
     @property
     def scales(self) -> tuple[Tensor, Tensor]:
-        """Of queries and keys, [d] each."""
-        return self.query_norm.scale, self.key_norm.scale
+        """Of queries and keys, [d] each, LoRAs included."""
+        return self.query_norm.gain, self.key_norm.gain
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return self.query_norm(q).to(v.dtype), self.key_norm(k).to(v.dtype)

@@ -141,7 +141,7 @@ def multiply(
             use_fast_accum=True,
         )  # fmt: skip
     if bias is not None:
-        out = out + bias if out.dtype != bias.dtype else out.add_(bias)
+        out = out + bias
     return out.to(dtype)
 
 

@@ -210,5 +210,5 @@ def test_eight_bit_products_give_nearly_the_same_picture(
         [entry] = [entry for entry in run.files() if entry["type"] == "output"]
         pictures.append(np.asarray(client.view(entry).convert("RGB"), dtype=np.float32))
     off = np.square(pictures[0] - pictures[1]).mean()
-    # Measured 45 dB: near, and not the same, or nothing would have been multiplied otherwise.
-    assert 0 < off < 255**2 / 10**3.5
+    # Measured 50.4 dB: near, and not the same, or nothing would have been multiplied otherwise.
+    assert 0 < off < 255**2 / 10**4

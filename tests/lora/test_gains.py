@@ -39,7 +39,7 @@ def test_a_gain_acts_as_when_merged(tmp_path: Path, gradients: bool) -> None:
         wanted = velocity(merged)
         found = velocity(model)
         assert float((wanted - before).abs().max()) > 0.01
-        # Measured 6e-7 of outputs of order 1: sums in another order.
+        # Measured 0, and 1e-6 with gradients, of outputs up to 3.1: sums in another order.
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
         set_loras(model, [(load_lora(path), 0.0)])
         assert torch.equal(velocity(model), before)

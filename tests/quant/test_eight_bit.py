@@ -53,8 +53,8 @@ def test_chunks_of_rows_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_product_is_its_plain_twin(dtype: torch.dtype) -> None:
     x, weight, bias = draw(0, 70, 512), draw(1, 48, 512), draw(2, 48).to(dtype)
     given = *eight_bit.quantize_rows(x, "int8"), *eight_bit.quantize_rows(weight, "int8"), bias
-    # Sums are exact, scales are multiplied in float32: measured 2e-7 of the largest in float32, and
-    # one rounding of the result in bfloat16.
+    # Sums are exact, scales are multiplied in float32: measured 9e-8 of the largest in float32,
+    # 0.0024 in bfloat16, one rounding of the result.
     plain = eight_bit.multiply_plain(*given, torch.float32)
     off = (eight_bit.multiply(*given, dtype).float() - plain).abs().max() / plain.abs().max()
     assert float(off) < (1e-6 if dtype == torch.float32 else 2**-8)
@@ -84,7 +84,7 @@ def test_every_stored_form_multiplies(
     out = layer(x)
     assert out.dtype == dtype and out.shape == (2, 33, 700)
     error = float((out.float() - exact).norm() / exact.norm())
-    # Measured 0.0094 to 0.0120: two roundings of normal numbers to 254 steps of a row's range.
+    # Measured 0.0070 to 0.0099: two roundings of normal numbers to 254 steps of a row's range.
     assert 0.005 < error < 0.015
     # By rows of its own, not by a scale for all: one row a thousand times another changes nothing.
     x[0, 0] *= 1000
@@ -169,8 +169,8 @@ def test_errors_of_layers_are_told(model: Flux) -> None:
     errors = layer_errors(pipeline.model, lambda: edit(pipeline, "make it red", [picture], steps=1))
     names = {name for name, _ in large_layers(model)}
     assert set(errors) <= names and len(errors) > len(names) // 2
-    # Measured 0.004 to 0.03; layers that see text alone have too few rows, and so no error.
-    assert 0.002 < max(errors.values()) < 0.06
+    # Measured 0.016 for the worst; layers that see text alone have too few rows, and so no error.
+    assert 0.002 < max(errors.values()) < 0.03
     assert errors["double_blocks.0.txt_mlp.0"] == 0
 
 

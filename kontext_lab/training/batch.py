@@ -56,9 +56,9 @@ class Plan:
 PART = 30  # samples of one group, about
 
 PLANS = (
-    Plan(0, 16),
+    Plan(0, 20),
     Plan(1, 58),
-    Plan(2, 14),
+    Plan(2, 10),
     Plan(0, 2, oblong=True),
     Plan(1, 3, oblong=True),
     Plan(1, 2, oblong=True, own_sizes=True),

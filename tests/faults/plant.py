@@ -184,8 +184,8 @@ FAULTS = (
     Fault(
         "references: a pause of one step at the start",
         "references.py",
-        "max(begun - 1, 0)",
-        "max(begun - 2, 0)",
+        "step / options.get(",
+        "max(step - 1, 0) / options.get(",
         f"{MODEL}::test_references_that_come_and_go",
     ),
     Fault(

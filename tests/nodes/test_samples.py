@@ -17,15 +17,21 @@ def samples(pack: Any) -> Any:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """Of all files in a folder and in those below it."""
+    return relative([path for path in folder.rglob("*") if not path.is_dir()], folder)
+
+
+def relative(paths: list[Path], folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def test_they_come_once_and_whole(samples: Any, host: Any, tmp_path: Path) -> None:
     host.inputs = tmp_path / "not yet" / "input"
     made = samples.place_samples()
-    assert names(host.inputs) == names(samples.SAMPLES) == sorted(path.name for path in made)
+    assert names(host.inputs) == names(samples.SAMPLES) == relative(made, host.inputs)
     for path in made:
-        assert path.read_bytes() == (samples.SAMPLES / path.name).read_bytes()
+        of = samples.SAMPLES / path.relative_to(host.inputs)
+        assert path.read_bytes() == of.read_bytes()
         mask = os.umask(0)
         os.umask(mask)
         assert path.stat().st_mode & 0o777 == 0o666 & ~mask
@@ -35,11 +41,13 @@ def test_they_come_once_and_whole(samples: Any, host: Any, tmp_path: Path) -> No
 def test_what_has_the_name_stays(samples: Any, host: Any, tmp_path: Path) -> None:
     """Also a folder, or a link to nowhere."""
     host.inputs = tmp_path
-    first, second, third, *rest = names(samples.SAMPLES)
+    all_of_them = names(samples.SAMPLES)
+    first, second, third, *_ = (name for name in all_of_them if "/" not in name)
+    rest = [name for name in all_of_them if name not in (first, second, third)]
     (tmp_path / first).write_bytes(b"mine")
     (tmp_path / second).mkdir()
     (tmp_path / third).symlink_to(tmp_path / "gone")
-    assert [path.name for path in samples.place_samples()] == rest
+    assert relative(samples.place_samples(), tmp_path) == rest
     assert (tmp_path / first).read_bytes() == b"mine"
     assert names(tmp_path / second) == []
     assert not (tmp_path / "gone").exists()
@@ -58,7 +66,7 @@ def test_one_who_is_faster_keeps_his_file(
     monkeypatch.setattr(samples.os, "link", late)
     assert samples.place_samples() == []
     assert names(tmp_path) == names(samples.SAMPLES)
-    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"faster"}
+    assert {(tmp_path / name).read_bytes() for name in names(tmp_path)} == {b"faster"}
 
 
 def test_a_file_system_without_links(

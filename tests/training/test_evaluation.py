@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmark_copies import CATEGORIES, gedit_rows, imgedit, kontextbench, multibanana, png
 from judge_server import JudgeServer, chat
 from PIL import Image
 
-from benchmarks import CATEGORIES, gedit_rows, imgedit, kontextbench, multibanana, png
 from kontext_core import InputError, Pipeline
 from kontext_core.errors import UnscoredError
 from kontext_core.models.autoencoder import AutoEncoder

@@ -41,9 +41,9 @@ class Reuse:
         check_whole(self.every, "every", 1, 1000)
         check_whole(self.last, "last", 0, 1000)
 
-    def full(self, step: int, steps: int) -> bool:
-        """Whether a step, from 0, of so many computes the references."""
-        return _computed(self, step, steps)
+    def full(self, step: int, steps: int, before: int | None = None) -> bool:
+        """Whether a step, from 0, of so many computes the references; `before`: see `_computed`."""
+        return _computed(self, step, steps, before)
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ class Region:
         check_whole(self.grow, "grow", 0, 64)
         check_number(self.most, "most", 0, 1, "a share of the picture")
 
-    def whole(self, step: int, steps: int) -> bool:
-        """Whether a step, from 0, of so many computes every token of the target."""
-        return _computed(self, step, steps)
+    def whole(self, step: int, steps: int, before: int | None = None) -> bool:
+        """Whether a step, from 0, of so many computes every token of the target; `before`: see `_computed`."""
+        return _computed(self, step, steps, before)
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ class Pruning:
         check_whole(self.every, "every", 1, 1000)
         check_whole(self.last, "last", 0, 1000)
 
-    def all(self, step: int, steps: int) -> bool:
-        """Whether a step, from 0, of so many has all tokens."""
-        return self.keep == 1 or _computed(self, step, steps)
+    def all(self, step: int, steps: int, before: int | None = None) -> bool:
+        """Whether a step, from 0, of so many has all tokens; `before`: see `_computed`."""
+        return self.keep == 1 or _computed(self, step, steps, before)
 
 
 def warm_steps(first: float, steps: int) -> int:
@@ -159,9 +159,20 @@ def warm_steps(first: float, steps: int) -> int:
     return max(1, math.ceil(first * steps))
 
 
-def _computed(part: Reuse | Region | Pruning, step: int, steps: int) -> bool:
+def _computed(part: Reuse | Region | Pruning, step: int, steps: int, before: int | None) -> bool:
+    """Whether a step is one of those that compute all.
+
+    Args:
+        before: the step that last did so. `every` counts from there: where that one came late, because
+            the step it was due in was skipped, so do the next. None: all came when they were due.
+    """
     warm = warm_steps(part.first, steps)
-    return step < warm or step >= steps - part.last or (step - warm + 1) % part.every == 0
+    if step < warm or step >= steps - part.last:
+        return True
+    if before is None:
+        return (step - warm + 1) % part.every == 0
+    # A solver may come to a step twice.
+    return step == before or step - before >= part.every
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,8 @@ class Side:
         settings = run.settings
         self.kept: KeptContext | None = None
         if settings.context or settings.region or settings.pruning:
-            self.kept = KeptContext()
+            order = settings.context.order if settings.context else 0
+            self.kept = KeptContext(order, settings.bits)
             self.kept.keeps_target = settings.region is not None
         may = settings.steps is not None and settings.steps.threshold > 0
         self.forecast = Forecast(settings.steps) if may and settings.steps else None
@@ -272,6 +273,7 @@ class Side:
         layout: TokenCounts,
     ) -> None:  # fmt: skip
         """Tell the keys and values what the forward takes and gives."""
+        kept.now = self.now
         kept.reuse, kept.regional = kind != FULL, kind == REGIONAL
         if rows is not None and kept.rows is not rows:
             kept.focus(rows, layout.target)

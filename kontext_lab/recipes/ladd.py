@@ -56,8 +56,8 @@ from .train_text import own_text
 # What each method weighs its two losses by: deceiving the heads, imitating the teacher's way.
 METHODS = {"ladd": (1.0, 0.0), "imitation": (0.0, 1.0), "both": (1.0, 1.0)}
 TARGETS = "*_blocks.*, final_layer.*, img_in, time_in.*"
-# Options that change how a run is run, not what comes out.
-FREE = ("run", "device", "threads", "workers", "save_every", "stop_at")
+# Options that change how a run is run, not what comes out; models are told by their weights.
+FREE = ("run", "model", "pca", "device", "threads", "workers", "save_every", "stop_at")
 
 
 class Student:
@@ -77,7 +77,7 @@ class Student:
         self.deceive, self.imitate = METHODS[args.method]
         for part in (flux, text):
             part.to(self.device).requires_grad_(False)
-        self.half = multiplies_bfloat16(args.device)
+        self.half = args.precision == "bfloat16"
         if self.half and self.device.type == "cpu":
             train_with(flux, plain_attention)
         self.adapters = Adapters(flux, TARGETS, args.rank, 1.0, args.seed).to(self.device)
@@ -218,14 +218,14 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="tiny", help="an embedded model or a model folder")
     parser.add_argument("--pca", type=Path, default=SHIPPED)
     parser.add_argument("--method", choices=METHODS, default="ladd")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--cool", type=int, default=400, help="last steps, with a falling rate")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--cool", type=int, default=200, help="last steps, with a falling rate")
     parser.add_argument("--warm", type=float, default=0.1, help="share of steps at easy timesteps")
     parser.add_argument("--batch", type=float, default=0.5, help="multiplies the groups of a step")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3, help="of the LoRA")
     parser.add_argument(
-        "--head-rate", type=float, default=1e-3, help="of the discriminator's heads"
+        "--head-rate", type=float, default=2e-3, help="of the discriminator's heads"
     )
     parser.add_argument(
         "--blocks", type=int, nargs="+", default=[1, 3, 5],
@@ -237,6 +237,10 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--teacher-steps", type=int, default=4, help="of the teacher's answers")
     parser.add_argument("--seed", type=int, default=23)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--precision", choices=("auto", "float32", "bfloat16"), default="auto",
+        help="auto is bfloat16 where the hardware multiplies it faster, or what the run began with",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=100)
@@ -246,11 +250,11 @@ def options() -> argparse.ArgumentParser:
 
 def _about(args: argparse.Namespace, flux: Flux) -> dict[str, Any]:
     """What a run that goes on must share with its beginning: its options, and the model's weights."""
-    weights = hashlib.sha256()
+    weights = hashlib.sha256(args.pca.read_bytes())
     for tensor in flux.state_dict().values():
         weights.update(tensor.float().contiguous().numpy().tobytes())
     told = {name: value for name, value in vars(args).items() if name not in FREE}
-    return {**told, "pca": str(args.pca), "weights": weights.hexdigest()[:16]}
+    return {**told, "weights": weights.hexdigest()[:16]}
 
 
 def _check_same(path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
@@ -268,13 +272,19 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     pipeline = load_pipeline(args.model, dtype=torch.float32)
-    about = _about(args, pipeline.model)
     text = own_text(pipeline, find(args.model))
-    student = Student(args, pipeline.model, text)
     checkpoint = args.run / "last.pt"
+    state = load_state(checkpoint) if checkpoint.exists() else None
+    if args.precision == "auto":
+        # Measured, so a busy machine could decide otherwise the second time.
+        half = multiplies_bfloat16(args.device)
+        args.precision = "bfloat16" if half else "float32"
+        if state is not None:
+            args.precision = state["about"].get("precision", args.precision)
+    about = _about(args, pipeline.model)
+    student = Student(args, pipeline.model, text)
     first, totals = 0, []
-    if checkpoint.exists():
-        state = load_state(checkpoint)
+    if state is not None:
         _check_same(checkpoint, state["about"], about)
         student.load(state)
         first, totals = state["step"], state["totals"]
@@ -288,7 +298,7 @@ def main(arguments: list[str] | None = None) -> None:
         prefetch_factor=2 if args.workers else None,
     )  # fmt: skip
     log = RunLog(args.run / "log.jsonl", first)
-    began = time.time()
+    began = time.process_time()
     for step, groups in zip(
         range(first, last), step_groups(iter(loader), first, last), strict=True
     ):
@@ -298,7 +308,7 @@ def main(arguments: list[str] | None = None) -> None:
             means = {
                 name: round(sum(row[name] for row in totals) / len(totals), 5) for name in totals[0]
             }
-            row = {"step": done, **means, "seconds": round(time.time() - began)}
+            row = {"step": done, **means, "seconds": round(time.process_time() - began)}
             print(log.write(row), flush=True)
             totals = []
         if done % args.save_every == 0 or done == last:

@@ -175,7 +175,7 @@ def test_hinge_asks_for_a_margin_and_the_student_for_the_opposite():
 
 
 def arguments(*more):
-    return ladd.options().parse_args(["--batch", "0.05", "--workers", "0", *more])
+    return ladd.options().parse_args(["--precision", "float32", *more])
 
 
 def test_losses_reach_whom_they_are_for_and_the_model_stays():
@@ -296,7 +296,9 @@ def test_the_table_has_each_lora_beside_none(lora_file, monkeypatch, tmp_path):
     with loras_for_now(pipeline.model, [(load_lora(lora_file), 1.0)]):
         harmed = summary(assess(cases, answers(pipeline, cases, steps=2)))
     assert found["rows"]["harm"]["2"]["all"] == harmed
-    assert found["rows"]["without"]["2"]["all"]["psnr"] > harmed["psnr"] + 1  # measured: 29.5 and 27.6
+    assert (
+        found["rows"]["without"]["2"]["all"]["psnr"] > harmed["psnr"] + 1
+    )  # measured: 29.5 and 27.6
 
 
 def test_loras_are_called_by_what_tells_them_apart(tmp_path):

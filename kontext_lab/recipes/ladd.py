@@ -45,7 +45,7 @@ from ..training.batch import STEPS as SHARD_STEPS
 from ..training.batch import USES, Group, ShardData, schedule, shards_of, step_groups
 from ..training.checkpoint import load_state, save_state
 from ..training.ema import EMA
-from ..training.few_steps import SHARES, WARM, euler, guess, imitation_loss, student_timesteps
+from ..training.few_steps import SHARES, euler, guess, imitation_loss, student_timesteps
 from ..training.flow import noised
 from ..training.objective import latent_velocity
 from ..training.precision import multiplies_bfloat16, plain_attention, train_with
@@ -117,8 +117,13 @@ class Student:
         """Learn from one step's groups; gives the losses per sample."""
         args = self.args
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + number)
-        share = rate(number, args.steps, args.cool, warm=20)
-        for optimizer, full in ((self.adam, args.rate), (self.rival, args.head_rate)):
+        # Heads have to know something before they can teach it.
+        warm = 60 if self.deceive else 20
+        for optimizer, full, grows in (
+            (self.adam, args.rate, warm),
+            (self.rival, args.head_rate, 10),
+        ):
+            share = rate(number, args.steps, args.cool, warm=grows)
             optimizer.param_groups[0]["lr"] = full * share
         count = sum(len(group.target) for group in groups)
         losses: defaultdict[str, float] = defaultdict(float)
@@ -129,7 +134,7 @@ class Student:
                 with torch.no_grad():
                     words = self.text(held.ids)
                 eps, right = self._answer(visit, index, held, words)
-                found = self._losses(number, generator, held, words, eps, right)
+                found = self._losses(generator, held, words, eps, right)
             # No loss reaches what another one teaches, so one pass serves all.
             (torch.stack(list(found.values())).sum() / count).backward()
             for name, loss in found.items():
@@ -165,13 +170,12 @@ class Student:
         return torch.full((count,), self.args.guidance, device=self.device)
 
     def _losses(
-        self, number: int, generator: torch.Generator, group: Group, words: tuple[Tensor, Tensor],
+        self, generator: torch.Generator, group: Group, words: tuple[Tensor, Tensor],
         eps: Tensor, right: Tensor,
     ) -> dict[str, Tensor]:  # fmt: skip
         """Losses [b] by name; that of the heads does not reach the student, nor the student's them."""
         count, tokens = len(right), group.weight.shape[1]
-        shares = WARM if number < self.args.steps * self.args.warm else SHARES
-        t = student_timesteps(count, tokens, shares, generator).to(self.device)
+        t = student_timesteps(count, tokens, SHARES, generator).to(self.device)
         fresh = torch.randn(right.shape, generator=generator).to(self.device)
         u = t * torch.rand(count, generator=generator).to(self.device)
         guidance = self._guidance(count)
@@ -218,20 +222,19 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="tiny", help="an embedded model or a model folder")
     parser.add_argument("--pca", type=Path, default=SHIPPED)
     parser.add_argument("--method", choices=METHODS, default="ladd")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--cool", type=int, default=200, help="last steps, with a falling rate")
-    parser.add_argument("--warm", type=float, default=0.1, help="share of steps at easy timesteps")
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--cool", type=int, default=80, help="last steps, with a falling rate")
     parser.add_argument("--batch", type=float, default=0.5, help="multiplies the groups of a step")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3, help="of the LoRA")
     parser.add_argument(
-        "--head-rate", type=float, default=2e-3, help="of the discriminator's heads"
+        "--head-rate", type=float, default=1e-3, help="of the discriminator's heads"
     )
     parser.add_argument(
         "--blocks", type=int, nargs="+", default=[1, 3, 5],
         help="of the teacher, with a head each; double-stream blocks first, from 0",
     )  # fmt: skip
-    parser.add_argument("--renoise-mean", type=float, default=1.0, help="the paper's m")
+    parser.add_argument("--renoise-mean", type=float, default=-1.0, help="the paper's m")
     parser.add_argument("--renoise-std", type=float, default=1.0, help="the paper's s")
     parser.add_argument("--guidance", type=float, default=2.5, help="of teacher and student")
     parser.add_argument("--teacher-steps", type=int, default=4, help="of the teacher's answers")

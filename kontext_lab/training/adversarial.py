@@ -25,7 +25,11 @@ from .objective import latent_velocity
 def renoising_timesteps(
     count: int, generator: torch.Generator, mean: float = 1.0, std: float = 1.0
 ) -> Tensor:
-    """[count] timesteps of the discriminator: sigmoid(N(mean, std)), the paper's m and s."""
+    """[count] timesteps of the discriminator: sigmoid(N(mean, std)), the paper's m and s.
+
+    The paper has m = s = 1, for pictures of 1024 px. At so much noise heads can tell nothing of
+    pictures of 64 px: see docs/embedded-model.md.
+    """
     return torch.sigmoid(mean + std * torch.randn(count, generator=generator))
 
 

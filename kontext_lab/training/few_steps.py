@@ -21,9 +21,9 @@ from .batch import Group
 from .objective import latent_velocity
 
 STEPS = 4
-# How often each of the four timesteps is met, noisiest first: the easy ones alone at first, then
-# mostly pure noise (LADD, arXiv 2403.12015, section 3.2; there for the timesteps 1, 3/4, 1/2, 1/4).
-WARM = (0.0, 0.0, 0.5, 0.5)
+# How often each of the four timesteps is met, noisiest first (LADD, arXiv 2403.12015, section 3.2;
+# there for the timesteps 1, 3/4, 1/2, 1/4, after a warm-up at the last two, which a student that
+# begins as its teacher has nothing to learn at).
 SHARES = (0.7, 0.1, 0.1, 0.1)
 
 

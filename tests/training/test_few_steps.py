@@ -18,13 +18,15 @@ from kontext_core.guidance import Conditioning
 from kontext_core.latents import pack, unpack
 from kontext_core.lora import load_lora
 from kontext_core.lora.apply import loras_for_now
+from kontext_core.lora.few_steps import few_steps
 from kontext_core.pipeline import load_pipeline
 from kontext_core.sampling import sample
 from kontext_core.schedule import make_timesteps
 from kontext_core.stitcher import Reference, stitch
+from kontext_core.weights.files import LORAS
 from kontext_lab.bench import command
 from kontext_lab.bench import few_steps as bench
-from kontext_lab.bench.held_out import answers, assess, summary
+from kontext_lab.bench.held_out import answers, assess, held_out_cases, summary
 from kontext_lab.recipes import ladd
 from kontext_lab.training.adversarial import (
     FeatureHead,
@@ -38,7 +40,6 @@ from kontext_lab.training.batch import Group
 from kontext_lab.training.checkpoint import load_state
 from kontext_lab.training.few_steps import (
     SHARES,
-    WARM,
     euler,
     guess,
     imitation_loss,
@@ -77,7 +78,8 @@ def test_timesteps_are_the_samplers_own_and_come_as_often_as_they_should():
     found = Counter(student_timesteps(4000, 16, SHARES, seeded()).tolist())
     # Standard error of the first: 0.007.
     assert [found[t] / 4000 for t in schedule] == pytest.approx(SHARES, abs=0.03)
-    assert set(student_timesteps(100, 16, WARM, seeded()).tolist()) == set(schedule[2:])
+    easy = student_timesteps(100, 16, (0, 0, 1, 1), seeded())
+    assert set(easy.tolist()) == set(schedule[2:])
     for wrong in ((), (0.0, 0.0), (1.0, -0.1)):
         with pytest.raises(InputError, match="expected weights"):
             student_timesteps(3, 16, wrong, seeded())
@@ -190,7 +192,7 @@ def test_losses_reach_whom_they_are_for_and_the_model_stays():
     eps, right = student._answer((0, 0), 0, group, words)
     again = student._answer((0, 0), 0, group, words)
     assert again[1] is right
-    found = student._losses(500, seeded(), group, words, eps, right)
+    found = student._losses(seeded(), group, words, eps, right)
     assert set(found) == {"imitation", "deceiving", "heads"}
     lora, heads = student.adapters.parameters(), list(student.heads.parameters())
     for name, learns, not_ in (("heads", heads, lora), ("deceiving", lora, heads)):
@@ -306,3 +308,17 @@ def test_loras_are_called_by_what_tells_them_apart(tmp_path):
     assert list(bench.named(["a/x.safetensors", "a/y.safetensors"])) == ["x", "y"]
     with pytest.raises(InputError, match="same name and folder"):
         bench.named(["a/x.safetensors", "a/x.safetensors"])
+
+
+@pytest.mark.parametrize("name", LORAS)
+def test_embedded_loras_fit_the_embedded_model_and_make_one_step_enough(name):
+    found, pipeline = load_lora(name), load_pipeline("tiny")
+    known = few_steps(found)
+    assert known is not None and known.steps == 2
+    cases = [case for task in ("recolour", "add") for case in held_out_cases(task, 4, seed=3)]
+    plain = summary(assess(cases, answers(pipeline, cases, steps=1)))["psnr"]
+    with loras_for_now(pipeline.model, [(found, 1.0)]) as report:
+        helped = summary(assess(cases, answers(pipeline, cases, steps=1)))["psnr"]
+    assert report.matched and not report.unmatched
+    # Measured: MEASURED.
+    assert helped > plain + 2

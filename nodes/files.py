@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..kontext_core.errors import ModelNotFoundError
-from ..kontext_core.model_files import model_names
-from ..kontext_core.weights.files import LORAS
+from ..kontext_core.model_files import LORAS, model_names
 from .host import get_host
 
 # Shown before the user's files; the part after the colon is the core's name of it.

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import CheckpointError, ModelNotFoundError
-from ..weights.files import LORAS
+from ..model_files import LORAS
 from ..weights.source import WeightsFile, open_weights
 from ..weights.unchanged import Stamp
 from .factors import Entry, expected_shape, glora_is_old, is_finite
@@ -80,7 +80,7 @@ def load_lora(path: str | Path, *, header_alpha: bool = True) -> Lora:
 
     Args:
         path: a safetensors file or folder, or the name of one that comes with the package
-            (`weights.files.LORAS`).
+            (`model_files.LORAS`).
         header_alpha: where no tensor tells alpha, take it from the header or from
             adapter_config.json, as PEFT and diffusers do; False takes 1, as ComfyUI does.
 

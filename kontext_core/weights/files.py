@@ -13,8 +13,6 @@ EMBEDDED = tuple(
     if ASSETS.is_dir()
     else ()
 )
-# LoRAs that come with the package, by name.
-LORAS = {path.stem: path for path in sorted((ASSETS / "loras").glob("*.safetensors"))}
 # What a folder of this package's own form holds beside `config.json`.
 PARTS = ("transformer", "autoencoder", "text_encoder")
 # In any form that is read; the first that is there is taken.

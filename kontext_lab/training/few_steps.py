@@ -36,7 +36,7 @@ def student_timesteps(
     Raises:
         InputError: shares that are negative or sum to nothing.
     """
-    weights = torch.tensor(shares)
+    weights = torch.tensor(shares, dtype=torch.float32)
     if len(shares) == 0 or bool((weights < 0).any()) or float(weights.sum()) <= 0:
         raise InputError(f"shares are {tuple(shares)}; expected weights from 0 on, not all 0")
     chosen = torch.multinomial(weights, count, replacement=True, generator=generator)

@@ -11,7 +11,7 @@ import torch
 
 from kontext_core import edit
 from kontext_core.lora.few_steps import few_steps, lora_notes, run_notes
-from kontext_core.weights.files import LORAS
+from kontext_core.model_files import LORAS
 
 BLOCKS = ("double_blocks.0.img_attn.qkv", "single_blocks.3.linear1")
 EMBEDDED = (*BLOCKS, "guidance_in.in_layer")

@@ -19,11 +19,11 @@ from kontext_core.latents import pack, unpack
 from kontext_core.lora import load_lora
 from kontext_core.lora.apply import loras_for_now
 from kontext_core.lora.few_steps import few_steps
+from kontext_core.model_files import LORAS
 from kontext_core.pipeline import load_pipeline
 from kontext_core.sampling import sample
 from kontext_core.schedule import make_timesteps
 from kontext_core.stitcher import Reference, stitch
-from kontext_core.weights.files import LORAS
 from kontext_lab.bench import command
 from kontext_lab.bench import few_steps as bench
 from kontext_lab.bench.held_out import answers, assess, held_out_cases, summary

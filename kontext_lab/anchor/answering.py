@@ -11,7 +11,7 @@ from kontext_core.writing import save_image
 
 from ..evaluation.cases import read_cases
 from ..evaluation.kept import keep_settings
-from ..evaluation.runner import AnswerSettings, AnswerJob, Spread, one_by_one, our_arm
+from ..evaluation.runner import AnswerJob, AnswerSettings, Spread, one_by_one, our_arm
 from .folder import read_anchor
 
 

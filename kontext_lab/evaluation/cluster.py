@@ -23,7 +23,7 @@ from kontext_core.errors import InputError, KontextError
 from kontext_core.pipeline import load_pipeline
 
 from .cases import EditCase
-from .runner import AnswerSettings, AnswerJob, Ready, answer_case
+from .runner import AnswerJob, AnswerSettings, Ready, answer_case
 
 log = logging.getLogger(__name__)
 

@@ -86,8 +86,10 @@ def answer_case(pipeline: Pipeline, case: EditCase, seed: int, settings: AnswerS
     width, height = (
         nearest_resolution(*case.size, pipeline.model.resolutions) if case.size else (None, None)
     )
+    # Without names a request may lack what the instruction says of the layout.
+    words = (case.names and case.request) or case.instruction
     return edit(
-        pipeline, case.request or case.instruction, case.pictures(), names=case.names, seed=seed,
+        pipeline, words, case.pictures(), names=case.names, seed=seed,
         steps=settings.steps, guidance=settings.guidance, method=settings.method, width=width,
         height=height,
     )  # fmt: skip

@@ -7,6 +7,11 @@ import re
 import time
 from pathlib import Path
 
+# LoRAs that come with the package, by name.
+LORAS = {
+    path.stem: path
+    for path in sorted(Path(__file__).parent.joinpath("assets", "loras").glob("*.safetensors"))
+}
 MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf")
 # One piece of a model that is cut into several; the folder is offered instead.
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")

@@ -20,6 +20,7 @@ RECIPES = {
     "text": "train_text",
     "flux": "train_flux",
     "distill": "distill",
+    "ladd": "ladd",
     "export": "export",
     "curves": "curves",
     "guidance": "compare_guidance",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
@@ -18,10 +17,12 @@ from ..kontext_core.arrange import (
     read_places,
 )
 from ..kontext_core.errors import InputError
+from ..kontext_core.masks import PixelBox
 from ..kontext_core.resolutions import MAX_SIDE
 from .inputs import boxes_input
+from .layers import Stack, read_layers
 from .notes import order_notes, output
-from .schema import make
+from .schema import Layers, make
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,6 +130,12 @@ class KontextArrange(io.ComfyNode):
                     "places only, instead of the lines: the first box is that of image_2 where image_1 is "
                     "the scene, in pixels of the canvas."
                 ),
+                Layers.Input(
+                    "layers",
+                    optional=True,
+                    tooltip="From Add Layer of newer ComfyUI: each layer is one more picture, after those "
+                    "above. With places, each stands where its own x, y, width and height say.",
+                ),
             ],
             outputs=[
                 io.Image.Output("canvas", display_name="IMAGE", tooltip="All pictures in one."),
@@ -161,22 +168,32 @@ class KontextArrange(io.ComfyNode):
         height: int,
         places: str,
         boxes: Any = None,
+        layers: Any = None,
         **sockets: Tensor | None,
     ) -> io.NodeOutput:
         slots = [sockets.get(f"image_{number}") for number in range(1, MOST + 1)]
         there = [slot for slot, image in enumerate(slots) if image is not None]
         images = [image for image in slots if image is not None]
-        if not images:
+        masks = [sockets.get(f"mask_{slot + 1}") for slot in there]
+        stack = read_layers(layers) if layers is not None else Stack((), (0, 0))
+        if not images and not stack.layers:
             raise InputError(
                 "Kontext: Arrange got no picture (none is connected, or they were muted); connect at "
                 "least one"
             )
-        masks = [sockets.get(f"mask_{slot + 1}") for slot in there]
         sizes = [(image.shape[2], image.shape[1]) for image in images]
         lines = read_places(places)
         shares = [lines[slot] if slot < len(lines) else None for slot in there]
-        if layout == "places" and boxes is not None:
-            shares = _of_boxes(boxes, placed_size(sizes[0], (width, height)), len(images))
+        if layout == "places":
+            # Without a picture of its own the canvas is that of the layers.
+            size = placed_size(sizes[0] if sizes else stack.size, (width, height))
+            if boxes is not None:
+                shares = _of_boxes(boxes, size, len(images))
+            shares += [_share(layer.box, size) for layer in stack.layers]
+            width, height = size
+        images += [layer.image for layer in stack.layers]
+        masks += [layer.mask for layer in stack.layers]
+        sizes += [(layer.image.shape[2], layer.image.shape[1]) for layer in stack.layers]
         plan = arrange_sizes(
             sizes, layout, gap=gap, columns=columns, size=(width, height), places=shares
         )
@@ -187,7 +204,12 @@ class KontextArrange(io.ComfyNode):
         return output(canvas, covered, notes=notes)
 
 
-def _of_boxes(boxes: Any, size: tuple[int, int], count: int) -> Sequence[Share | None]:
+def _share(box: PixelBox, size: tuple[int, int]) -> Share:
+    """A box in shares of the canvas."""
+    return box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1]
+
+
+def _of_boxes(boxes: Any, size: tuple[int, int], count: int) -> list[Share | None]:
     """One box for each picture, or for each but the first, which is then the scene.
 
     Raises:
@@ -201,7 +223,7 @@ def _of_boxes(boxes: Any, size: tuple[int, int], count: int) -> Sequence[Share |
             f"there are {len(found)} boxes for {count} pictures; give a box for each, or for each but "
             "image_1, which is then the scene"
         )
-    return found if len(found) == count else [None, *found]
+    return list(found) if len(found) == count else [None, *found]
 
 
 def _said(plan: Arrangement) -> str:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..kontext_core.errors import ModelNotFoundError
-from ..kontext_core.model_files import model_names
+from ..kontext_core.model_files import LORAS, model_names
 from .host import get_host
 
 # Shown before the user's files; the part after the colon is the core's name of it.
 EMBEDDED = ("embedded: tiny",)
+EMBEDDED_LORAS = tuple(f"embedded: {name}" for name in LORAS)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def find(role: str, name: str) -> Path:
         ModelNotFoundError: nothing there, or a name that leads out of the host's folders; the
             message says where to put such a file.
     """
+    if role == "lora" and name in EMBEDDED_LORAS:
+        return LORAS[name.partition(": ")[2]]
     folder = next(
         (p for p in FOLDERS[role] if p.label and name.startswith(p.label)), FOLDERS[role][0]
     )

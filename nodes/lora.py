@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from .files import choices, complaint, find, stamp
+from .files import EMBEDDED_LORAS, choices, complaint, find, stamp
 from .native.carried import FEW_STEPS, carrying
 from .native.lora import add_lora
 from .native.text_lora import add_text_lora
@@ -63,7 +63,7 @@ class KontextLoadLora(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "lora_file",
-                    options=choices("lora"),
+                    options=[*choices("lora"), *EMBEDDED_LORAS],
                     tooltip="A .safetensors file in models/loras, made for FLUX.1.",
                 ),
                 io.Float.Input(

@@ -17,6 +17,8 @@ CroppedPart = io.Custom("KONTEXT_CROP")
 SessionPoint = io.Custom("KONTEXT_SESSION")
 # ComfyUI's own boxes in pixels, from 0.31 on; older hosts have nothing that gives them, but packs may.
 BoundingBox = io.Custom("BOUNDING_BOX")
+# ComfyUI's own stack of pictures on a canvas, from the releases with Add Layer on.
+Layers = io.Custom("LAYERS")
 # No socket but the drawing in Kontext: Stitch: web/js/layout.js makes it.
 Layout = io.Custom("KONTEXT_LAYOUT")
 

@@ -43,7 +43,8 @@ def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
     )  # fmt: skip
     edit.add_argument(
         "--lora", action="append", type=lora, metavar="FILE[:STRENGTH]",
-        help="a LoRA, at strength 1 if none is given; repeat it for several",
+        help="a LoRA's file or the name of an embedded one, at strength 1 if none is given; repeat it "
+        "for several",
     )  # fmt: skip
     edit.add_argument(
         "--dtype", choices=("auto", "float32", "bfloat16", "float16"),

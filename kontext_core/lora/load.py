@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import CheckpointError, ModelNotFoundError
+from ..model_files import LORAS
 from ..weights.source import WeightsFile, open_weights
 from ..weights.unchanged import Stamp
 from .factors import Entry, expected_shape, glora_is_old, is_finite
@@ -78,7 +79,8 @@ def load_lora(path: str | Path, *, header_alpha: bool = True) -> Lora:
     """Read a LoRA file, or a folder as PEFT or diffusers save it.
 
     Args:
-        path: a safetensors file or folder.
+        path: a safetensors file or folder, or the name of one that comes with the package
+            (`model_files.LORAS`).
         header_alpha: where no tensor tells alpha, take it from the header or from
             adapter_config.json, as PEFT and diffusers do; False takes 1, as ComfyUI does.
 
@@ -87,7 +89,7 @@ def load_lora(path: str | Path, *, header_alpha: bool = True) -> Lora:
         CheckpointError: damaged, not a LoRA, for another architecture, or of a kind that is not
             supported; names the key.
     """
-    path = _file_of(Path(path).expanduser())
+    path = LORAS.get(str(path)) or _file_of(Path(path).expanduser())
     file = open_weights(path)
     keys = list(file.entries)
     _refuse_control(path, keys)

@@ -19,6 +19,8 @@ WORLDS = {
     "on from turn to turn; --cases counts chains (12, or 2 of three turns with --quick), --out is a "
     "JSON file (drift.json)",
     "strength": "how much of a reference arrives at which strength, beside scaling its latent",
+    "few-steps": "LoRAs for few steps: held-out cases judged with and without them, in 1, 2 and 4 steps; "
+    "--cases counts per task (40), --out is a JSON file (few_steps.json)",
     "accelerate": "what saving work costs in quality, beside fewer steps, another seed and another kernel; "
     "--cases counts per task (4), --out is a JSON file (accelerate.json)",
 }
@@ -33,7 +35,15 @@ def add_bench(commands: argparse._SubParsersAction) -> None:
     )
     worlds = bench.add_subparsers(dest="world", required=True)
     for name, what in WORLDS.items():
-        _add_options(worlds.add_parser(name, help=what.split(":")[0], description=f"{what}."))
+        world = worlds.add_parser(name, help=what.split(":")[0], description=f"{what}.")
+        _add_options(world)
+        if name == "few-steps":
+            world.add_argument(
+                "--lora", action="append", default=[], metavar="FILE", help="several are compared"
+            )
+            world.add_argument(
+                "--markdown", action="store_true", help="print the table as Markdown"
+            )
     add_anchor(worlds)
     add_evaluation(worlds)
 
@@ -74,6 +84,8 @@ def run(options: argparse.Namespace) -> str:
         return _drift(options)
     if options.world == "accelerate":
         return _accelerate(options)
+    if options.world == "few-steps":
+        return _few_steps(options)
     from .plan import QUICK, BenchProgress, Settings, scaled
     from .report import check_folder, write_report
     from .run import bench
@@ -165,6 +177,41 @@ def _accelerate(options: argparse.Namespace) -> str:
     if options.json:
         return json.dumps(results)
     return f"{table(results).plain()}\n\nAll figures: {path}"
+
+
+def _few_steps(options: argparse.Namespace) -> str:
+    """Judge LoRAs for few steps and write one file."""
+    import json
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    from kontext_core.partial import whole_file
+    from kontext_core.pipeline import load_pipeline
+
+    from .few_steps import evaluations, few_step_cases, named, study, table
+
+    loras = named(options.lora)
+    cases = few_step_cases(options.cases or (1 if options.quick else 40), options.seed)
+    pipeline = load_pipeline(options.model, device=usable_device(options.device))
+    shown = options.progress or sys.stderr.isatty()
+    total = evaluations(len(cases), len(loras))
+    with tqdm(total=total, file=sys.stderr, disable=not shown, unit="ev") as bar:
+
+        def tick(count: int) -> None:
+            bar.update(count)
+
+        found = study(pipeline, cases, loras, tick=tick)
+    results = {"model": str(options.model), "seed": options.seed, **found}
+    path = Path(options.out or "few_steps.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write((json.dumps(results, indent=1) + "\n").encode())
+    if options.json:
+        return json.dumps(results)
+    shown_table = table(results)
+    text = shown_table.markdown() if options.markdown else shown_table.plain()
+    return f"{text}\n\nAll figures: {path}"
 
 
 def run_strength(options: argparse.Namespace) -> str:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from kontext_core.latents import pack, unpack
+from kontext_core.latents import pack
 from kontext_core.models.flux import Flux
 from kontext_core.models.text import TextEncoder
-from kontext_core.schedule import make_timesteps
 
 from ..training.batch import Group, encode_group, token_ids
+from ..training.few_steps import euler
 from ..training.objective import group_velocity
 from ..training.patch_pca import PatchPCA
 from ..world.sample import Sample
@@ -94,16 +93,8 @@ class Probes:
             group, x = held.to(device), _noise(held, i).to(device)
             n = len(x)
             txt, vec = text(group.ids)
-            tokens = x.shape[2] * x.shape[3] // 4
-            times = make_timesteps(4, tokens).tolist()
             guidance = torch.ones(n, device=device)
-            for now, then in zip(times, times[1:], strict=False):
-                # group_velocity noises what it is given, so it is given what noising leaves as it is.
-                given = replace(group, target=x / (1 - now) if now < 1 else torch.zeros_like(x))
-                eps = x if now == 1 else torch.zeros_like(x)
-                t = torch.full((n,), now, device=device)
-                velocity = group_velocity(flux, txt, vec, given, t, eps, guidance).float()
-                x = x + (then - now) * unpack(velocity, *x.shape[2:])
+            x = euler(flux, txt, vec, x, guidance, group.references, steps=4)
             drawn, right = (self.pca.decode(z.cpu()).clamp(-1, 1) for z in (x, held.target))
             error = ((drawn - right) / 2).square().flatten(1).mean(1).clamp(min=1e-6)
             found += (-10 * error.log10()).tolist()

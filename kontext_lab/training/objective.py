@@ -48,11 +48,22 @@ def group_velocity(
         call: how blocks are called, see `Flux.forward`.
     """
     shown = group.references if references is None else references
-    x = noised(pack(group.target), pack(eps), t)
-    img = torch.cat([x, *map(pack, shown)], dim=1)
+    return latent_velocity(
+        flux, txt, vec, noised(group.target, eps, t), t, guidance, shown, call
+    )  # fmt: skip
+
+
+def latent_velocity(
+    flux: Flux, txt: Tensor, vec: Tensor, z: Tensor, t: Tensor, guidance: Tensor,
+    references: list[Tensor], call: BlockCall | None = None,
+) -> Tensor:  # fmt: skip
+    """The model's velocity at the target tokens of a noisy latent z [b, 16, h, w], [b, n, 64]; the
+    rest as for `group_velocity`."""
+    x = pack(z)
+    img = torch.cat([x, *map(pack, references)], dim=1)
     blank = torch.zeros(1, txt.shape[1], 3, device=txt.device)
     return flux(
-        img, _ids_for(group.target, shown), txt, blank, t, vec, guidance, target_tokens=x.shape[1],
+        img, _ids_for(z, references), txt, blank, t, vec, guidance, target_tokens=x.shape[1],
         call=call,
     )  # fmt: skip
 

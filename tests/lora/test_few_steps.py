@@ -7,8 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from kontext_core import edit
 from kontext_core.lora.few_steps import few_steps, lora_notes, run_notes
+from kontext_core.model_files import LORAS
 
 BLOCKS = ("double_blocks.0.img_attn.qkv", "single_blocks.3.linear1")
 EMBEDDED = (*BLOCKS, "guidance_in.in_layer")
@@ -53,6 +56,16 @@ def test_shapes() -> None:
     found = few_steps(lora(unnamed, EMBEDDED))
     assert found is not None and found.steps is None
     assert "made for few steps" in lora_notes(found, 1.0)[0]
+
+
+def test_by_name_from_python() -> None:
+    picture = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    options: dict[str, Any] = {"seed": 1, "steps": 1}
+    plain, named, by_path = (
+        edit("tiny", "make it night", picture, loras=loras, **options)
+        for loras in ((), "tiny-turbo-2-steps", LORAS["tiny-turbo-2-steps"])
+    )
+    assert torch.equal(named, by_path) and not torch.equal(named, plain)
 
 
 def test_what_is_said() -> None:

@@ -73,3 +73,61 @@ def test_nothing_to_arrange_is_refused(pack: Any) -> None:
     check = pack.nodes["KontextArrange"].validate_inputs
     assert check(places="0 0 1 1") is True and check(places=None) is True
     assert "line 1" in check(places="what")
+
+
+def test_layers_of_the_host_stand_where_they_say(pack: Any, image: Any) -> None:
+    scene, thing = image(1, 64, 64), image(2, 16, 16)
+    values = {**PLAIN, "layout": "places"}
+    low = {"image": thing, "type": "raster", "x": 32, "y": 8, "z_index": 0}
+    high = {**low, "image": thing.flip(-2), "x": -8, "flip_h": True, "z_index": 1, "w": 32, "h": 32}
+    stack = {"version": 1, "layers": [high, low, {**low, "x": 0, "visible": False}]}
+    canvas, covered = pack.run("KontextArrange", **values, image_1=scene, layers=stack).args
+    assert torch.equal(canvas[:, 8:24, 32:48], thing) and bool(covered.all())
+    assert torch.equal(canvas[:, :8], scene[:, :8])
+    # Twice as large, its left quarter beyond the edge, and not mirrored after all.
+    assert (
+        float((canvas[:, 8:40, :24:2] - thing[:, :, 4:].repeat_interleave(2, 1)).abs().mean()) < 0.2
+    )
+    alone, covered = pack.run("KontextArrange", **values, layers={**stack, "canvas": (48, 40)}).args
+    assert alone.shape == (1, 40, 48, 3) and torch.equal(alone[:, 8:24, 32:48], thing)
+    assert float(covered[:, :8].max()) == 0
+    # Without a canvas, as far as they reach: to the right edge of one, the lower edge of the other.
+    assert pack.run("KontextArrange", **values, layers=stack).args[0].shape == (1, 40, 48, 3)
+
+
+def test_layers_come_after_the_pictures_and_keep_their_opacity(pack: Any, image: Any) -> None:
+    one = image(1, 32, 32)
+    batch = image(3, 32, 32).repeat(2, 1, 1, 1)
+    hidden = torch.zeros(1, 32, 32)
+    hidden[:, :16] = 1
+    layers = [{"image": batch, "opacity": 0.5}, {"image": one, "mask": hidden, "flip_v": True}]
+    canvas, covered = pack.run(
+        "KontextArrange", **PLAIN, image_1=one, layers={"version": 1, "layers": layers}
+    ).args
+    assert canvas.shape == (1, 32, 128, 3)
+    half = 0.5 + 0.5 * batch[:1]
+    assert torch.allclose(canvas[:, :, 32:64], half) and torch.allclose(canvas[:, :, 64:96], half)
+    # Turned upside down, what was hidden above is hidden below.
+    assert torch.equal(canvas[:, :16, 96:], one.flip(1)[:, :16])
+    assert float(covered[:, 16:, 96:].max()) == 0
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"version": 2, "layers": []}, "not a stack of layers"),
+        ("text", "not a stack of layers"),
+        (
+            {"layers": [{"image": torch.rand(1, 8, 8, 3), "name": "sun", "rotation": 0.5}]},
+            "layer sun",
+        ),
+        (
+            {"layers": [{"image": torch.rand(1, 8, 8, 3), "blend_mode": "screen"}]},
+            "layer 1 is turned",
+        ),
+        ({"layers": []}, "got no picture"),
+    ],
+)
+def test_layers_that_cannot_be_drawn_here(pack: Any, document: Any, words: str) -> None:
+    with pytest.raises(pack.error("InputError"), match=words):
+        pack.run("KontextArrange", **PLAIN, layers=document)

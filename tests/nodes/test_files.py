@@ -167,6 +167,15 @@ def test_a_missing_file_names_the_folder_to_put_it_in(pack: Any, models: Path, f
     assert files.complaint("model", files.EMBEDDED[0]) is None
 
 
+def test_embedded_loras_stand_behind_the_users(models: Path, files: Any) -> None:
+    """They are not the user's files, so no name of those can hide or change them."""
+    name = "embedded: tiny-turbo-2-steps"
+    assert name in files.EMBEDDED_LORAS
+    assert files.find("lora", name).is_file() and files.complaint("lora", name) is None
+    assert files.choices("lora") == [] and files.stamp("lora", name) != "missing"
+    assert "put it into" in str(files.complaint("lora", "embedded: tiny-turbo-9-steps"))
+
+
 def test_the_stamp_changes_with_the_file(models: Path, files: Any) -> None:
     touch(models / "loras", "a.safetensors")
     before = files.stamp("lora", "a.safetensors")

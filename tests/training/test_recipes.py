@@ -1,56 +1,18 @@
 """The recipes, as commands, for a few steps: killed and resumed they give the same run."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from recipe_runs import finish, rows, same, start
 
-from kontext_core.finetune.run_log import read_log
 from kontext_lab.training.checkpoint import load_state
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 SMALL = (
     "--width", "64", "--heads", "2", "--depth", "1", "--singles", "2", "--batch", "0.05",
     "--threads", "1", "--workers", "0", "--steps", "4", "--cool", "2", "--save-every", "2",
 )  # fmt: skip
-
-
-def start(name, *options):
-    command = [sys.executable, "-m", f"kontext_lab.recipes.{name}", *map(str, options)]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=ENVIRONMENT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-
-
-def finish(process):
-    out = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, out
-    return out
-
-
-def rows(run):
-    """The log without what depends on the clock."""
-    return [
-        {key: value for key, value in row.items() if key not in ("seconds", "ms")}
-        for row in read_log(run / "log.jsonl")
-    ]
-
-
-def same(one, other):
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
 
 
 @pytest.fixture(scope="module")

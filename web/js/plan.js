@@ -146,7 +146,8 @@ function canvasOf(place, depth) {
  */
 function arrangementOf(place, depth) {
   const sizes = connected(place, "image_", 8).map((one) => sizeOf(one, depth + 1));
-  if (!sizes.length || sizes.some((one) => !one)) return undefined;
+  // How many layers there are, and of what size, only a run knows.
+  if (source(place, "layers") || !sizes.length || sizes.some((one) => !one)) return undefined;
   const number = (/** @type {string} */ name) => Number(value(place, name) ?? 0);
   return arranged(/** @type {Size[]} */ (sizes), String(value(place, "layout")), {
     gap: number("gap"),

@@ -103,7 +103,7 @@ def measure(options: Any, dtype: Any) -> dict[str, Any]:
 
     core, run = part("kontext_core.accelerate"), part("nodes.native.run")
     reuse = core.Acceleration(core.Reuse(0.0, 1000, 0))
-    runs = {"plain": run.Run(ours.params), "reuse": run.Run(ours.params, reuse)}
+    runs = {"plain": run.HostRun(ours.params), "reuse": run.HostRun(ours.params, reuse)}
 
     def within(name: str) -> Any:
         ours.run = runs[name]

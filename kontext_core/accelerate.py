@@ -171,16 +171,16 @@ def _computed(part: Reuse | Region | Pruning, step: int, steps: int, before: int
     """Whether a step is one of those that compute all.
 
     Args:
-        before: the step that last did so. `every` counts from there: where that one came late, because
-            the step it was due in was skipped, so do the next. None: all came when they were due.
+        before: the step before this one that last did so. `every` counts from there: where that one
+            came late, because the step it was due in was skipped, so do the next. None: all came when
+            they were due.
     """
     warm = warm_steps(part.first, steps)
     if step < warm or step >= steps - part.last:
         return True
     if before is None:
         return (step - warm + 1) % part.every == 0
-    # A solver may come to a step twice.
-    return step == before or step - before >= part.every
+    return step - before >= part.every
 
 
 @dataclass(frozen=True)

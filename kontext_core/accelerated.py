@@ -213,10 +213,10 @@ class Side:
         self.estimate: Tensor | None = None
         self.layout: TokenCounts | None = None
         self.now = math.inf
-        # The steps that last computed the references, the whole target, and ranked the references.
-        self.full_at: int | None = None
-        self.whole_at: int | None = None
-        self.ranked_at: int | None = None
+        # By the name of a part of the settings the step that last computed all; and before this step.
+        self.done: dict[str, int] = {}
+        self.before: dict[str, int] = {}
+        self.step: int | None = None
 
     def reset(self) -> None:
         """A new run begins."""
@@ -225,7 +225,7 @@ class Side:
         if self.forecast is not None:
             self.forecast.forget()
         self.estimate, self.layout, self.now = None, None, math.inf
-        self.full_at = self.whole_at = self.ranked_at = None
+        self.done, self.before, self.step = {}, {}, None
         self.run.renewed()
 
     def call(self, t: float, step: int, steps: int, layout: TokenCounts) -> Call:
@@ -242,6 +242,9 @@ class Side:
             self.reset()
             self.layout = layout
         self.now = t
+        if step != self.step:
+            # A solver may come to a step twice.
+            self.step, self.before = step, dict(self.done)
         settings = self.run.settings
         kind, rows = FULL, None
         if self.kept is not None:
@@ -257,14 +260,14 @@ class Side:
     ) -> tuple[str, Tensor | None]:
         context, region = self.run.settings.context, self.run.settings.region
         have = len(kept) > 0
-        if region is not None and have and not region.whole(step, steps, self.whole_at):
+        if region is not None and have and not region.whole(step, steps, self.before.get("region")):
             rows = self.run.rows(layout.target) if self.estimate is not None else None
             # Of tokens that were left out before, nothing is kept until a whole step has run.
             if rows is not None and (kept.rows is None or kept.rows is rows):
                 return REGIONAL, rows
         if context is None or not have or not layout.references:
             return FULL, None
-        if context.full(step, steps, self.full_at):
+        if context.full(step, steps, self.before.get("context")):
             return FULL, None
         return REUSED, None
 
@@ -280,18 +283,18 @@ class Side:
         pruning = self.run.settings.pruning
         kept.ranking = (
             kind == FULL and pruning is not None and pruning.keep < 1 and bool(layout.references)
-            and (kept.chosen is None or pruning.all(step, steps, self.ranked_at))
+            and (kept.chosen is None or pruning.all(step, steps, self.before.get("pruning")))
         )  # fmt: skip
 
     def computed(self, call: Call) -> None:
         """Take note of a call that ran every block. What was due in one that was skipped, or that didn't
         come to it, stays due."""
         if call.kind != REGIONAL:
-            self.whole_at = call.step
+            self.done["region"] = call.step
         if call.kind == FULL:
-            self.full_at = call.step
+            self.done["context"] = call.step
             if call.kept is not None and call.kept.ranking:
-                self.ranked_at = call.step
+                self.done["pruning"] = call.step
             self._keep_most_attended()
 
     def _keep_most_attended(self) -> None:

@@ -82,7 +82,7 @@ def test_which_steps_are_full() -> None:
     assert [i for i in range(12) if schedule.full(i, 12)] == [0, 1, 2, 5, 8, 10, 11]
     assert all(Reuse(0, 1, 0).full(i, 5) for i in range(5))
     # One that came a step late is followed by the next three steps later.
-    assert [i for i in range(6, 12) if schedule.full(i, 12, before=6)] == [6, 9, 10, 11]
+    assert [i for i in range(7, 12) if schedule.full(i, 12, before=6)] == [9, 10, 11]
     counts = {
         name: sum(preset.context.full(i, 28) for i in range(28))
         for name, preset in PRESETS.items()

@@ -13,13 +13,17 @@ All are approximations: what a token says depends on timestep and target a littl
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeAlias
 
 from .checks import check_choice, check_number, check_whole
 from .errors import InputError
 
 BASES = ("taylor", "hermite")
+BITS = (16, 8)
+# Behind a preset's name.
+EIGHT_BIT = "+8bit"
 
 
 @dataclass(frozen=True)
@@ -30,20 +34,24 @@ class Reuse:
         first: share of the run, 0..1, whose steps are full; the first one always is.
         every: after those, every so many-th step is full, 1..1000; 1 is all of them.
         last: so many steps at the end are full, 0..1000.
+        order: 0, and the others take the keys and values of the last full step; or 1, and they go on
+            from the last two in a line, which takes twice the memory.
     """
 
     first: float = 0.15
     every: int = 4
     last: int = 1
+    order: int = 1
 
     def __post_init__(self) -> None:
         check_number(self.first, "first", 0, 1, "a share of the run")
         check_whole(self.every, "every", 1, 1000)
         check_whole(self.last, "last", 0, 1000)
+        check_whole(self.order, "order", 0, 1)
 
-    def full(self, step: int, steps: int) -> bool:
-        """Whether a step, from 0, of so many computes the references."""
-        return _computed(self, step, steps)
+    def full(self, step: int, steps: int, before: int | None = None) -> bool:
+        """Whether a step, from 0, of so many computes the references; `before`: see `_computed`."""
+        return _computed(self, step, steps, before)
 
 
 @dataclass(frozen=True)
@@ -120,9 +128,9 @@ class Region:
         check_whole(self.grow, "grow", 0, 64)
         check_number(self.most, "most", 0, 1, "a share of the picture")
 
-    def whole(self, step: int, steps: int) -> bool:
-        """Whether a step, from 0, of so many computes every token of the target."""
-        return _computed(self, step, steps)
+    def whole(self, step: int, steps: int, before: int | None = None) -> bool:
+        """Whether a step, from 0, of so many computes every token of the target; `before`: see `_computed`."""
+        return _computed(self, step, steps, before)
 
 
 @dataclass(frozen=True)
@@ -149,9 +157,9 @@ class Pruning:
         check_whole(self.every, "every", 1, 1000)
         check_whole(self.last, "last", 0, 1000)
 
-    def all(self, step: int, steps: int) -> bool:
-        """Whether a step, from 0, of so many has all tokens."""
-        return self.keep == 1 or _computed(self, step, steps)
+    def all(self, step: int, steps: int, before: int | None = None) -> bool:
+        """Whether a step, from 0, of so many has all tokens; `before`: see `_computed`."""
+        return self.keep == 1 or _computed(self, step, steps, before)
 
 
 def warm_steps(first: float, steps: int) -> int:
@@ -159,21 +167,40 @@ def warm_steps(first: float, steps: int) -> int:
     return max(1, math.ceil(first * steps))
 
 
-def _computed(part: Reuse | Region | Pruning, step: int, steps: int) -> bool:
+def _computed(part: Reuse | Region | Pruning, step: int, steps: int, before: int | None) -> bool:
+    """Whether a step is one of those that compute all.
+
+    Args:
+        before: the step that last did so. `every` counts from there: where that one came late, because
+            the step it was due in was skipped, so do the next. None: all came when they were due.
+    """
     warm = warm_steps(part.first, steps)
-    return step < warm or step >= steps - part.last or (step - warm + 1) % part.every == 0
+    if step < warm or step >= steps - part.last:
+        return True
+    if before is None:
+        return (step - warm + 1) % part.every == 0
+    # A solver may come to a step twice.
+    return step == before or step - before >= part.every
 
 
 @dataclass(frozen=True)
 class Acceleration:
-    """All of a run's means to save work; None leaves one out."""
+    """All of a run's means to save work; None leaves one out.
+
+    Attributes:
+        bits: in which keys and values are kept: 16 is the dtype they are computed in, 8 takes half of
+            that and rounds them.
+    """
 
     context: Reuse | None = None
     steps: StepReuse | None = None
     region: Region | None = None
     pruning: Pruning | None = None
+    bits: int = 16
 
     def __post_init__(self) -> None:
+        if self.bits not in BITS:
+            raise InputError(f"bits is {self.bits!r}; expected one of {BITS}")
         for name, kind in PARTS.items():
             part = getattr(self, name)
             if part is not None and not isinstance(part, kind):
@@ -183,21 +210,24 @@ class Acceleration:
 
 
 PARTS = {"context": Reuse, "steps": StepReuse, "region": Region, "pruning": Pruning}
-Accelerate: TypeAlias = "str | Acceleration | Reuse | StepReuse | Region | Pruning | None"
+Accelerate: TypeAlias = (
+    "str | Acceleration | Reuse | StepReuse | Region | Pruning | Mapping[str, Any] | None"
+)
 
 PRESETS: dict[str, Acceleration | None] = {
     "off": None,
-    # References anew in every second step, no step skipped after another.
-    "safe": Acceleration(Reuse(0.25, 2, 2), StepReuse(0.05, 0.25, 2, 1, order=2)),
-    # References anew in every fourth step.
-    "balanced": Acceleration(Reuse(0.15, 4, 1), StepReuse(0.08, 0.2, 1, 2, order=2)),
-    # References three times a run, and after a fifth of it only what changes.
-    "fast": Acceleration(Reuse(0.0, 16, 1), StepReuse(0.12, 0.2, 2, 2, order=2), Region()),
+    # No step skipped after another, and none in the first quarter.
+    "safe": Acceleration(Reuse(0.25, 4, 2), StepReuse(0.05, 0.25, 2, 1, order=2)),
+    # Two of three steps skipped.
+    "balanced": Acceleration(Reuse(0.1, 4, 1), StepReuse(0.12, 0.15, 1, 2, order=2)),
+    # As many, and after a fifth of the run only what changes.
+    "fast": Acceleration(Reuse(0.0, 6, 1), StepReuse(0.3, 0.1, 2, 2, order=2), Region()),
 }
 
 
 def as_acceleration(accelerate: Accelerate) -> Acceleration | None:
-    """A preset's name, settings, one of their parts, or None (off), as settings or None.
+    """A preset's name, settings, one of their parts, or None (off), as settings or None. Behind a name
+    "+8bit" keeps keys and values in 8 bits. What `recorded` gave is taken too.
 
     Raises:
         InputError: something else.
@@ -212,13 +242,40 @@ def as_acceleration(accelerate: Accelerate) -> Acceleration | None:
         return Acceleration(region=accelerate)
     if isinstance(accelerate, Pruning):
         return Acceleration(pruning=accelerate)
+    if isinstance(accelerate, Mapping):
+        return _from_record(accelerate)
     if not isinstance(accelerate, str):
         raise InputError(
             f"accelerate is a {type(accelerate).__name__}; expected one of "
             f"{', '.join(PRESETS)}, an Acceleration, or one of its parts"
         )
-    check_choice(accelerate, "accelerate", tuple(PRESETS))
-    return PRESETS[accelerate]
+    name, eight = accelerate.removesuffix(EIGHT_BIT), accelerate.endswith(EIGHT_BIT)
+    check_choice(name, "accelerate", tuple(PRESETS))
+    settings = PRESETS[name]
+    return replace(settings, bits=8) if settings is not None and eight else settings
+
+
+def recorded(accelerate: Accelerate) -> str | dict[str, Any]:
+    """Settings as text or plain values that JSON holds: a preset's name where they are one."""
+    settings = as_acceleration(accelerate)
+    for name, preset in PRESETS.items():
+        if settings == preset:
+            return name
+        if preset is not None and settings == replace(preset, bits=8):
+            return name + EIGHT_BIT
+    made = {} if settings is None else asdict(settings)
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def _from_record(values: Mapping[str, Any]) -> Acceleration:
+    try:
+        parts = {
+            name: PARTS[name](**value) if name in PARTS and isinstance(value, Mapping) else value
+            for name, value in values.items()
+        }
+        return Acceleration(**parts)
+    except TypeError as error:
+        raise InputError(f"accelerate is {dict(values)}; {error}") from None
 
 
 def step_at(t: float, times: list[float]) -> int:

@@ -205,14 +205,18 @@ class Side:
         settings = run.settings
         self.kept: KeptContext | None = None
         if settings.context or settings.region or settings.pruning:
-            self.kept = KeptContext()
+            order = settings.context.order if settings.context else 0
+            self.kept = KeptContext(order, settings.bits)
             self.kept.keeps_target = settings.region is not None
         may = settings.steps is not None and settings.steps.threshold > 0
         self.forecast = Forecast(settings.steps) if may and settings.steps else None
         self.estimate: Tensor | None = None
         self.layout: TokenCounts | None = None
         self.now = math.inf
-        self.due = False
+        # The steps that last computed the references, the whole target, and ranked the references.
+        self.full_at: int | None = None
+        self.whole_at: int | None = None
+        self.ranked_at: int | None = None
 
     def reset(self) -> None:
         """A new run begins."""
@@ -220,7 +224,8 @@ class Side:
             self.kept.forget()
         if self.forecast is not None:
             self.forecast.forget()
-        self.estimate, self.layout, self.now, self.due = None, None, math.inf, False
+        self.estimate, self.layout, self.now = None, None, math.inf
+        self.full_at = self.whole_at = self.ranked_at = None
         self.run.renewed()
 
     def call(self, t: float, step: int, steps: int, layout: TokenCounts) -> Call:
@@ -245,21 +250,21 @@ class Side:
         watch = None
         if self.forecast is not None and settings.steps is not None:
             watch = self.forecast.watch(t, rows, settings.steps.may_skip(step, steps))
-        return Call(self, kind, t, rows, self.kept, watch, layout)
+        return Call(self, kind, t, step, rows, self.kept, watch, layout)
 
     def _kind(
         self, kept: KeptContext, step: int, steps: int, layout: TokenCounts
     ) -> tuple[str, Tensor | None]:
-        settings, have = self.run.settings, len(kept) > 0
-        # What is due in a step that doesn't come to it stays due.
-        if settings.context is None or settings.context.full(step, steps):
-            self.due = True
-        if settings.region is not None and have and not settings.region.whole(step, steps):
+        context, region = self.run.settings.context, self.run.settings.region
+        have = len(kept) > 0
+        if region is not None and have and not region.whole(step, steps, self.whole_at):
             rows = self.run.rows(layout.target) if self.estimate is not None else None
             # Of tokens that were left out before, nothing is kept until a whole step has run.
             if rows is not None and (kept.rows is None or kept.rows is rows):
                 return REGIONAL, rows
-        if self.due or not have or not layout.references:
+        if context is None or not have or not layout.references:
+            return FULL, None
+        if context.full(step, steps, self.full_at):
             return FULL, None
         return REUSED, None
 
@@ -268,16 +273,28 @@ class Side:
         layout: TokenCounts,
     ) -> None:  # fmt: skip
         """Tell the keys and values what the forward takes and gives."""
+        kept.now = self.now
         kept.reuse, kept.regional = kind != FULL, kind == REGIONAL
         if rows is not None and kept.rows is not rows:
             kept.focus(rows, layout.target)
         pruning = self.run.settings.pruning
         kept.ranking = (
             kind == FULL and pruning is not None and pruning.keep < 1 and bool(layout.references)
-            and (kept.chosen is None or pruning.all(step, steps))
+            and (kept.chosen is None or pruning.all(step, steps, self.ranked_at))
         )  # fmt: skip
 
-    def keep_most_attended(self) -> None:
+    def computed(self, call: Call) -> None:
+        """Take note of a call that ran every block. What was due in one that was skipped, or that didn't
+        come to it, stays due."""
+        if call.kind != REGIONAL:
+            self.whole_at = call.step
+        if call.kind == FULL:
+            self.full_at = call.step
+            if call.kept is not None and call.kept.ranking:
+                self.ranked_at = call.step
+            self._keep_most_attended()
+
+    def _keep_most_attended(self) -> None:
         """Leave out what is looked at least, after a call that ranked the references."""
         kept, pruning = self.kept, self.run.settings.pruning
         if kept is None or pruning is None or kept.attended is None or not kept.ranking:
@@ -294,6 +311,7 @@ class Call:
     Attributes:
         kind: "full", "reused" or "regional".
         t: its timestep.
+        step: of the run, from 0.
         rows: None, or the target tokens that are computed.
         kept, watch: for the transformer.
     """
@@ -301,6 +319,7 @@ class Call:
     side: Side
     kind: str
     t: float
+    step: int
     rows: Tensor | None
     kept: KeptContext | None
     watch: ForecastWatch | None
@@ -322,9 +341,8 @@ class Call:
         if self.watch is not None:
             self.watch.finish()
         run.count(self, skipped)
-        if self.kind == FULL and not skipped:
-            side.due = False
-            side.keep_most_attended()
+        if not skipped:
+            side.computed(self)
         if self.rows is not None and side.estimate is not None:
             whole = ((tokens.float() - side.estimate) / self.t).to(out.dtype)
             whole[:, self.rows] = out

@@ -98,9 +98,9 @@ def sample(
         nag: None or 1 is off; a scale, or a `Nag`: steers away from `negative` within the attention,
             at near the cost of a run without it.
         solver: "euler" or "heun".
-        accelerate: "off", "safe", "balanced", "fast", an `Acceleration`, or one of its parts: how
-            work is saved, see `accelerate.py`. A run that goes on from a state begins with a full
-            step.
+        accelerate: "off", "safe", "balanced", "fast" (with "+8bit" behind it or without), an
+            `Acceleration`, or one of its parts: how work is saved, see `accelerate.py`. A run that goes
+            on from a state begins with a full step.
         noise_mask: [b or 1, 1, H, W] at any resolution, 1 = paint here, 0 = keep `latent`: in
             latents. Decoded pixels near it change all the same; `composite` keeps those.
         mask_mode: how grey is read, "soft" or "differential", see `noise_mask`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
@@ -38,6 +39,7 @@ def settings_of(
     region_similarity: float = Region.similarity,
     region_grow: int = Region.grow,
     keep_references: float = 1.0,
+    references_order: int = Reuse.order,
 ) -> Acceleration | None:
     """What the knobs say; None where all means are off.
 
@@ -45,7 +47,11 @@ def settings_of(
         InputError: a value out of range.
     """
     made = Acceleration(
-        context=Reuse(warm_up, references_every, full_at_end) if references_every > 1 else None,
+        context=(
+            Reuse(warm_up, references_every, full_at_end, references_order)
+            if references_every > 1
+            else None
+        ),
         steps=(
             StepReuse(skip_threshold, warm_up, full_at_end, skip_limit, skip_order, skip_basis)
             if skip_threshold > 0
@@ -248,6 +254,26 @@ class KontextAccelerate(io.ComfyNode):
                     f"all of them. {knob}",
                     advanced=True,
                 ),
+                widget(
+                    io.Int,
+                    "references_order",
+                    optional=True,
+                    default=Reuse.order,
+                    min=0,
+                    max=1,
+                    tooltip="What steps between take of the references: 0 what they said last, 1 goes on "
+                    f"in a line from the last two times, with twice the memory. {knob}",
+                    advanced=True,
+                ),
+                widget(
+                    io.Boolean,
+                    "keep_8_bit",
+                    optional=True,
+                    default=False,
+                    tooltip="Keeps what references and unchanged parts said in 8 bits: half the memory, a "
+                    "little less exact. With every preset.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -260,10 +286,14 @@ class KontextAccelerate(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, preset: str, **knobs: Any) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, preset: str, keep_8_bit: bool = False, **knobs: Any
+    ) -> io.NodeOutput:
         settings = settings_of(**knobs) if preset == CUSTOM else preset_of(preset)
         if settings is None:
             # Takes back what a node before has said.
             other = carrying(model, ACCELERATION, None)
             return output(other, notes=["off: nothing is left out"])
+        if keep_8_bit:
+            settings = replace(settings, bits=8)
         return output(_with(model, settings, preset, getattr(cls.hidden, "unique_id", None)))

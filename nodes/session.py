@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..kontext_core.accelerate import recorded
 from ..kontext_core.errors import InputError
 from ..kontext_core.framing import cut_out
 from ..kontext_core.stitcher import Reference
@@ -14,6 +15,7 @@ from .edit import check_open
 from .inputs import guidance_input, seed_input, steps_input
 from .loading import load_clip, load_model, load_vae
 from .native import require_vae, resolutions_of, sockets
+from .native.carried import ACCELERATION, carried
 from .notes import FRAMING, output, told_by
 from .reference import encode_reference
 from .sampler import check_model, network_of, run_sampler
@@ -232,7 +234,11 @@ class KontextSessionTurn(io.ComfyNode):
             notes.append("the mask is empty: the turn ran without it")
             mask = None
         area = None if mask is None else _one_mask(mask)
-        settings = {"steps": steps, "guidance": guidance, "keep": keep}
+        chosen = {"steps": steps, "guidance": guidance, "keep": keep}
+        wanted = carried(model, ACCELERATION)
+        settings = chosen
+        if wanted is not None:
+            settings = {**chosen, "accelerate": recorded(wanted.settings)}
         made_from = origin(
             getattr(cls.hidden, "prompt", None),
             getattr(cls.hidden, "unique_id", None),
@@ -247,7 +253,7 @@ class KontextSessionTurn(io.ComfyNode):
             turn = file.find(key) if key else None
             if turn is None:
                 painted, said = _paint(
-                    file, number, one, chain, (model, clip, vae), area, own_seed, **settings
+                    file, number, one, chain, (model, clip, vae), area, own_seed, **chosen
                 )
                 notes += said
                 turn = file.add(

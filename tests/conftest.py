@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from fake_ray import FakeRay
+
     from kontext_core import AutoEncoder, Flux, Pipeline, TextEncoder
 
 
@@ -51,3 +54,18 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from small_models import write_model_folder
 
     return write_model_folder(tmp_path_factory.mktemp("model") / "small")
+
+
+@pytest.fixture
+def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    """A stand-in for Ray, which `import ray` gives."""
+    from fake_ray import FakeRay
+
+    from kontext_core.cluster import PATIENCE
+
+    made = FakeRay()
+    # Set by a cluster that starts here, and put back afterwards.
+    monkeypatch.setenv(PATIENCE, "")
+    monkeypatch.delenv(PATIENCE)
+    monkeypatch.setitem(sys.modules, "ray", made)
+    return made

@@ -117,7 +117,9 @@ def add_edit(commands: argparse._SubParsersAction, version: str) -> None:
     )
     edit.add_argument("--solver", help="euler or heun (euler)")
     edit.add_argument(
-        "--accelerate", help="off, safe, balanced or fast: less work, at a cost in likeness (off)"
+        "--accelerate",
+        help="off, safe, balanced or fast: less work, at a cost in likeness; fast+8bit keeps what it "
+        "reuses in 8 bits (off)",
     )
     edit.add_argument("--schedule", help="kontext, or simple as ComfyUI's KSampler (kontext)")
     edit.add_argument(

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from .attention import AUTO, softmax_attention
-from .kept import KeptContext, Pair
+from .kept import KeptContext
 from .nag import NagTexts, guided_attention
+from .stored import Pair
 
 # Tokens at a time on a CPU, so that the float32 numbers in between stay in its cache.
 TOKENS = 128

@@ -13,19 +13,25 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-Pair = tuple[Tensor, Tensor]
+from .stored import Pair, Stored
 
 
 class KeptContext:
     """What one text's side of a run keeps: for every block keys and values [b, h, n, d], after norm and
-    rotation, in the dtype of the model. FLUX.1 takes 2.9 GB for a reference of 1024x1024 in 16 bits, and
-    as much for the target.
+    rotation. FLUX.1 takes 2.9 GB for a reference of 1024x1024 in 16 bits, twice that at order 1, and as
+    much as once for the target.
+
+    Args:
+        order: of the references: 0 holds what the last computed step gave, 1 goes on in a line from the
+            last two.
+        bits: 16 keeps keys and values in the model's dtype, 8 rounds them, see `stored.Rows8`.
 
     A forward that is skipped after its first block leaves everything as it was. Else what it computes
     takes the place of what was kept, block by block, so that memory holds it once; of one that is stopped
     on its way nothing is kept.
 
     Attributes:
+        now: timestep of the next forward, which order 1 needs.
         reuse: whether the next forward reads the references' instead of computing them.
         regional: whether it reads also those of the target's tokens that are not `rows`; with `reuse`.
         keeps_target: whether a forward that computes all of the target keeps its keys and values.
@@ -37,7 +43,9 @@ class KeptContext:
             blocks, heads and queries.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, order: int = 0, bits: int = 16) -> None:
+        self.order, self.bits = order, bits
+        self.now = 0.0
         self.reuse = False
         self.regional = False
         self.keeps_target = False
@@ -45,8 +53,8 @@ class KeptContext:
         self.rows: Tensor | None = None
         self.chosen: Tensor | None = None
         self.attended: Tensor | None = None
-        self._references: list[Pair] = []
-        self._target: list[Pair] = []
+        self._references: list[Stored] = []
+        self._target: list[Stored] = []
         self._others: Tensor | None = None
         self._scores: list[Tensor] = []
         # Of the running forward: blocks so far, what its first one gave, whether more has been placed.
@@ -76,12 +84,14 @@ class KeptContext:
         left = torch.ones(target, dtype=torch.bool, device=rows.device)
         left[rows] = False
         self.rows, self._others = rows, left.nonzero()[:, 0]
-        self._target = [_some(pair, self._others) for pair in self._target]
+        for stored in self._target:
+            stored.narrow(self._others)
 
     def prune(self, chosen: Tensor) -> None:
         """From now on only these reference tokens take part, of those that are kept."""
         self.chosen = chosen
-        self._references = [_some(pair, chosen) for pair in self._references]
+        for stored in self._references:
+            stored.narrow(chosen)
 
     # What one forward does, block by block
 
@@ -95,7 +105,8 @@ class KeptContext:
             return
         for block in range(len(self)):
             parts = [self._target[block]] if self.regional else []
-            yield parts + ([self._references[block]] if self._references else [])
+            parts += [self._references[block]] if self._references else []
+            yield [part.at(self.now) for part in parts]
 
     def keep(self, target: Pair | None, references: Pair | None) -> None:
         """Those that a block has computed, copied out of longer ones."""
@@ -104,14 +115,13 @@ class KeptContext:
         if self.reuse:
             references = None
         self._blocks += 1
-        made = _copied(target), _copied(references)
         if self._blocks == 1:
             # The forward may be skipped yet.
-            self._first = made
+            self._first = _copied(target), _copied(references)
             return
         if self._blocks == 2:
             self._place_first()
-        self._place(self._blocks - 1, *made)
+        self._place(self._blocks - 1, target, references)
 
     def _place_first(self) -> None:
         if self._first is not None:
@@ -119,10 +129,13 @@ class KeptContext:
             self._first = None
 
     def _place(self, block: int, target: Pair | None, references: Pair | None) -> None:
-        for pairs, pair in ((self._target, target), (self._references, references)):
+        given = (self._target, target, 0), (self._references, references, self.order)
+        for stored, pair, order in given:
             if pair is not None:
                 self._mixed = True
-                pairs[block : block + 1] = [pair]
+                if block == len(stored):
+                    stored.append(Stored(order, self.bits))
+                stored[block].put(self.now, pair)
 
     def score(self, attended: Tensor) -> None:
         """What attention the references of a block got, [n_ref] float32."""
@@ -143,7 +156,3 @@ class KeptContext:
 
 def _copied(pair: Pair | None) -> Pair | None:
     return None if pair is None else (pair[0].clone(), pair[1].clone())
-
-
-def _some(pair: Pair, rows: Tensor) -> Pair:
-    return pair[0].index_select(2, rows), pair[1].index_select(2, rows)

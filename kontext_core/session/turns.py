@@ -14,6 +14,7 @@ import torch
 from PIL.Image import Image as PillowImage
 from torch import Tensor
 
+from ..accelerate import recorded
 from ..checks import check_choice
 from ..errors import InputError
 from ..framing import Framing, plan_fit
@@ -85,6 +86,10 @@ def add_turn(
         raise InputError(
             f"a turn takes no {', '.join(unknown)}; expected settings among {', '.join(SETTINGS)}"
         )
+    kept_settings = {**settings, "keep": keep}
+    if "accelerate" in settings:
+        # Of plain values, as a file holds them.
+        kept_settings["accelerate"] = recorded(settings["accelerate"])
     before = session.turn(parent)
     check_space(before.framing, pipeline.model.resolutions)
     shown = [one_picture(as_image(image)) for image in images]
@@ -117,7 +122,7 @@ def add_turn(
         parent=parent,
         prompt=prompt,
         seed=seed,
-        settings={**settings, "keep": keep},
+        settings=kept_settings,
         mask=area,
         references=shown,
         note=note,

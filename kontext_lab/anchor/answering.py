@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
-from kontext_core.errors import InputError
-from kontext_core.pipeline import Pipeline, edit
-from kontext_core.resolutions import nearest_resolution
+from kontext_core.pipeline import Pipeline
 from kontext_core.writing import save_image
 
+from ..evaluation.cases import read_cases
 from ..evaluation.kept import keep_settings
+from ..evaluation.runner import AnswerSettings, Job, Spread, one_by_one, our_arm
 from .folder import read_anchor
 
 
 def answer_questions(
     folder: str | Path,
     answers: str | Path,
-    pipeline: Pipeline,
+    pipeline: Pipeline | None,
+    settings: AnswerSettings,
     *,
     name: str = "tiny",
-    steps: int = 28,
-    guidance: float = 2.5,
-    method: str = "offset",
     cases: int | None = None,
     tick: Callable[[int], object] = lambda count: None,
+    spread: Spread = one_by_one,
 ) -> Path:
     """Save KEY.png for every question that has none yet.
 
@@ -32,31 +32,28 @@ def answer_questions(
     `edit` takes them.
 
     Args:
+        pipeline: None where `spread` answers elsewhere.
         name: of the model, for the settings that are kept beside the answers.
-        steps, guidance, method: as in `edit`.
         cases: only the first so many.
         tick: told how many more are answered.
+        spread: as in `run_cases`.
 
     Raises:
         InputError: no benchmark in `folder`, or answers of other settings; what `edit` raises.
     """
     filed = read_anchor(folder)[:cases]
-    settings = {"model": name, "steps": steps, "guidance": guidance, "method": method}
-    place = keep_settings(answers, settings)
-    for one in filed:
-        path = place / f"{one.key}.png"
-        if not path.is_file():
-            row = one.row
-            images = [Path(folder) / "test" / file for file in row["images_file_names"]]
-            for image in images:
-                if not image.is_file():
-                    raise InputError(f"there is no {image}; make the folder anew")
-            size = nearest_resolution(row["width"], row["height"], pipeline.model.resolutions)
-            text = row["request"] if row["names"] else row["instruction"]
-            made = edit(
-                pipeline, text, images, names=row["names"], seed=row["seed"], steps=steps,
-                guidance=guidance, method=method, width=size[0], height=size[1],
-            )  # fmt: skip
-            save_image(made, path, {name: str(value) for name, value in settings.items()})
+    questions = {case.key: case for case in read_cases("kontextbench", folder)}
+    told = {"model": name, **asdict(settings)}
+    place = keep_settings(answers, told)
+    arm = our_arm(pipeline, settings)
+    jobs = [
+        Job(arm, questions[one.key], one.row["seed"])
+        for one in filed
+        if not (place / f"{one.key}.png").is_file()
+    ]
+    tick(len(filed) - len(jobs))
+    for job, picture, _ in spread(jobs, lambda job: job.case):
+        texts = {name: str(value) for name, value in told.items()}
+        save_image(picture, place / f"{job.case.key}.png", texts)
         tick(1)
     return place

@@ -38,7 +38,8 @@ answer differs. An editor that takes no notice of the order is right in one of t
 `instruction`, and beside them `images_file_names` (all pictures in their order), `target_file_name` (the
 right answer), `names` and `request` (the names of the pictures, and the instruction without the sentence
 that gives them), `layout`, `pair`, `seed` (for the noise), `width` and `height` (wanted of the answer).
-`test/scenes.jsonl` is for the judge; `rows/` has the same cases as tables for a batch, by the number of pictures.
+`test/scenes.jsonl` is for the judge; `rows/` has the same cases as tables for a batch, by the number of pictures, and
+`workflows/` the graphs that take them, in ComfyUI's API format.
 
 ## Answering
 
@@ -47,8 +48,11 @@ one folder. Any size will do; the judge looks at 64 x 64 pixels.
 
 ```sh
 python -m kontext_lab bench anchor answer FOLDER ANSWERS --model tiny
-python -m standalone batch two_references.json --rows FOLDER/rows/2.jsonl --images FOLDER/test --output ANSWERS
+python -m standalone batch FOLDER/workflows/2.json --rows FOLDER/rows/2.jsonl --images FOLDER/test --output ANSWERS
 ```
+
+The first runs a model in Python, the second sends the cases with two pictures to a running ComfyUI; 1.json and 3.json
+are for one and three pictures.
 
 ## Judging
 

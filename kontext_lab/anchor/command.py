@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from kontext_core.commands.device import usable_device
+from ..evaluation.answering import add_ray, answering
 
 
 def add_anchor(worlds: argparse._SubParsersAction) -> None:
@@ -37,6 +37,7 @@ def add_anchor(worlds: argparse._SubParsersAction) -> None:
     )
     answer.add_argument("--cases", type=int, help="only the first so many")
     answer.add_argument("--device", default="cpu", help="cpu, cuda, mps (%(default)s)")
+    add_ray(answer)
     answer.set_defaults(run=_answer)
     judge = parts.add_parser("judge", help="judge a folder of answers")
     judge.add_argument("folder", help="that `make` wrote")
@@ -61,16 +62,17 @@ def _make(options: argparse.Namespace) -> str:
 def _answer(options: argparse.Namespace) -> str:
     from tqdm import tqdm
 
-    from kontext_core.pipeline import load_pipeline
-
+    from ..evaluation.runner import AnswerSettings
     from .answering import answer_questions
 
-    pipeline = load_pipeline(options.model, device=usable_device(options.device))
-    with tqdm(file=sys.stderr, disable=not sys.stderr.isatty(), unit="case") as bar:
+    settings = AnswerSettings(options.steps, options.guidance, options.method)
+    with (
+        answering(options) as (pipeline, spread),
+        tqdm(file=sys.stderr, disable=not sys.stderr.isatty(), unit="case") as bar,
+    ):
         place = answer_questions(
-            options.folder, options.answers, pipeline, name=str(options.model), steps=options.steps,
-            guidance=options.guidance, method=options.method, cases=options.cases,
-            tick=lambda count: bar.update(count),
+            options.folder, options.answers, pipeline, settings, name=str(options.model),
+            cases=options.cases, tick=lambda count: bar.update(count), spread=spread,
         )  # fmt: skip
     return f"answers in {place}"
 

@@ -6,6 +6,7 @@ test/metadata.jsonl       a case a line: file_name (its first picture), key, cat
 test/images, test/targets pictures
 test/scenes.jsonl         what the judge reads: the right answer and the twin's, as scenes
 rows/1.jsonl, 2.jsonl, .. the cases with so many pictures, as `python -m standalone batch` takes them
+workflows/1.json, ..      a graph in ComfyUI's API format for each of these tables
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ..evaluation.json_lines import json_lines
 from ..world.sample import Sample
 from ..world.thing import Scene, Thing
 from .card import card
+from .graphs import edit_graph
 from .questions import LARGEST, SMALLEST, Question, make_questions
 
 # Of scenes.jsonl; raised when older ones would be misread.
@@ -88,7 +90,7 @@ def write_anchor(folder: str | Path, *, cases: int = 500, seed: int = 0, side: i
 
 
 def _fill(work: Path, questions: Sequence[Question], seed: int, side: int) -> None:
-    for name in ("test/images", "test/targets", "rows"):
+    for name in ("test/images", "test/targets", "rows", "workflows"):
         (work / name).mkdir(parents=True)
     rows: list[dict[str, Any]] = []
     scenes = []
@@ -107,6 +109,8 @@ def _fill(work: Path, questions: Sequence[Question], seed: int, side: int) -> No
     _write_lines(work / SCENES, scenes)
     for count, some in batches.items():
         _write_lines(work / "rows" / f"{count}.jsonl", some)
+        graph = json.dumps(edit_graph(count), indent=2) + "\n"
+        (work / "workflows" / f"{count}.json").write_text(graph, encoding="utf-8")
     (work / "README.md").write_text(card(questions, seed, side), encoding="utf-8")
 
 

@@ -16,7 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kontext_core.accelerate import PRESETS, Acceleration, Pruning, Region, Reuse, StepReuse
+from kontext_core.accelerate import (
+    PRESETS,
+    Acceleration,
+    Pruning,
+    Region,
+    Reuse,
+    StepReuse,
+    as_acceleration,
+)
 from kontext_core.accelerated import WorkReport
 from kontext_core.checks import check_whole
 from kontext_core.config import FluxParams
@@ -43,9 +51,14 @@ STEPS = 28
 # The grid of a 64x64 picture has 4x4 tokens: a token around the changing ones would be most of it.
 SMALL = Region(grow=0)
 
+_FAST = as_acceleration("fast") or Acceleration()
 ARMS: Mapping[str, Acceleration] = {
     **{name: preset for name, preset in PRESETS.items() if preset is not None},
-    "context 3 full": Acceleration(Reuse(0.0, 16, 1)),
+    "fast, 8 bit": replace(_FAST, bits=8),
+    "fast, all of the picture": replace(_FAST, region=None),
+    "context": Acceleration(Reuse(0.15, 4, 1)),
+    "context, hold": Acceleration(Reuse(0.15, 4, 1, 0)),
+    "context, 8 bit": Acceleration(Reuse(0.15, 4, 1), bits=8),
     "steps 0.05": Acceleration(steps=StepReuse(0.05, limit=1)),
     "steps 0.1": Acceleration(steps=StepReuse(0.1)),
     "steps 0.2, hold": Acceleration(steps=StepReuse(0.2, order=0)),
@@ -53,9 +66,9 @@ ARMS: Mapping[str, Acceleration] = {
     "steps 0.2, order 2": Acceleration(steps=StepReuse(0.2, order=2)),
     "steps 0.2, hermite 2": Acceleration(steps=StepReuse(0.2, order=2, basis="hermite")),
     "region": Acceleration(region=SMALL),
-    "region, context": Acceleration(Reuse(0.0, 16, 1), region=SMALL),
+    "region, context": Acceleration(Reuse(0.0, 6, 1), region=SMALL),
     "region, context, steps": Acceleration(
-        Reuse(0.0, 16, 1), StepReuse(0.2, 0.2, 2, 1), SMALL
+        Reuse(0.0, 6, 1), StepReuse(0.3, 0.1, 2, 2, order=2), SMALL
     ),
     "pruned to half": Acceleration(pruning=Pruning(0.5)),
     "pruned to an eighth": Acceleration(pruning=Pruning(0.125)),

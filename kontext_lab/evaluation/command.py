@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kontext_core.commands.device import usable_device
 from kontext_core.errors import InputError
 
+from .answering import add_ray, answering
+
 if TYPE_CHECKING:
     from .rows import EditRow
+    from .runner import Arm, Spread
 
 KINDS = ("kontextbench", "gedit", "imgedit", "multibanana")
 
@@ -83,6 +89,7 @@ def _add_run(worlds: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     run.add_argument("--language", default="en", help="of GEdit-Bench: en or cn (%(default)s)")
     run.add_argument("--device", default="cpu", help="cpu, cuda, mps (%(default)s)")
+    add_ray(run)
     _add_judge(run)
     run.set_defaults(run=_run)
 
@@ -142,12 +149,10 @@ def _options(options: argparse.Namespace, out: str) -> Any:
 def _run(options: argparse.Namespace) -> str:
     from tqdm import tqdm
 
-    from kontext_core.pipeline import load_pipeline
-
     from .cases import read_cases, turns
     from .kept import keep_settings
     from .report import pairs, wins_by_figure, write_report
-    from .runner import ASKED, Arm, figures, our_arm, run_cases
+    from .runner import ASKED, figures, run_cases
     from .scorers import make_scorer
 
     cases = read_cases(options.kind, options.data, language=options.language)
@@ -165,32 +170,25 @@ def _run(options: argparse.Namespace) -> str:
         "answers": options.answers,
         "turns": options.turns,
     }
-    if options.answers:
-        arms = [Arm(ASKED, answers=Path(options.answers))]
-        if options.fewer_steps:
-            raise InputError("--fewer-steps runs a model, but --answers were given; leave one out")
-    else:
+    if options.answers and (options.fewer_steps or options.ray is not None):
+        raise InputError(
+            "--fewer-steps and --ray run a model, but --answers were given; leave one out"
+        )
+    if not options.answers:
         settings |= {
             "model": str(options.model), "steps": options.steps, "guidance": options.guidance,
             "method": options.method,
         }  # fmt: skip
-        pipeline = load_pipeline(options.model, device=usable_device(options.device))
-        shared = {"guidance": options.guidance, "method": options.method}
-        arms = [our_arm(pipeline, steps=options.steps, **shared)]
-        if options.fewer_steps:
-            name = f"{options.fewer_steps} step{'s' if options.fewer_steps > 1 else ''}"
-            arms.append(our_arm(pipeline, name=name, steps=options.fewer_steps, **shared))
-    keep_settings(options.out, settings)
-    total = len(cases) * len(arms) * options.seeds
-    with tqdm(total=total, file=sys.stderr, disable=not sys.stderr.isatty(), unit="case") as bar:
-        rows = run_cases(
-            cases,
-            arms,
-            scorers,
-            options.out,
-            seeds=range(options.seeds),
-            told=lambda row: bar.update(),
-        )
+    with _arms(options) as (arms, spread):
+        keep_settings(options.out, settings)
+        total = len(cases) * len(arms) * options.seeds
+        with tqdm(
+            total=total, file=sys.stderr, disable=not sys.stderr.isatty(), unit="case"
+        ) as bar:
+            rows = run_cases(
+                cases, arms, scorers, options.out, seeds=range(options.seeds),
+                told=lambda row: bar.update(), spread=spread,
+            )  # fmt: skip
     made = write_report(rows, cases, options.out, settings)
     parts = [table.plain() for table in made]
     for arm in arms[1:]:
@@ -200,6 +198,23 @@ def _run(options: argparse.Namespace) -> str:
             parts.append(f"asked against {arm.name}, {scorer}.{figure}: {wins.line()}")
     parts.append(f"Rows, tables and sheets: {options.out}")
     return "\n\n".join(parts)
+
+
+@contextmanager
+def _arms(options: argparse.Namespace) -> Iterator[tuple[list[Arm], Spread]]:
+    """The ways to answer that the options name, and how answers are made."""
+    from .runner import ASKED, AnswerSettings, Arm, one_by_one, our_arm
+
+    if options.answers:
+        yield [Arm(ASKED, answers=Path(options.answers))], one_by_one
+        return
+    asked = AnswerSettings(options.steps, options.guidance, options.method)
+    with answering(options) as (pipeline, spread):
+        arms = [our_arm(pipeline, asked)]
+        if options.fewer_steps:
+            name = f"{options.fewer_steps} step{'s' if options.fewer_steps > 1 else ''}"
+            arms.append(our_arm(pipeline, replace(asked, steps=options.fewer_steps), name))
+        yield arms, spread
 
 
 def first_of_each(cases: list[Any], count: int | None) -> list[Any]:

@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -30,11 +30,15 @@ from kontext_core.images import to_pil
 from kontext_core.partial import whole_file
 from kontext_core.small_files import read_small_text
 
+from .deadline import opened
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 # The environment's variable with the password; local servers need none.
 KEY = "OPENAI_API_KEY"
+# Questions in a row without an answer after which a server is left alone: a benchmark has a thousand.
+SILENT = 3
 # Bytes of an answer.
 LARGEST = 4 << 20
 # A side of the pictures that are sent, in pixels.
@@ -53,6 +57,8 @@ class Endpoint:
         cache: folder of answers; None keeps none.
         wait: seconds before the second try, doubled before each further one.
         password: whether the environment's OPENAI_API_KEY is sent along.
+
+    Nobody is asked any more after `SILENT` questions in a row without a word from the server.
     """
 
     url: str
@@ -62,6 +68,7 @@ class Endpoint:
     cache: Path | None = None
     wait: float = 1.0
     password: bool = True
+    _silent: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -99,7 +106,12 @@ class Endpoint:
                     return read(_object(found))
                 except ValueError:
                     log.warning("%s: the kept answer can't be used; asking again", kept)
-        problem = ""
+        if len(self._silent) >= SILENT:
+            raise UnscoredError(
+                f"not asked: {SILENT} questions before got no answer ({self._silent[-1]}); see to the server "
+                "and run again"
+            )
+        problem, silent = "", False
         for attempt in range(self.tries):
             if attempt:
                 time.sleep(self.wait * 2 ** (attempt - 1))
@@ -108,8 +120,9 @@ class Endpoint:
             except _Refused as error:
                 raise UnscoredError(str(error)) from error
             except _Failed as error:
-                problem = str(error)
+                problem, silent = str(error), isinstance(error, _Silent)
                 continue
+            silent = False
             try:
                 value = read(_object(text))
             except ValueError as error:
@@ -117,7 +130,12 @@ class Endpoint:
                 continue
             if kept is not None:
                 _keep(kept, text)
+            self._silent.clear()
             return value
+        if silent:
+            self._silent.append(problem)
+        else:
+            self._silent.clear()
         raise UnscoredError(f"{problem} ({self.tries} tries)")
 
     def _body(self, words: str, pictures: Sequence[Tensor]) -> bytes:
@@ -139,10 +157,9 @@ class Endpoint:
         if self.password and os.environ.get(KEY):
             headers["Authorization"] = f"Bearer {os.environ[KEY]}"
         request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", body, headers)
-        end = time.monotonic() + self.timeout
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                data = self._read(answer, end)
+            with opened(request, self.timeout) as answer:
+                data = self._read(answer)
         except urllib.error.HTTPError as error:
             said = error.read(300).decode("utf-8", "replace")
             problem = f"{self.url} answered {error.code}: {said}"
@@ -151,13 +168,13 @@ class Endpoint:
                 problem
             ) from error
         except TimeoutError as error:
-            raise _Failed(f"{self.url} has not answered within {self.timeout:g} s") from error
+            raise _Silent(f"{self.url} has not answered within {self.timeout:g} s") from error
         except urllib.error.URLError as error:
             if isinstance(error.reason, TimeoutError):
-                raise _Failed(f"{self.url} has not answered within {self.timeout:g} s") from error
-            raise _Failed(f"{self.url} can't be reached ({error.reason})") from error
+                raise _Silent(f"{self.url} has not answered within {self.timeout:g} s") from error
+            raise _Silent(f"{self.url} can't be reached ({error.reason})") from error
         except (OSError, http.client.HTTPException) as error:
-            raise _Failed(f"{self.url} broke off ({error!r})") from error
+            raise _Silent(f"{self.url} broke off ({error!r})") from error
         try:
             text = json.loads(data)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError) as error:
@@ -167,20 +184,21 @@ class Endpoint:
             raise _Failed(f"{self.url} answered {text!r} in place of a text")
         return text
 
-    def _read(self, answer: http.client.HTTPResponse, end: float) -> bytes:
-        # A server that sends a byte now and then never runs into the time limit of a single wait.
+    def _read(self, answer: http.client.HTTPResponse) -> bytes:
         parts, size = [], 0
         while part := answer.read1(1 << 16):
             parts.append(part)
             size += len(part)
             if size > LARGEST:
                 raise _Failed(f"{self.url} answered with more than {LARGEST} bytes")
-            if time.monotonic() > end:
-                raise TimeoutError
         return b"".join(parts)
 
 
 class _Failed(Exception):  # noqa: N818  (a try that may go better next time)
+    pass
+
+
+class _Silent(_Failed):
     pass
 
 

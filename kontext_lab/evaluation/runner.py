@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -18,7 +19,7 @@ from kontext_core.writing import save_image
 
 from .answer import Answer
 from .cases import EditCase
-from .rows import EditRow, RowFile, row_file
+from .rows import EditRow, RowFile, RowKey, row_file
 from .scorers import NamedScorer
 
 log = logging.getLogger(__name__)
@@ -33,43 +34,90 @@ MakeAnswer = Callable[[EditCase, int], Tensor]
 Told = Callable[[EditRow], object]
 
 
+@dataclass(frozen=True)
+class AnswerSettings:
+    """What an answer of ours depends on beside case and seed: `edit`'s steps, guidance and method."""
+
+    steps: int = 28
+    guidance: float = 2.5
+    method: str = "offset"
+
+
 @dataclass(frozen=True, eq=False)
 class Arm:
     """One way to answer.
 
     Attributes:
         name: ASKED, or that of a control.
-        make: makes answers; None where they lie in `answers`.
+        make: makes answers here; None where they lie in `answers`, or are made by `spread`.
         answers: folder of KEY.png, or KEY-SEED.png where there are several seeds.
+        settings: for who answers elsewhere.
     """
 
     name: str
     make: MakeAnswer | None = None
     answers: Path | None = None
+    settings: AnswerSettings = AnswerSettings()
 
 
-def our_arm(
-    pipeline: Pipeline,
-    *,
-    name: str = ASKED,
-    steps: int = 28,
-    guidance: float = 2.5,
-    method: str = "offset",
-) -> Arm:
-    """Answers by `edit`. Where a benchmark wants a size, the trained one of its shape is painted."""
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A row to be made."""
 
-    def make(case: EditCase, seed: int) -> Tensor:
-        width, height = (
-            nearest_resolution(*case.size, pipeline.model.resolutions)
-            if case.size
-            else (None, None)
-        )
-        return edit(
-            pipeline, case.request or case.instruction, case.pictures(), names=case.names, seed=seed,
-            steps=steps, guidance=guidance, method=method, width=width, height=height,
-        )  # fmt: skip
+    arm: Arm
+    case: EditCase
+    seed: int
 
-    return Arm(name, make)
+    @property
+    def id(self) -> RowKey:
+        """Of its row."""
+        return self.case.key, self.seed, self.arm.name
+
+
+# A job's case with the picture that it edits in place, or None while that is not made.
+Ready = Callable[[Job], EditCase | None]
+# Makes the answers of jobs in any order: (job, picture [1, h, w, 3], seconds) as each is done.
+Spread = Callable[[Sequence[Job], Ready], Iterator[tuple[Job, Tensor, float]]]
+
+
+def answer_case(pipeline: Pipeline, case: EditCase, seed: int, settings: AnswerSettings) -> Tensor:
+    """An answer by `edit`, [1, h, w, 3]. Where a benchmark wants a size, the trained one of its shape is
+    painted."""
+    width, height = (
+        nearest_resolution(*case.size, pipeline.model.resolutions) if case.size else (None, None)
+    )
+    return edit(
+        pipeline, case.request or case.instruction, case.pictures(), names=case.names, seed=seed,
+        steps=settings.steps, guidance=settings.guidance, method=settings.method, width=width,
+        height=height,
+    )  # fmt: skip
+
+
+def our_arm(pipeline: Pipeline | None, settings: AnswerSettings, name: str = ASKED) -> Arm:
+    """Answers by `answer_case`, here; without a pipeline, elsewhere."""
+    make = None if pipeline is None else partial(_answer_here, pipeline, settings)
+    return Arm(name, make, settings=settings)
+
+
+def _answer_here(pipeline: Pipeline, settings: AnswerSettings, case: EditCase, seed: int) -> Tensor:
+    return answer_case(pipeline, case, seed, settings)
+
+
+def one_by_one(jobs: Sequence[Job], ready: Ready) -> Iterator[tuple[Job, Tensor, float]]:
+    """Answers by `Arm.make`, in this process.
+
+    Raises:
+        InputError: an arm that makes none, or a turn whose picture nobody made; what `Arm.make` raises.
+    """
+    for job in jobs:
+        case = ready(job)
+        if case is None or job.arm.make is None:
+            raise InputError(
+                f"{job.case.key!r} can't be answered: expected an arm that makes answers, and the turn before"
+            )
+        began = time.perf_counter()
+        made = job.arm.make(case, job.seed)
+        yield job, made, round(time.perf_counter() - began, 3)
 
 
 def run_cases(
@@ -80,52 +128,73 @@ def run_cases(
     *,
     seeds: Sequence[int] = (0,),
     told: Told = lambda row: None,
+    spread: Spread = one_by_one,
 ) -> list[EditRow]:
     """Every case from every seed in every arm that has no row yet, and every scorer that a row lacks.
 
     A row is written once its picture is; killed at any moment, the same call goes on. What could not be
     scored is tried again.
 
+    Args:
+        spread: how answers are made, see `.cluster` for several at a time. Rows are written and scored
+            here.
+
     Returns:
-        All rows of the folder, in their order.
+        All rows of the folder, in the order in which they were first written.
 
     Raises:
         InputError: another run writes there, an answer is missing, or nothing can be written; what
             `edit` raises.
     """
     place = Path(out)
+    jobs = [Job(arm, case, seed) for arm in arms for case in cases for seed in seeds]
     with row_file(place) as file:
-        for arm in arms:
-            for case in cases:
-                for seed in seeds:
-                    done = _row(file, place, arm, case, seed)
-                    row = _scored(done, place, case, scorers)
-                    if row != file.rows.get(row.id):
-                        file.add(row)
-                    told(row)
+
+        def finish(job: Job, row: EditRow) -> None:
+            row = _scored(row, place, job.case, scorers)
+            if row != file.rows.get(row.id):
+                file.add(row)
+            told(row)
+
+        def ready(job: Job) -> EditCase | None:
+            case = job.case
+            if not case.after:
+                return case
+            last = file.rows.get((case.after, job.seed, job.arm.name))
+            if last is None or not (place / last.file).is_file():
+                return None
+            return replace(case, images=(place / last.file, *case.images[1:]))
+
+        missing = []
+        for job in jobs:
+            row = _found(file, place, job)
+            if row is not None:
+                finish(job, row)
+            else:
+                missing.append(job)
+        for job, picture, seconds in spread(missing, ready):
+            finish(job, _saved(job, place, picture, seconds))
         return list(file.rows.values())
 
 
-def _row(file: RowFile, place: Path, arm: Arm, case: EditCase, seed: int) -> EditRow:
-    """The row of an answer, made where there is none."""
-    row = file.rows.get((case.key, seed, arm.name))
+def _found(file: RowFile, place: Path, job: Job) -> EditRow | None:
+    """The row of an answer that is there already, here or in a folder of others' answers."""
+    row = file.rows.get(job.id)
     if row is not None and (place / row.file).is_file():
         return row
-    if arm.make is None:
-        path = _given(arm, case, seed)
-        name = f"{PICTURES}/{case.key}-{seed}.png"
-        save_image(load_image(path)[:1], place / name)
-        return EditRow(case.key, case.category, seed, arm.name, name, None)
-    folder = PICTURES if arm.name == ASKED else f"{PICTURES}-{arm.name.replace(' ', '-')}"
-    name = f"{folder}/{case.key}-{seed}.png"
-    if case.after:
-        last = file.rows[case.after, seed, arm.name]
-        case = replace(case, images=(place / last.file, *case.images[1:]))
-    began = time.perf_counter()
-    made = arm.make(case, seed)
-    seconds = round(time.perf_counter() - began, 3)
-    save_image(made[:1], place / name)
-    return EditRow(case.key, case.category, seed, arm.name, name, seconds)
+    if job.arm.answers is None:
+        return None
+    path = _given(job.arm, job.case, job.seed)
+    return _saved(job, place, load_image(path), None)
+
+
+def _saved(job: Job, place: Path, picture: Tensor, seconds: float | None) -> EditRow:
+    """The row of an answer, with its picture on the disk."""
+    arm = job.arm.name
+    folder = PICTURES if arm == ASKED else f"{PICTURES}-{arm.replace(' ', '-')}"
+    name = f"{folder}/{job.case.key}-{job.seed}.png"
+    save_image(picture[:1], place / name)
+    return EditRow(job.case.key, job.case.category, job.seed, arm, name, seconds)
 
 
 def _given(arm: Arm, case: EditCase, seed: int) -> Path:

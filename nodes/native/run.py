@@ -170,10 +170,15 @@ class HostRun:
             return 0
         token, sizes = 4 * shape[1], [math.prod(one) for one in references]
         tokens = sum(sizes) // token * max(1, shape[0] // max(1, len(sizes)))
+        tokens *= 1 if settings.context is None else 1 + settings.context.order
         if settings.region is not None:
             tokens += math.prod(shape) // token
         blocks = self.params.depth + self.params.depth_single_blocks
-        return 2 * tokens * self.params.hidden_size * blocks * dtype.itemsize
+        rows = tokens * blocks
+        if settings.bits == 8:
+            # With a float32 for each head.
+            return 2 * rows * (self.params.hidden_size + 4 * self.params.num_heads)
+        return 2 * rows * self.params.hidden_size * dtype.itemsize
 
     def forget(self) -> None:
         """Give up what was made: weights have changed."""

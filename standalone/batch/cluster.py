@@ -1,18 +1,17 @@
 """Rows as tasks on a Ray cluster: each worker runs the workflow in its own process, no server.
 
-Ray is an optional extra and is imported only when asked for. Every machine of the cluster needs
-this project in the same place, with what it requires.
+How workers come and go stands in `kontext_core.cluster`.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import uuid
 from collections.abc import Callable
 from threading import Event
 from typing import Any
 
+from kontext_core.cluster import START_SECONDS, Workers
 from kontext_core.errors import InputError
 
 from ..loader import pack_root
@@ -24,10 +23,6 @@ from .server import UPLOADS
 # with the folder of models and has `run(prompt, pictures)`.
 RUNNER = "standalone.batch.worker:Worker"
 LOOK_SECONDS = 0.25
-START_SECONDS = 300.0
-# How long Ray waits for helpers of its own when it starts on this machine. It gives up after seconds
-# where other work keeps the processor busy: "Timed out waiting for file .../metrics_agent_port".
-PATIENCE = "RAY_agent_register_timeout_ms"
 
 
 class Remote:
@@ -47,75 +42,36 @@ class Remote:
 
 
 class Cluster:
-    """A connection to Ray, and the workers on it. Use as a context; workers end with it."""
+    """The workers of a Ray cluster as places where rows run. Use as a context; they end with it."""
 
     def __init__(
         self, address: str = "", workers: int = 0, models: str | None = None, runner: str = RUNNER
     ) -> None:
         """
         Args:
-            address: "auto" or "ray://host:10001" for a running cluster, "" starts one here.
-            workers: how many; 0 takes one for each GPU, or one where there is none.
+            address, workers: as `Workers` has them.
             models: folder of models on every machine; None takes that of the checkout.
 
         Raises:
-            InputError: Ray is not installed, no cluster there, or this is not a checkout.
+            InputError: as `Workers`; or this is not a checkout.
         """
-        try:
-            import ray
-        except ImportError as error:
-            raise InputError(
-                "--ray needs Ray, which is not installed; pip install ray, here and on every "
-                "machine of the cluster, or use --server"
-            ) from error
         root = pack_root()
         if runner == RUNNER and not (root / "nodes").is_dir():
             raise InputError(
                 f"--ray runs the pack's nodes, and there are none in {root}; run it from a "
                 "checkout of the project"
             )
-        self.ray = ray
-        # Only for the workers: this process has its own imports.
-        paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
-        if not address:
-            os.environ.setdefault(PATIENCE, f"{START_SECONDS * 1000:.0f}")
-        try:
-            ray.init(
-                address=address or None, runtime_env=environment, log_to_driver=False,
-                include_dashboard=False if not address else None,
-            )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 - Ray raises the bare class itself
-            where = f"there is no Ray cluster at {address!r}" if address else "Ray does not start"
-            raise InputError(f"{where} ({str(error).strip()[:300]})") from error
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        self.count = workers or max(gpus, 1)
-        share = min(1.0, gpus / self.count) if gpus else 0
-        remote = ray.remote(num_gpus=share, max_restarts=-1, max_task_retries=0)(Remote)
-        self.actors = [remote.remote(runner, models) for _ in range(self.count)]
-        self._wait_for_one()
-
-    def _wait_for_one(self) -> None:
-        """The others may start while it works already."""
-        tasks = [actor.ready.remote() for actor in self.actors]
-        reason = f"none within {START_SECONDS:.0f} s"
-        try:
-            started, _ = self.ray.wait(tasks, timeout=START_SECONDS)
-            if started and self.ray.get(started[0]):
-                return
-        except self.ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-        self.ray.shutdown()
-        raise InputError(
-            f"no worker of the cluster could start ({reason}); every machine needs this project "
-            "in the same place, with what it requires, and a GPU where the cluster has any"
-        )
+        self.workers = Workers(
+            Remote, runner, models, root=root, address=address, count=workers,
+            instead="or use --server",
+        )  # fmt: skip
 
     def __enter__(self) -> list[WorkerPlace]:
-        return [WorkerPlace(self.ray, actor, f"ray-{i}") for i, actor in enumerate(self.actors, 1)]
+        ray, actors = self.workers.ray, self.workers.actors
+        return [WorkerPlace(ray, actor, f"ray-{i}") for i, actor in enumerate(actors, 1)]
 
-    def __exit__(self, *_: object) -> None:
-        self.ray.shutdown()
+    def __exit__(self, *failure: object) -> None:
+        self.workers.__exit__(*failure)
 
 
 class WorkerPlace:

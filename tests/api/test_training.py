@@ -34,10 +34,10 @@ def training(name: str, steps: int = 6, rate: float = 0.01, **inputs: Any) -> di
     }  # fmt: skip
 
 
-def edit(graph: dict[str, Any], model: str) -> dict[str, Any]:
-    """A picture by a MODEL of the graph."""
+def edit(graph: dict[str, Any], model: str, clip: tuple[str, int] = ("2", 0)) -> dict[str, Any]:
+    """A picture by a MODEL and a CLIP of the graph."""
     return graph | {
-        "20": node("CLIPTextEncode", clip=["2", 0], text="make the background blue"),
+        "20": node("CLIPTextEncode", clip=[*clip], text="make the background blue"),
         "21": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
         "22": node(
             "KontextSampler", model=[model, 0], positive=["20", 0], latent_image=["21", 0],
@@ -110,10 +110,15 @@ def test_its_file_acts_alike_in_every_loader(client: Client, server: Server, nam
     assert np.abs(made - plain).max() > 8
     assert np.abs(made - loaded).max() <= 1
     if server.host.is_comfyui:
-        theirs = node("LoraLoaderModelOnly", model=["1", 0], lora_name=file, strength_model=1.0)
-        merged = pixels(client, client.run(edit({**loaders, "5": theirs}, "5")))
-        # Merged into the weights by ComfyUI, in float32: sums in another order.
-        assert np.abs(made - merged).max() <= 2
+        strengths = {"strength_model": 1.0, "strength_clip": 1.0}
+        both = node("LoraLoader", model=["1", 0], clip=["2", 0], lora_name=file, **strengths)
+        alone = node("LoraLoaderModelOnly", model=["1", 0], lora_name=file, strength_model=1.0)
+        for theirs, clip in ((both, ("5", 1)), (alone, ("2", 0))):
+            merged = pixels(client, client.run(edit({**loaders, "5": theirs}, "5", clip)))
+            # Merged into the weights by ComfyUI, in float32: sums in another order.
+            assert np.abs(made - merged).max() <= 2
+        said = server.log_text()
+        assert "lora key not loaded" not in said and "NOT LOADED" not in said
 
 
 def test_a_damaged_folder_is_told_before_anything_runs(client: Client, server: Server) -> None:

@@ -7,19 +7,20 @@ import json
 import os
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
+from fake_ray import FakeRay, RayError, RayTaskError
 from host_client import load_prompt
 from PIL import Image
 
 from kontext_core.__main__ import main
+from kontext_core.cluster import PATIENCE
 from kontext_core.errors import InputError
 from kontext_core.tables.rows import Row
-from standalone.batch.cluster import PATIENCE, Cluster, Remote, WorkerPlace
+from standalone.batch.cluster import Cluster, Remote, WorkerPlace
 from standalone.batch.columns import Columns
 from standalone.batch.place import PlaceLost, RowFailed, RowRefused, Stopped
 from standalone.batch.plan import PlannedRow, make_jobs
@@ -34,66 +35,6 @@ def job(folder: Path, **values: Any) -> PlannedRow:
     (folder / "a.png").write_bytes(PICTURE.read_bytes())
     rows = [Row(1, "n", {"image": "a.png", "steps": 1, **values})]
     return make_jobs(rows, Columns(load_prompt(WORKFLOW)), folder)[0]
-
-
-class RayError(Exception):
-    pass
-
-
-class RayTaskError(RayError):
-    cause: Exception | None = None
-
-
-class FakeRay(types.ModuleType):
-    """Ray's face with tasks that run at once, in this process."""
-
-    def __init__(self) -> None:
-        super().__init__("ray")
-        self.exceptions = types.SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
-        self.options: dict[str, Any] = {}
-        self.open = False
-        self.busy = False
-        self.fault: Exception | None = None
-
-    def init(self, **options: Any) -> None:
-        if self.fault is not None:
-            raise self.fault
-        if options["address"] == "ray://none":
-            raise ConnectionError("refused")
-        self.options, self.open = options, True
-
-    def shutdown(self) -> None:
-        self.open = False
-
-    def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": 2.0, "GPU": 3.0}
-
-    def remote(self, **options: Any) -> Callable[[type], Any]:
-        def wrap(kind: type) -> Any:
-            def make(*arguments: Any) -> Any:
-                return Actor(kind(*arguments))
-
-            return types.SimpleNamespace(remote=make)
-
-        self.actor_options = options
-        return wrap
-
-    def wait(self, tasks: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
-        return ([], tasks) if self.busy else (tasks, [])
-
-    def get(self, task: Any, timeout: float | None = None) -> Any:
-        if isinstance(task, Exception):
-            raise task
-        return task
-
-
-class Actor:
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self.inner, name)
-        return types.SimpleNamespace(remote=method)
 
 
 class Scripted:
@@ -120,14 +61,9 @@ class Scripted:
 
 
 @pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
-    made = FakeRay()
-    # Set by a cluster that starts here, and put back afterwards.
-    monkeypatch.setenv(PATIENCE, "")
-    monkeypatch.delenv(PATIENCE)
-    monkeypatch.setitem(sys.modules, "ray", made)
+def ray(fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     monkeypatch.setitem(sys.modules, "scripted", types.SimpleNamespace(Runner=Scripted))
-    return made
+    return fake_ray
 
 
 def test_without_ray_it_says_how_to_get_it(

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from small_models import draw, make_flux
 from torch import Tensor
 
 from kontext_core import Cancelled, Conditioning, Flux, InputError, Reference, sample, stitch
-from kontext_core.accelerate import PRESETS, Reuse
+from kontext_core.accelerate import (
+    PRESETS,
+    Acceleration,
+    Pruning,
+    Region,
+    Reuse,
+    StepReuse,
+    as_acceleration,
+    recorded,
+)
 from kontext_core.models.kept import KeptContext
 from kontext_core.sampling import make_noise
 from kontext_core.schedule import make_timesteps
@@ -70,12 +81,14 @@ def test_which_steps_are_full() -> None:
     schedule = Reuse(0.25, 3, 2)
     assert [i for i in range(12) if schedule.full(i, 12)] == [0, 1, 2, 5, 8, 10, 11]
     assert all(Reuse(0, 1, 0).full(i, 5) for i in range(5))
+    # One that came a step late is followed by the next three steps later.
+    assert [i for i in range(6, 12) if schedule.full(i, 12, before=6)] == [6, 9, 10, 11]
     counts = {
         name: sum(preset.context.full(i, 28) for i in range(28))
         for name, preset in PRESETS.items()
         if preset is not None and preset.context is not None
     }
-    assert counts == {"safe": 18, "balanced": 11, "fast": 3}
+    assert counts == {"safe": 13, "balanced": 10, "fast": 6}
 
 
 @pytest.mark.parametrize("values", [(-0.1, 2, 1), (0.1, 0, 1), (0.1, 2, -1)])
@@ -137,3 +150,20 @@ def test_unknown_names(small_flux: Flux) -> None:
         run(small_flux, "faster")
     with pytest.raises(InputError, match="accelerate is a int"):
         run(small_flux, 3)  # type: ignore[arg-type]
+
+
+def test_settings_as_plain_values() -> None:
+    every = Acceleration(Reuse(), StepReuse(), Region(), Pruning(), 8)
+    for settings in (*PRESETS, "fast+8bit", every, Acceleration(bits=8), Region(0.5)):
+        plain = json.loads(json.dumps(recorded(settings)))
+        assert as_acceleration(plain) == as_acceleration(settings)
+    assert recorded(PRESETS["fast"]) == "fast"
+    assert recorded(None) == "off"
+    for wrong in (
+        {"speed": 1},
+        {"context": {"speed": 1}},
+        {"context": 1},
+        {"region": {"first": 2}},
+    ):
+        with pytest.raises(InputError):
+            as_acceleration(wrong)

@@ -26,6 +26,7 @@ from kontext_core.forecast import extrapolate
 from kontext_core.guidance import Nag
 from kontext_core.models.kept import KeptContext
 from kontext_core.models.nag import NagTexts
+from kontext_core.models.stored import Stored
 from kontext_core.sampling import make_noise
 from kontext_core.schedule import make_timesteps
 
@@ -116,7 +117,7 @@ def test_a_stopped_forward_keeps_nothing(block: int) -> None:
     """Except for one that ends behind the first block, which may be a skipped step."""
     model, kept = make_flux(), KeptContext()
     plain = velocity(model, 150, kept=kept)
-    before = [pair for parts in kept._references for pair in parts]
+    before = [pair for stored in kept._references for pair in stored.at(0)]
 
     def stop(*given: object) -> None:
         raise RuntimeError("stopped")
@@ -127,7 +128,7 @@ def test_a_stopped_forward_keeps_nothing(block: int) -> None:
     handle.remove()
     assert len(kept) == (4 if block == 0 else 0)
     if block == 0:
-        after = [pair for parts in kept._references for pair in parts]
+        after = [pair for stored in kept._references for pair in stored.at(0)]
         assert all(one is other for one, other in zip(before, after, strict=True))
     else:
         kept.reuse = True
@@ -202,8 +203,9 @@ def test_which_steps_are_skipped(small_flux: Flux) -> None:
     # Another reference begins anew.
     assert counts(small_flux, StepReuse(1.0, 0, 0, 100)) == (2, 0, 0, 6)
     both = Acceleration(Reuse(0, 3, 0), StepReuse(1.0, 0.3, 0, 1))
-    # Full, two reused, skipped where a full one was due, full, skipped, full, skipped.
-    assert counts(small_flux, both, references=1) == (3, 2, 0, 3)
+    # Full, two reused, skipped where a full one was due, full, skipped, reused, skipped: the next is
+    # due three steps after the one that came late.
+    assert counts(small_flux, both, references=1) == (2, 3, 0, 3)
 
 
 @pytest.mark.parametrize("accelerate", [None, SKIPPING, ALL])
@@ -368,7 +370,9 @@ def test_work_is_counted() -> None:
     assert side.call(0.9, 1, 28, layout).kind == "full"
     assert call.kept is not None
     nothing = torch.zeros(1, 1, 1, 1)
-    call.kept._references = [(nothing, nothing)] * 57
+    stored = Stored()
+    stored.put(1.0, (nothing, nothing))
+    call.kept._references = [stored] * 57
     side.call(0.9, 1, 28, layout).finish(torch.zeros(1, 4096, 1), torch.zeros(1, 4096, 1))
     assert saving.report.reused == 1
     assert saving.report.work == pytest.approx((1 + 87.6 / 165.4) / 2, abs=0.002)

@@ -6,6 +6,8 @@ import base64
 import json
 import math
 import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from judge_server import JudgeServer, Reply, chat
 
 from kontext_core import InputError
 from kontext_core.errors import UnscoredError
-from kontext_lab.evaluation.endpoint import Endpoint
+from kontext_lab.evaluation.endpoint import SILENT, Endpoint
 from kontext_lab.evaluation.judging import better, viescore
 
 PICTURE = torch.rand(1, 40, 48, 3, generator=torch.Generator().manual_seed(0))
@@ -118,12 +120,49 @@ def test_slow_and_silent_servers_run_into_the_time_limit(drip: float) -> None:
             viescore(endpoint(server, timeout=0.4), *ASKED)
 
 
-def test_nobody_there() -> None:
+def test_slow_headers_run_into_the_time_limit_too() -> None:
+    ended = threading.Event()
+
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            for byte in b"HTTP/1.0 200 OK\r\nServer: " + b"x" * 1000:
+                connection.sendall(bytes([byte]))
+                if ended.wait(0.05):
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, args=(listening,), daemon=True).start()
+        port = listening.getsockname()[1]
+        with pytest.raises(UnscoredError, match=r"not answered within 0.4 s \(1 tries\)"):
+            viescore(endpoint(f"http://127.0.0.1:{port}/v1", timeout=0.4, tries=1), *ASKED)
+        ended.set()
+
+
+def test_nobody_there_is_not_asked_for_ever() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(UnscoredError, match="can't be reached"):
-        viescore(endpoint(f"http://127.0.0.1:{port}/v1"), *ASKED)
+    judge = endpoint(f"http://127.0.0.1:{port}/v1")
+    for _ in range(SILENT):
+        with pytest.raises(UnscoredError, match=r"can't be reached .*\(2 tries\)"):
+            viescore(judge, *ASKED)
+    for _ in range(2):
+        with pytest.raises(UnscoredError, match="not asked: 3 questions before .* be reached"):
+            viescore(judge, *ASKED)
+
+
+def test_a_server_that_answers_at_times_is_asked_on() -> None:
+    hangs = [True, True, False] * 3
+
+    def reply(asked: dict[str, Any], count: int) -> tuple[int, str] | None:
+        return None if hangs[count] else (200, chat("rubbish"))
+
+    with JudgeServer(reply) as server:
+        judge = endpoint(server, timeout=0.2, tries=1)
+        for hung in hangs:
+            with pytest.raises(UnscoredError, match="not answered" if hung else "rubbish"):
+                viescore(judge, *ASKED)
 
 
 def test_the_password_goes_into_a_header(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from small_models import draw
 from torch import Tensor
 
 from kontext_core import Cancelled, InputError, KontextError, Pipeline, edit
+from kontext_core.accelerate import Acceleration, Reuse, as_acceleration, recorded
 from kontext_core.errors import SessionError
 from kontext_core.framing import Framing, plan_fit
 from kontext_core.reading import read_picture
@@ -322,6 +323,21 @@ def test_a_replay_differs_by_its_seed_alone(begun: Session, small_pipeline: Pipe
     assert (begun.picture(same.number) - begun.picture(1)).abs().max() < 0.02
     with pytest.raises(InputError, match="is a start"):
         replay(begun, small_pipeline, 0, seed=1)
+
+
+def test_a_replay_saves_work_as_its_turn_did(begun: Session, small_pipeline: Pipeline) -> None:
+    """By a preset's name, or by settings, which come back out of the file's JSON."""
+    mine = Acceleration(Reuse(0.0, 2, 0), bits=8)
+    for given, kept in (("fast+8bit", "fast+8bit"), (mine, recorded(mine))):
+        turn = add_turn(begun, small_pipeline, "a", parent=0, seed=1, steps=4, accelerate=given)
+        read = begun.turn(turn.number).settings["accelerate"]
+        assert read == kept
+        assert as_acceleration(read) == as_acceleration(given)
+        same = replay(begun, small_pipeline, turn.number, seed=1)
+        assert begun.picture(same.number).equal(begun.picture(turn.number))
+    plain = add_turn(begun, small_pipeline, "a", parent=0, seed=1, steps=4)
+    assert "accelerate" not in plain.settings
+    assert not begun.picture(plain.number).equal(begun.picture(turn.number))
 
 
 def test_a_turn_that_fails_or_is_stopped_adds_nothing(

@@ -80,8 +80,9 @@ def test_a_stopped_run_leaves_nothing(found: dict[str, Any]) -> None:
 
 def test_the_host_is_told_of_the_memory_and_reloads_nothing(found: dict[str, Any]) -> None:
     assert found["same weights"]
-    # 24 tokens, keys and values, 96 channels, 4 blocks, float32.
-    assert found["memory"] == 24 * 2 * 96 * 4 * 4
+    # 24 tokens at two timesteps, keys and values, 96 channels, 4 blocks, float32; or a byte each, and a
+    # float32 for each of 3 heads.
+    assert found["memory"] == [2 * 24 * 2 * 96 * 4 * 4, 2 * 24 * 2 * (96 + 4 * 3) * 4]
 
 
 def test_a_model_that_the_host_has_loaded(found: dict[str, Any]) -> None:

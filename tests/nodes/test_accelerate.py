@@ -56,17 +56,22 @@ def test_knobs(pack: Any, inputs: dict[str, Any]) -> None:
     assert settings(references_every=1) is None
     everything = settings(
         warm_up=0.1, full_at_end=2, skip_threshold=0.1, skip_order=2, skip_basis="hermite",
-        region_every=5, region_grow=3, keep_references=0.5,
+        region_every=5, region_grow=3, keep_references=0.5, references_order=0, keep_8_bit=True,
     )  # fmt: skip
     assert everything == accelerate.Acceleration(
-        accelerate.Reuse(0.1, 4, 2),
+        accelerate.Reuse(0.1, 4, 2, 0),
         accelerate.StepReuse(0.1, 0.1, 2, 2, 2, "hermite"),
         accelerate.Region(0.1, 5, 2, 0.93, 3),
         accelerate.Pruning(0.5, 0.1, last=2),
+        bits=8,
     )
     # A preset does not look at them.
     model = pack.run("KontextAccelerate", model=inputs["model"], preset="safe", keep_references=0.1)
     assert carried.carried(model[0], carried.ACCELERATION).settings == accelerate.PRESETS["safe"]
+    # Of the two about memory it looks at one.
+    model = pack.run("KontextAccelerate", model=inputs["model"], preset="safe", keep_8_bit=True)
+    settings = carried.carried(model[0], carried.ACCELERATION).settings
+    assert settings == accelerate.as_acceleration("safe+8bit")
 
 
 def test_what_is_refused(pack: Any, inputs: dict[str, Any]) -> None:

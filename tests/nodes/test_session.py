@@ -114,6 +114,19 @@ def test_whatever_changes_is_a_turn_beside(
     assert [t.parent for t in turns(outputs, pack)] == [None, 0, 0]
 
 
+def test_a_turn_knows_how_its_model_saved_work(graph: Graph, outputs: Path, pack: Any) -> None:
+    begun = graph.start().args[0]
+    model = pack.run("KontextLoadModel", model_name="embedded: tiny").args[0]
+    named = pack.run("KontextAccelerate", model=model, preset="balanced", keep_8_bit=True).args[0]
+    knobs = pack.run("KontextAccelerate", model=model, preset="custom", warm_up=0.0).args[0]
+    for one in (model, named, knobs):
+        graph.turn(begun, model=one)
+    _, *found = turns(outputs, pack)
+    kept = [turn.settings.get("accelerate") for turn in found]
+    context = {"first": 0.0, "every": 4, "last": 1, "order": 1}
+    assert kept == [None, "balanced+8bit", {"context": context, "bits": 16}]
+
+
 def test_another_mask_or_reference_is_a_turn_beside(graph: Graph, outputs: Path, pack: Any) -> None:
     begun = graph.start().args[0]
     mask = torch.zeros(1, 79, 111)

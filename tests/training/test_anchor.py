@@ -20,6 +20,7 @@ from kontext_lab.anchor.folder import read_anchor, write_anchor
 from kontext_lab.anchor.layouts import FALLING, RISING, SIDE_BY_SIDE, STACKED, arranged
 from kontext_lab.anchor.marks import judge_answers, results, tally
 from kontext_lab.anchor.questions import CATEGORIES, make_questions
+from kontext_lab.evaluation.runner import AnswerSettings
 from kontext_lab.world.render import render
 
 
@@ -149,33 +150,39 @@ def test_missing_and_damaged_answers_are_wrong_and_told(
 def test_our_pipeline_answers_and_goes_on(
     folder: Path, small_pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    place = answer_questions(folder, tmp_path / "out", small_pipeline, steps=1, cases=6)
+    place = answer_questions(
+        folder, tmp_path / "out", small_pipeline, AnswerSettings(steps=1), cases=6
+    )
     made = sorted(path.name for path in place.glob("*.png"))
     assert made == [f"{n:04d}{twin}.png" for n in (1, 2, 3) for twin in "ab"]
     (place / "0002a.png").unlink()
     before = (place / "0001a.png").stat().st_mtime_ns
-    answer_questions(folder, place, small_pipeline, steps=1, cases=6)
+    answer_questions(folder, place, small_pipeline, AnswerSettings(steps=1), cases=6)
     assert (place / "0002a.png").is_file()
     assert (place / "0001a.png").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="steps 1, now it is 2"):
-        answer_questions(folder, place, small_pipeline, steps=2, cases=6)
+        answer_questions(folder, place, small_pipeline, AnswerSettings(steps=2), cases=6)
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_rows_fit_a_batch(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int
 ) -> None:
     from standalone.__main__ import main as standalone
 
-    words = [
-        "batch", str(ROOT / "workflows/api/two_references.json"), "--rows",
-        str(folder / f"rows/{count}.jsonl"), "--images", str(folder / "test"), "--output",
-        str(tmp_path / "out"), "--dry-run",
-    ]  # fmt: skip
-    # Three pictures need a workflow of three.
-    assert standalone(words) == (0 if count == 2 else 1)
-    said = capsys.readouterr()
-    assert ("0001a" in said.out) if count == 2 else ("image3" in said.err)
+    def batch(workflow: Path) -> int:
+        return standalone([
+            "batch", str(workflow), "--rows", str(folder / f"rows/{count}.jsonl"), "--images",
+            str(folder / "test"), "--output", str(tmp_path / "out"), "--dry-run",
+        ])  # fmt: skip
+
+    assert batch(folder / f"workflows/{count}.json") == 0
+    said = capsys.readouterr().out
+    keys = [r["key"] for r in rows(folder) if len(r["images_file_names"]) == count]
+    assert keys and all(key in said for key in keys) and f"{len(keys)} rows could run" in said
+    # Another graph has to have as many pictures.
+    assert batch(ROOT / "workflows/api/two_references.json") == (0 if count == 2 else 1)
+    assert count != 3 or "image3" in capsys.readouterr().err
 
 
 def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:

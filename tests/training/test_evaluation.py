@@ -32,7 +32,7 @@ from kontext_lab.evaluation.cases import EditCase, read_cases, turns
 from kontext_lab.evaluation.intervals import bootstrap
 from kontext_lab.evaluation.report import Wins, pairs, summary, tables, wins_by_figure
 from kontext_lab.evaluation.rows import EditRow, read_rows, row_file
-from kontext_lab.evaluation.runner import Arm, our_arm, run_cases
+from kontext_lab.evaluation.runner import AnswerSettings, Arm, our_arm, run_cases
 from kontext_lab.evaluation.scorers import NamedScorer, make_scorer, pixels
 from kontext_lab.evaluation.vae import pictures_of, reconstruct, table
 
@@ -257,7 +257,7 @@ def test_our_pipeline_answers_in_a_benchmarks_size(
 ) -> None:
     (case, *_) = read_cases("kontextbench", kontextbench(tmp_path))
     wide = EditCase("w", "c", "x", case.images, size=(800, 480))
-    arm = our_arm(small_pipeline, steps=1)
+    arm = our_arm(small_pipeline, AnswerSettings(steps=1))
     assert arm.make is not None
     assert arm.make(case, 0).shape == (1, 64, 64, 3)
     assert arm.make(wide, 0).shape == (1, 48, 80, 3)

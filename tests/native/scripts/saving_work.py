@@ -144,11 +144,12 @@ def main(pack: Any) -> dict[str, Any]:
     settings = carried.carried(fast(), carried.ACCELERATION).settings
     network = model.model.diffusion_model
     asked = []
-    for run_now in (None, run_module.HostRun(network.params, settings)):
-        network.run = run_now
+    eight = carried.carried(fast(keep_8_bit=True), carried.ACCELERATION).settings
+    for said in (None, settings, eight):
+        network.run = None if said is None else run_module.HostRun(network.params, said)
         asked.append(model.model.memory_required([1, 16, 8, 12], {"ref_latents": [[1, 16, 96]]}))
     network.run = None
-    found["memory"] = asked[1] - asked[0]
+    found["memory"] = [each - asked[0] for each in asked[1:]]
 
     try:
         fast(source=theirs)

@@ -7,6 +7,7 @@ project in the same place, with what it requires.
 from __future__ import annotations
 
 import os
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class Workers:
         kind: type,
         *arguments: object,
         root: Path,
+        environment: MutableMapping[str, str],
         address: str = "",
         count: int = 0,
         instead: str = "",
@@ -40,6 +42,7 @@ class Workers:
             kind: what a worker holds; it has a method `ready` that gives True.
             arguments: for it.
             root: the checkout, whose packages workers import.
+            environment: this process's variables: workers keep its PYTHONPATH, and Ray reads its own.
             address: "auto" or "ray://host:10001" for a running cluster, "" starts one here.
             count: how many; 0 takes one for each GPU, or one where there is none.
             instead: what does without Ray, for the error: "or use --server".
@@ -56,13 +59,13 @@ class Workers:
             ) from error
         self.ray: Any = ray
         # Only for the workers: this process has its own imports.
-        paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
+        paths = [str(root), *filter(None, [environment.get("PYTHONPATH")])]
+        variables = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
         if not address:
-            os.environ.setdefault(PATIENCE, f"{START_SECONDS * 1000:.0f}")
+            environment.setdefault(PATIENCE, f"{START_SECONDS * 1000:.0f}")
         try:
             ray.init(
-                address=address or None, runtime_env=environment, log_to_driver=False,
+                address=address or None, runtime_env=variables, log_to_driver=False,
                 include_dashboard=False if not address else None,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - Ray raises the bare class itself

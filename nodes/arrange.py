@@ -20,7 +20,7 @@ from ..kontext_core.errors import InputError
 from ..kontext_core.masks import PixelBox
 from ..kontext_core.resolutions import MAX_SIDE
 from .inputs import boxes_input
-from .layers import Stack, read_layers
+from .layers import LayerStack, read_layers
 from .notes import order_notes, output
 from .schema import Layers, make
 
@@ -175,7 +175,7 @@ class KontextArrange(io.ComfyNode):
         there = [slot for slot, image in enumerate(slots) if image is not None]
         images = [image for image in slots if image is not None]
         masks = [sockets.get(f"mask_{slot + 1}") for slot in there]
-        stack = read_layers(layers) if layers is not None else Stack((), (0, 0))
+        stack = read_layers(layers) if layers is not None else LayerStack((), (0, 0))
         if not images and not stack.layers:
             raise InputError(
                 "Kontext: Arrange got no picture (none is connected, or they were muted); connect at "

@@ -32,7 +32,7 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
-class Stack:
+class LayerStack:
     """The visible layers, lowest first.
 
     Attributes:
@@ -44,7 +44,7 @@ class Stack:
     size: tuple[int, int]
 
 
-def read_layers(document: Any) -> Stack:
+def read_layers(document: Any) -> LayerStack:
     """The visible layers of a LAYERS document; every picture of a batch is a layer.
 
     Raises:
@@ -67,7 +67,7 @@ def read_layers(document: Any) -> Stack:
         max((left + width for left, _, width, _ in (one.box for one in layers)), default=1),
         max((top + height for _, top, _, height in (one.box for one in layers)), default=1),
     )
-    return Stack(layers, (int(size[0]), int(size[1])))
+    return LayerStack(layers, (int(size[0]), int(size[1])))
 
 
 def _pictures(item: dict[str, Any], name: str) -> list[Layer]:

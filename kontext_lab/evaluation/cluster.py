@@ -7,6 +7,7 @@ here. How workers come and go stands in `kontext_core.cluster`.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -69,7 +70,8 @@ class AnswerCluster:
 
     def __init__(self, model: str, device: str, address: str = "", workers: int = 0) -> None:
         self.workers = Workers(
-            Answerer, model, device, root=ROOT, address=address, count=workers, instead="or leave --ray out"
+            Answerer, model, device, root=ROOT, environment=os.environ, address=address, count=workers,
+            instead="or leave --ray out",
         )  # fmt: skip
 
     def __enter__(self) -> AnswerCluster:

@@ -6,6 +6,7 @@ How workers come and go stands in `kontext_core.cluster`.
 from __future__ import annotations
 
 import importlib
+import os
 import uuid
 from collections.abc import Callable
 from threading import Event
@@ -62,7 +63,7 @@ class Cluster:
                 "checkout of the project"
             )
         self.workers = Workers(
-            Remote, runner, models, root=root, address=address, count=workers,
+            Remote, runner, models, root=root, environment=os.environ, address=address, count=workers,
             instead="or use --server",
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from kontext_core.writing import save_image
 
 from ..evaluation.cases import read_cases
 from ..evaluation.kept import keep_settings
-from ..evaluation.runner import AnswerSettings, Job, Spread, one_by_one, our_arm
+from ..evaluation.runner import AnswerJob, AnswerSettings, Spread, one_by_one, our_arm
 from .folder import read_anchor
 
 
@@ -47,7 +47,7 @@ def answer_questions(
     place = keep_settings(answers, told)
     arm = our_arm(pipeline, settings)
     jobs = [
-        Job(arm, questions[one.key], one.row["seed"])
+        AnswerJob(arm, questions[one.key], one.row["seed"])
         for one in filed
         if not (place / f"{one.key}.png").is_file()
     ]

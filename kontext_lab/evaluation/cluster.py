@@ -23,7 +23,7 @@ from kontext_core.errors import InputError, KontextError
 from kontext_core.pipeline import load_pipeline
 
 from .cases import EditCase
-from .runner import AnswerSettings, Job, Ready, answer_case
+from .runner import AnswerJob, AnswerSettings, Ready, answer_case
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,9 @@ class AnswerCluster:
     def __exit__(self, *failure: object) -> None:
         self.workers.__exit__(*failure)
 
-    def spread(self, jobs: Sequence[Job], ready: Ready) -> Iterator[tuple[Job, Tensor, float]]:
+    def spread(
+        self, jobs: Sequence[AnswerJob], ready: Ready
+    ) -> Iterator[tuple[AnswerJob, Tensor, float]]:
         """The answers, as they are done.
 
         Raises:
@@ -87,7 +89,7 @@ class AnswerCluster:
         ray = self.workers.ray
         waiting, running = list(jobs), {}
         load: Counter[int] = Counter()
-        lost: Counter[Job] = Counter()
+        lost: Counter[AnswerJob] = Counter()
         while waiting or running:
             for job in list(waiting):
                 number = min(range(len(self.workers.actors)), key=lambda n: load[n])

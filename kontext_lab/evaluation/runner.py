@@ -61,7 +61,7 @@ class Arm:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class AnswerJob:
     """A row to be made."""
 
     arm: Arm
@@ -75,9 +75,9 @@ class Job:
 
 
 # A job's case with the picture that it edits in place, or None while that is not made.
-Ready = Callable[[Job], EditCase | None]
+Ready = Callable[[AnswerJob], EditCase | None]
 # Makes the answers of jobs in any order: (job, picture [1, h, w, 3], seconds) as each is done.
-Spread = Callable[[Sequence[Job], Ready], Iterator[tuple[Job, Tensor, float]]]
+Spread = Callable[[Sequence[AnswerJob], Ready], Iterator[tuple[AnswerJob, Tensor, float]]]
 
 
 def answer_case(pipeline: Pipeline, case: EditCase, seed: int, settings: AnswerSettings) -> Tensor:
@@ -86,8 +86,10 @@ def answer_case(pipeline: Pipeline, case: EditCase, seed: int, settings: AnswerS
     width, height = (
         nearest_resolution(*case.size, pipeline.model.resolutions) if case.size else (None, None)
     )
+    # Without names a request may lack what the instruction says of the layout.
+    words = (case.names and case.request) or case.instruction
     return edit(
-        pipeline, case.request or case.instruction, case.pictures(), names=case.names, seed=seed,
+        pipeline, words, case.pictures(), names=case.names, seed=seed,
         steps=settings.steps, guidance=settings.guidance, method=settings.method, width=width,
         height=height,
     )  # fmt: skip
@@ -103,7 +105,9 @@ def _answer_here(pipeline: Pipeline, settings: AnswerSettings, case: EditCase, s
     return answer_case(pipeline, case, seed, settings)
 
 
-def one_by_one(jobs: Sequence[Job], ready: Ready) -> Iterator[tuple[Job, Tensor, float]]:
+def one_by_one(
+    jobs: Sequence[AnswerJob], ready: Ready
+) -> Iterator[tuple[AnswerJob, Tensor, float]]:
     """Answers by `Arm.make`, in this process.
 
     Raises:
@@ -147,16 +151,16 @@ def run_cases(
             `edit` raises.
     """
     place = Path(out)
-    jobs = [Job(arm, case, seed) for arm in arms for case in cases for seed in seeds]
+    jobs = [AnswerJob(arm, case, seed) for arm in arms for case in cases for seed in seeds]
     with row_file(place) as file:
 
-        def finish(job: Job, row: EditRow) -> None:
+        def finish(job: AnswerJob, row: EditRow) -> None:
             row = _scored(row, place, job.case, scorers)
             if row != file.rows.get(row.id):
                 file.add(row)
             told(row)
 
-        def ready(job: Job) -> EditCase | None:
+        def ready(job: AnswerJob) -> EditCase | None:
             case = job.case
             if not case.after:
                 return case
@@ -177,7 +181,7 @@ def run_cases(
         return list(file.rows.values())
 
 
-def _found(file: RowFile, place: Path, job: Job) -> EditRow | None:
+def _found(file: RowFile, place: Path, job: AnswerJob) -> EditRow | None:
     """The row of an answer that is there already, here or in a folder of others' answers."""
     row = file.rows.get(job.id)
     if row is not None and (place / row.file).is_file():
@@ -188,7 +192,7 @@ def _found(file: RowFile, place: Path, job: Job) -> EditRow | None:
     return _saved(job, place, load_image(path), None)
 
 
-def _saved(job: Job, place: Path, picture: Tensor, seconds: float | None) -> EditRow:
+def _saved(job: AnswerJob, place: Path, picture: Tensor, seconds: float | None) -> EditRow:
     """The row of an answer, with its picture on the disk."""
     arm = job.arm.name
     folder = PICTURES if arm == ASKED else f"{PICTURES}-{arm.replace(' ', '-')}"

@@ -46,7 +46,7 @@ def test_every_form_is_listed(pack: Any) -> None:
     encoders = ["clip_l.safetensors", "t5.safetensors", *shared]
     for name in ("t5_name", "clip_l_name"):
         assert options(pack, "KontextLoadTextEncoders", name)[1:] == encoders
-    assert options(pack, "KontextLoadLora", "lora_file") == [LORA]
+    assert options(pack, "KontextLoadLora", "lora_file") == [LORA, "embedded: tiny-turbo-2-steps"]
     assert options(pack, "KontextQuantize", "model_name") == options(
         pack, "KontextLoadModel", "model_name"
     )[1:]  # fmt: skip

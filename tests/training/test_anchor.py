@@ -164,6 +164,20 @@ def test_our_pipeline_answers_and_goes_on(
         answer_questions(folder, place, small_pipeline, AnswerSettings(steps=2), cases=6)
 
 
+def test_all_that_is_said_of_the_layout_is_asked(
+    folder: Path, small_pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def listen(pipeline: Pipeline, words: str, *_: object, **__: object) -> torch.Tensor:
+        asked.append(words)
+        return torch.zeros(1, 64, 64, 3)
+
+    monkeypatch.setattr("kontext_lab.evaluation.runner.edit", listen)
+    answer_questions(folder, tmp_path / "out", small_pipeline, AnswerSettings())
+    assert asked == [r["request"] if r["names"] else r["instruction"] for r in rows(folder)]
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_rows_fit_a_batch(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int

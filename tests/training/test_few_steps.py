@@ -320,5 +320,5 @@ def test_embedded_loras_fit_the_embedded_model_and_make_one_step_enough(name):
     with loras_for_now(pipeline.model, [(found, 1.0)]) as report:
         helped = summary(assess(cases, answers(pipeline, cases, steps=1)))["psnr"]
     assert report.matched and not report.unmatched
-    # Measured: MEASURED.
+    # Measured: 24.8 and 28.2 dB.
     assert helped > plain + 2

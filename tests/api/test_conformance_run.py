@@ -80,6 +80,16 @@ def test_shipped_workflow_gives_a_picture_that_carries_it(
         assert np.abs(pixels - known).max() <= 2
 
 
+def test_a_scorer_chosen_in_the_template_needs_no_other_wire(client: Client) -> None:
+    prompt = quick(load_prompt(ROOT / "workflows/api/choose_among_candidates.json"), steps=4, seed=103)
+    prompt[node_of(prompt, "KontextCandidates")]["inputs"] |= {
+        "scorer": "like image 1", "keep": 2, "look": 2,
+    }  # fmt: skip
+    run = client.run(prompt)
+    assert run.ok, run.error
+    assert len([entry for entry in run.files() if entry["type"] == "output"]) == 2
+
+
 def test_messages_come_in_the_order_that_clients_expect(
     client: Client, two_references: dict[str, Any]
 ) -> None:

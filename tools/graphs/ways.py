@@ -99,6 +99,9 @@ WAYS: dict[str, Graph] = {
                             "model": "model.0",
                             "positive": "stitch.0",
                             "latent_image": "stitch.1",
+                            # A scorer can be chosen without another wire.
+                            "vae": "vae.0",
+                            "original": "image.0",
                             "look": 4,
                             "steps": 12,
                         },

@@ -81,7 +81,9 @@ def test_shipped_workflow_gives_a_picture_that_carries_it(
 
 
 def test_a_scorer_chosen_in_the_template_needs_no_other_wire(client: Client) -> None:
-    prompt = quick(load_prompt(ROOT / "workflows/api/choose_among_candidates.json"), steps=4, seed=103)
+    prompt = quick(
+        load_prompt(ROOT / "workflows/api/choose_among_candidates.json"), steps=4, seed=103
+    )
     prompt[node_of(prompt, "KontextCandidates")]["inputs"] |= {
         "scorer": "like image 1", "keep": 2, "look": 2,
     }  # fmt: skip

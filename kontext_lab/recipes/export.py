@@ -38,6 +38,15 @@ def averaged(average: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     }
 
 
+def mean_of(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Half of each, in half precision: two stages of one training are often better together than
+    either ("model soups", arXiv 2203.05482)."""
+    return {
+        key: ((value.float() + other[key].float()) / 2).to(torch.float16)
+        for key, value in one.items()
+    }
+
+
 def autoencoder_of(source: Path) -> tuple[dict[str, Tensor], dict[str, Any], int]:
     """Weights in half precision, sizes, and steps trained, of a checkpoint or a model folder."""
     if source.is_dir():
@@ -63,12 +72,19 @@ def main(arguments: list[str] | None = None) -> None:
         "--autoencoder", type=Path, default=Path("kontext_core/assets/tiny"),
         help="checkpoint of part 2, or a model folder whose autoencoder stays",
     )  # fmt: skip
+    parser.add_argument(
+        "--mean", type=Path,
+        help="a model folder that the run began with; its transformer and the run's are averaged",
+    )  # fmt: skip
     args = parser.parse_args(arguments)
     flux = load_state(args.flux)
+    transformer = averaged(flux["ema"]["average"], "flux")
+    if args.mean:
+        transformer = mean_of(transformer, load_file(args.mean / "transformer.safetensors"))
     weights, params, trained = autoencoder_of(args.autoencoder)
     args.out.mkdir(parents=True, exist_ok=True)
     for name, tensors in (
-        ("transformer", averaged(flux["ema"]["average"], "flux")),
+        ("transformer", transformer),
         ("text_encoder", averaged(flux["ema"]["average"], "text")),
         ("autoencoder", weights),
     ):

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 from recipe_runs import finish, rows, same, start
+from safetensors.torch import load_file
 
 from kontext_lab.training.checkpoint import load_state
 
@@ -66,3 +67,14 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened_and_is_distilled(text, 
     assert before.keys() == after.keys()
     moved = {key for key in before if not torch.equal(before[key], after[key])}
     assert moved and all(key.startswith("flux.") for key in moved)
+
+    exported, mean = folder / "exported", folder / "mean"
+    pca = ("--pca", folder / "pca.safetensors")
+    finish(start("export", "--flux", straight / "last.pt", "--out", exported, *pca))
+    finish(start(
+        "export", "--flux", student / "last.pt", "--out", mean, "--mean", exported, *pca,
+    ))  # fmt: skip
+    begun = load_file(exported / "transformer.safetensors")
+    for key, value in load_file(mean / "transformer.safetensors").items():
+        both = after[f"flux.{key}"].half().float() + begun[key].float()
+        assert torch.equal(value, (both / 2).half()), key

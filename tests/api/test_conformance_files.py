@@ -66,7 +66,8 @@ def pixels(client: Client, run: Run) -> bytes:
 def test_files_written_after_the_start_are_listed(client: Client) -> None:
     listed = choices(client, "KontextLoadModel", "model_name")
     assert {*EXACT, *ROUNDED} < set(listed)
-    assert choices(client, "KontextLoadLora", "lora_file") == [LORA]
+    own = [LORA, "embedded: tiny-turbo-2-steps"]
+    assert choices(client, "KontextLoadLora", "lora_file") == own
     shared = "diffusers: kontext"
     assert shared in choices(client, "KontextLoadVAE", "model_name")
     assert shared in choices(client, "KontextLoadTextEncoders", "t5_name")

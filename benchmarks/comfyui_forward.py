@@ -13,23 +13,18 @@ import importlib
 import importlib.util
 import json
 import statistics
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-PACK = "kontext_pack"
+from inside_comfyui import enter, part
+
 SIZES = {
     "vec_in_dim": 768, "context_in_dim": 256, "hidden_size": 768, "num_heads": 6, "depth": 1,
     "depth_single_blocks": 2, "axes_dim": (16, 56, 56),
 }  # fmt: skip
 TEXT, CELLS = 256, 48
-
-
-def part(path: str) -> Any:
-    return importlib.import_module(f"{PACK}.{path}")
 
 
 def main() -> None:
@@ -40,19 +35,9 @@ def main() -> None:
     parser.add_argument("--references", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    sys.path[0] = str(options.checkout.resolve())
-    sys.argv = ["main.py", "--cpu"]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    spec = importlib.util.spec_from_file_location(
-        PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec is not None
-    sys.modules[PACK] = importlib.util.module_from_spec(spec)
+    enter(options.checkout)
     import torch
 
-    torch.set_num_threads(1)
     with torch.inference_mode():
         print(json.dumps(measure(options, getattr(torch, options.dtype))))
 

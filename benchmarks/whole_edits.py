@@ -15,14 +15,13 @@ import importlib
 import importlib.util
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-PACK = "kontext_pack"
+from inside_comfyui import ROOT, enter
+
 SIZES = {
     "hidden_size": 384, "num_heads": 3, "depth": 4, "depth_single_blocks": 8,
     "axes_dim": (16, 56, 56), "context_in_dim": 40, "vec_in_dim": 24,
@@ -39,22 +38,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=28)
     options = parser.parse_args()
-    sys.path[0] = str(options.checkout.resolve())
     # The tests' own small networks, inside the host and for diffusers.
-    sys.path.append(str(ROOT / "tests/support"))
-    sys.path.append(str(ROOT))
-    sys.argv = ["main.py", "--cpu"]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    spec = importlib.util.spec_from_file_location(
-        PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec is not None
-    sys.modules[PACK] = importlib.util.module_from_spec(spec)
+    enter(options.checkout, ROOT / "tests/support", ROOT)
     import torch
 
-    torch.set_num_threads(1)
     with torch.inference_mode():
         print(json.dumps(measure(options, getattr(torch, options.dtype)), indent=1))
 

@@ -79,29 +79,27 @@ def _pictures(item: dict[str, Any], name: str) -> list[Layer]:
         )
     image = item["image"]
     check_image(image[..., :3], name)
-    shown = _shown(item, image)
     flipped = [axis for axis, key in ((-1, "flip_h"), (-2, "flip_v")) if item.get(key)]
-    if flipped:
-        image = torch.flip(image, [axis - 1 for axis in flipped])
-        shown = None if shown is None else torch.flip(shown, flipped)
     height, width = image.shape[1:3]
     box = (
         int(item.get("x", 0)), int(item.get("y", 0)),
         int(item.get("w", 0)) or width, int(item.get("h", 0)) or height,
     )  # fmt: skip
-    return [
-        Layer(
-            image[index : index + 1],
-            None if shown is None else shown[min(index, len(shown) - 1)][None],
-            box,
-        )
-        for index in range(len(image))
-    ]
+    layers = []
+    for index in range(len(image)):
+        picture, shown = image[index : index + 1], _shown(item, image, index)
+        if flipped:
+            picture = torch.flip(picture, [axis - 1 for axis in flipped])
+            shown = None if shown is None else torch.flip(shown, flipped)
+        layers.append(Layer(picture, shown, box))
+    return layers
 
 
-def _shown(item: dict[str, Any], image: Tensor) -> Tensor | None:
-    """The layer's mask, which is white where it is transparent, and its opacity, as one: [b, h, w]."""
+def _shown(item: dict[str, Any], image: Tensor, index: int) -> Tensor | None:
+    """One picture's mask, which is white where it is transparent, and the layer's opacity, as one:
+    [1, h, w]. As in the host, one mask serves all pictures, of several each serves its own."""
     opacity, mask = float(item.get("opacity", 1.0)), item.get("mask")
-    if mask is not None:
-        return (1 - mask.float().cpu()) * opacity
-    return torch.full(image.shape[:3], opacity) if opacity != 1 else None
+    if mask is not None and (len(mask) == 1 or index < len(mask)):
+        own = mask[0 if len(mask) == 1 else index]
+        return (1 - own[None].float().cpu()) * opacity
+    return torch.full((1, *image.shape[1:3]), opacity) if opacity != 1 else None

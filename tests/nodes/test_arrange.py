@@ -79,20 +79,23 @@ def test_layers_of_the_host_stand_where_they_say(pack: Any, image: Any) -> None:
     scene, thing = image(1, 64, 64), image(2, 16, 16)
     values = {**PLAIN, "layout": "places"}
     low = {"image": thing, "type": "raster", "x": 32, "y": 8, "z_index": 0}
-    high = {**low, "image": thing.flip(-2), "x": -8, "flip_h": True, "z_index": 1, "w": 32, "h": 32}
-    stack = {"version": 1, "layers": [high, low, {**low, "x": 0, "visible": False}]}
+    beyond = {**low, "image": thing.flip(-2), "x": -8, "flip_h": True, "z_index": 1}
+    flat = torch.full((1, 16, 16, 3), 0.25)
+    larger = {**low, "image": flat, "x": 32, "y": 32, "w": 24, "h": 24, "z_index": 1}
+    stack = {"version": 1, "layers": [beyond, larger, low, {**low, "x": 0, "visible": False}]}
     canvas, covered = pack.run("KontextArrange", **values, image_1=scene, layers=stack).args
-    assert torch.equal(canvas[:, 8:24, 32:48], thing) and bool(covered.all())
-    assert torch.equal(canvas[:, :8], scene[:, :8])
-    # Twice as large, its left quarter beyond the edge, and not mirrored after all.
-    assert (
-        float((canvas[:, 8:40, :24:2] - thing[:, :, 4:].repeat_interleave(2, 1)).abs().mean()) < 0.2
-    )
+    expected = scene.clone()
+    expected[:, 8:24, 32:48] = thing
+    # Its left half lies beyond the edge.
+    expected[:, 8:24, :8] = thing[:, :, 8:]
+    expected[:, 32:56, 32:56] = 0.25
+    # Only what was resized is rounded: measured 0.
+    assert torch.allclose(canvas, expected, atol=1e-6) and bool(covered.all())
     alone, covered = pack.run("KontextArrange", **values, layers={**stack, "canvas": (48, 40)}).args
     assert alone.shape == (1, 40, 48, 3) and torch.equal(alone[:, 8:24, 32:48], thing)
     assert float(covered[:, :8].max()) == 0
-    # Without a canvas, as far as they reach: to the right edge of one, the lower edge of the other.
-    assert pack.run("KontextArrange", **values, layers=stack).args[0].shape == (1, 40, 48, 3)
+    # Without a canvas, as far as they reach.
+    assert pack.run("KontextArrange", **values, layers=stack).args[0].shape == (1, 56, 56, 3)
 
 
 def test_layers_come_after_the_pictures_and_keep_their_opacity(pack: Any, image: Any) -> None:
@@ -110,6 +113,11 @@ def test_layers_come_after_the_pictures_and_keep_their_opacity(pack: Any, image:
     # Turned upside down, what was hidden above is hidden below.
     assert torch.equal(canvas[:, :16, 96:], one.flip(1)[:, :16])
     assert float(covered[:, 16:, 96:].max()) == 0
+    # Two masks for three pictures leave the third as it is.
+    two = {"image": batch, "mask": torch.cat([hidden, hidden, hidden])[:2]}
+    three = {**two, "image": torch.cat([batch, batch[:1]])}
+    _, covered = pack.run("KontextArrange", **PLAIN, layers={"layers": [three]}).args
+    assert [float(covered[:, :16, at].max()) for at in (0, 32, 64)] == [0, 0, 1]
 
 
 @pytest.mark.parametrize(
